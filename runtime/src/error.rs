@@ -1,0 +1,119 @@
+//! What can go wrong, and the one decision what to do about it.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// What kind of failure this is. [`ErrorKind::action`] alone decides what follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorKind {
+    /// the pipeline file, a module or a command line is wrong
+    Config,
+    /// the lake or the broker did not answer, or answered "later"
+    Unavailable,
+    /// the lake or the broker refused our credentials
+    Denied,
+    /// another writer committed first; read the log again and decide
+    Conflict,
+    /// another instance owns what we tried to commit
+    Fenced,
+    /// one record or row cannot be applied
+    BadRecord,
+    /// a table, log or file does not hold what it must
+    Corrupt,
+    /// the source lost or rewrote what a table still needs
+    Gap,
+    /// a module broke its contract
+    Module,
+    /// a defect of ours
+    Internal,
+}
+
+/// What to do about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// try again, with growing pauses
+    Retry,
+    /// put the record or row into the dead-letter table and go on
+    DeadLetter,
+    /// stop this table (never the others), and say how to mend it
+    Stop,
+}
+
+impl ErrorKind {
+    /// The one place that decides between trying again, setting a record aside and stopping.
+    pub fn action(self) -> Action {
+        match self {
+            ErrorKind::Unavailable | ErrorKind::Conflict => Action::Retry,
+            ErrorKind::BadRecord => Action::DeadLetter,
+            ErrorKind::Config
+            | ErrorKind::Denied
+            | ErrorKind::Fenced
+            | ErrorKind::Corrupt
+            | ErrorKind::Gap
+            | ErrorKind::Module
+            | ErrorKind::Internal => Action::Stop,
+        }
+    }
+}
+
+/// An error with its kind, a message that says what and where, and a next step.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    hint: Option<Cow<'static, str>>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// `message`: lowercase, values in backticks, no full stop.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Error { kind, message: message.into(), hint: None, source: None }
+    }
+
+    /// Adds the next step for whoever reads the message.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the error this one comes from.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// What to do about it.
+    pub fn action(&self) -> Action {
+        self.kind.action()
+    }
+
+    /// The next step, where there is one.
+    pub fn next_step(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        let mut source = self.source.as_deref().map(|e| e as &dyn std::error::Error);
+        while let Some(cause) = source {
+            write!(f, ": {cause}")?;
+            source = cause.source();
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}

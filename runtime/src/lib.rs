@@ -1,0 +1,9 @@
+//! Lodestream: database changes from Kafka into Delta tables.
+//!
+//! The modules stand in the order the data meets them. `pipeline` alone knows them all.
+
+pub mod error;
+pub mod record;
+pub mod sequence;
+pub mod schema;
+pub mod change;

@@ -1,0 +1,143 @@
+//! Records as Kafka gives them, and how far a table has read.
+//!
+//! A [`Block`] holds consecutive records of one Kafka partition in one allocation, so that handing a
+//! record to Bronze and to Silver costs no copy and no allocation a row.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// One Kafka partition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PartitionId {
+    /// the topic's name
+    pub topic: Arc<str>,
+    /// the partition's number
+    pub partition: i32,
+}
+
+/// Next offset to read of each Kafka partition (exclusive ends).
+pub type Positions = BTreeMap<PartitionId, i64>;
+
+/// Half-open range of offsets of one Kafka partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// first offset in the range
+    pub from: i64,
+    /// first offset past it
+    pub to: i64,
+}
+
+/// The ranges a commit covers.
+pub type Ranges = BTreeMap<PartitionId, Range>;
+
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    offset: i64,
+    timestamp_ms: i64,
+    start: u32,
+    key_len: u32,
+    value_len: u32,
+    headers_len: u32,
+}
+
+const ABSENT: u32 = u32::MAX;
+
+/// Consecutive records of one Kafka partition, in offset order. At most 4 GiB of bytes.
+#[derive(Debug)]
+pub struct Block {
+    partition: PartitionId,
+    bytes: Vec<u8>,
+    rows: Vec<Row>,
+}
+
+/// One record of a block.
+#[derive(Debug, Clone, Copy)]
+pub struct Record<'a> {
+    /// offset within its Kafka partition
+    pub offset: i64,
+    /// Kafka's timestamp, milliseconds since 1970
+    pub timestamp_ms: i64,
+    /// null where the record has none
+    pub key: Option<&'a [u8]>,
+    /// null for a tombstone
+    pub value: Option<&'a [u8]>,
+    /// JSON text `[["name","value"],…]`, empty where there are none
+    pub headers: &'a [u8],
+}
+
+impl Block {
+    /// An empty block of `partition`.
+    pub fn new(partition: PartitionId) -> Self {
+        Block { partition, bytes: Vec::new(), rows: Vec::new() }
+    }
+
+    /// Appends a record; false (and nothing appended) when the block has no room for it.
+    pub fn push(&mut self, record: Record<'_>) -> bool {
+        let len = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
+        let total = self.bytes.len() + len(record.key) + len(record.value) + record.headers.len();
+        if total >= ABSENT as usize {
+            return false;
+        }
+        let start = self.bytes.len() as u32;
+        for part in [record.key, record.value, Some(record.headers)].into_iter().flatten() {
+            self.bytes.extend_from_slice(part);
+        }
+        let marked = |part: Option<&[u8]>| part.map_or(ABSENT, |p| p.len() as u32);
+        self.rows.push(Row {
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            start,
+            key_len: marked(record.key),
+            value_len: marked(record.value),
+            headers_len: record.headers.len() as u32,
+        });
+        true
+    }
+
+    /// The Kafka partition of these records.
+    pub fn partition(&self) -> &PartitionId {
+        &self.partition
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// True when there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Bytes of keys, values and headers.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Record `row`; `None` past the end.
+    pub fn get(&self, row: usize) -> Option<Record<'_>> {
+        let r = self.rows.get(row)?;
+        let mut at = r.start as usize;
+        let mut take = |len: u32| {
+            if len == ABSENT {
+                return None;
+            }
+            let part = self.bytes.get(at..at + len as usize)?;
+            at += len as usize;
+            Some(part)
+        };
+        let (key, value) = (take(r.key_len), take(r.value_len));
+        let headers = take(r.headers_len).unwrap_or_default();
+        Some(Record { offset: r.offset, timestamp_ms: r.timestamp_ms, key, value, headers })
+    }
+
+    /// All records in offset order.
+    pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
+        (0..self.rows.len()).filter_map(|row| self.get(row))
+    }
+
+    /// First offset and the offset past the last one; `None` when empty.
+    pub fn range(&self) -> Option<Range> {
+        Some(Range { from: self.rows.first()?.offset, to: self.rows.last()?.offset + 1 })
+    }
+}
