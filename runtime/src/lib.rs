@@ -7,3 +7,5 @@ pub mod record;
 pub mod sequence;
 pub mod schema;
 pub mod change;
+pub mod config;
+pub mod source;
