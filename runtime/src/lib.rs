@@ -7,3 +7,4 @@ pub mod record;
 pub mod sequence;
 pub mod schema;
 pub mod change;
+pub mod transform;
