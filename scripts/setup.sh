@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # Installs what building and testing need and is not there yet. Quick and silent about what is.
 #
+#   scripts/setup.sh         everything
+#   scripts/setup.sh build   what compiling needs
+#
 #   LODE_CACHE   folder for what outlives a clone (default: ~/.cache/lodestream)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+what=${1:-all}
 cache=${LODE_CACHE:-$HOME/.cache/lodestream}
 say() { printf 'setup: %s\n' "$*"; }
 need() { printf 'setup: %s\n' "$*" >&2; exit 1; }
@@ -17,7 +21,7 @@ packages() {
     have pkg-config || echo pkg-config
     if ! have pkg-config || ! pkg-config --exists openssl; then echo libssl-dev; fi
     if ! have pkg-config || ! pkg-config --exists zlib; then echo zlib1g-dev; fi
-    python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    if [ "$what" = all ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv; fi
 }
 missing=$(packages | sort -u | tr '\n' ' ')
 if [ -n "$missing" ]; then
@@ -47,6 +51,8 @@ installed=$(rustup target list --installed --toolchain "$channel")
 for target in $(field targets); do
     grep -qx "$target" <<<"$installed" || { say "adding $target"; rustup target add "$target" --toolchain "$channel"; }
 done
+
+[ "$what" = all ] || exit 0
 
 # The checkers' Python: independent readers of Delta tables, pinned.
 venv=$cache/venv
