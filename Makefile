@@ -1,0 +1,71 @@
+# The few commands of every day. One profile and one set of features in every call of cargo, so that nothing is
+# compiled twice; CARGO_TARGET_DIR is respected.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export LODE_CACHE ?= $(HOME)/.cache/lodestream
+# In CI a clone is new each time; what was compiled outlives it.
+ifeq ($(CI),true)
+export CARGO_TARGET_DIR ?= $(LODE_CACHE)/target
+endif
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+PROGRAMS := $(abspath $(TARGET))/debug
+export LODE_MODULES ?= $(abspath $(TARGET))/modules
+# The end-to-end tests wait more than they compute.
+TEST_THREADS ?= 3
+
+CARGO := cargo
+ALL := --workspace --features lodestream/failpoints
+SUITE := $(CARGO) test $(ALL)
+
+.PHONY: help setup setup-build build modules fmt check-fmt lint unit test e2e demo bench deny
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' Makefile | expand -t 12
+
+setup: ## install what is missing: packages, toolchain, the checkers' Python
+	@scripts/setup.sh
+
+setup-build:
+	@scripts/setup.sh build
+
+build: setup-build ## compile the programs
+	$(CARGO) build $(ALL) --bins
+
+modules: setup-build ## compile the transform modules to WebAssembly
+	scripts/build-modules.sh $(LODE_MODULES)
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+check-fmt:
+	$(CARGO) fmt --all --check
+
+lint:
+	$(CARGO) clippy $(ALL) --all-targets -- -D warnings
+
+unit:
+	$(SUITE) --lib --bins
+	$(SUITE) --doc
+
+test: setup check-fmt modules ## everything that must pass: format, lints, unit and end-to-end tests
+	$(CARGO) build $(ALL) --all-targets
+	@$(MAKE) lint unit
+	$(SUITE) --test it -- --test-threads $(TEST_THREADS)
+
+e2e: setup modules ## end-to-end tests alone; ONLY=name picks
+	$(CARGO) build $(ALL) --all-targets
+	$(SUITE) --test it -- --test-threads $(TEST_THREADS) $(ONLY)
+
+demo: build modules ## a small shop's changes from an embedded broker to Delta tables, and some questions to them
+	@scripts/demo.sh $(PROGRAMS) $(LODE_MODULES) $(abspath $(TARGET))/demo
+
+bench: setup-build ## speed, in the release profile (the first build takes long)
+	for example in $(basename $(notdir $(wildcard runtime/examples/bench_*.rs))); do \
+		$(CARGO) run --release -p lodestream --example $$example; \
+	done
+
+deny: ## licences, advisories and sources of the dependencies, when cargo-deny is installed
+	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "deny: cargo-deny is not installed"; fi

@@ -1,0 +1,8 @@
+//! End-to-end tests: the program `lode` from its command line, judged from outside.
+
+mod command_line;
+mod corpus;
+mod faults;
+mod modules;
+mod poison;
+mod variants;

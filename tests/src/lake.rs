@@ -1,0 +1,77 @@
+//! The lake as others see it: judged by Python scripts that share no code with the runtime.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Command;
+
+use flate2::read::GzDecoder;
+use serde_json::Value;
+
+use crate::pipeline::Pipeline;
+use crate::places;
+
+/// How Silver is compared with the database's own final state.
+#[derive(Debug, Clone, Copy)]
+pub struct Truth {
+    /// folder below `shared/corpus`
+    pub folder: &'static str,
+    /// times were cut to milliseconds by the connector
+    pub milliseconds: bool,
+    /// file of differences that the capture cannot avoid
+    pub allow: Option<&'static str>,
+}
+
+/// Fails unless Silver equals `truth`, row by row and column by column.
+#[track_caller]
+pub fn expect_silver(pipeline: &Pipeline, truth: &Truth, tables: Option<&str>) {
+    let mut check = Command::new(places::python());
+    check.arg(places::corpus("check.py")).arg(pipeline.lake().join("silver")).arg(places::corpus(truth.folder));
+    if truth.milliseconds {
+        check.arg("--ms");
+    }
+    if let Some(file) = truth.allow {
+        check.arg("--allow").arg(places::corpus(file));
+    }
+    if let Some(tables) = tables {
+        check.args(["--tables", tables]);
+    }
+    let text = expect_success(&mut check);
+    let last = text.lines().last().unwrap_or_default();
+    assert!(last.ends_with("exact, 0 differ") && !last.starts_with("0 "), "check.py compared nothing: {text}");
+}
+
+/// Number of rows that `table` has in the database.
+pub fn rows_in_truth(truth: &Truth, table: &str) -> u64 {
+    let path = places::corpus(truth.folder).join(format!("{table}.jsonl.gz"));
+    let file = fs::File::open(&path).unwrap_or_else(|e| panic!("`{}`: {e}", path.display()));
+    let first = BufReader::new(GzDecoder::new(file)).lines().next().and_then(Result::ok).unwrap_or_default();
+    let meta: Value = serde_json::from_str(&first).unwrap_or_default();
+    meta["_meta"]["rows"].as_u64().unwrap_or_else(|| panic!("no number of rows in `{}`", path.display()))
+}
+
+/// Fails unless Bronze holds every record of `capture` exactly once, byte by byte, and nothing else.
+#[track_caller]
+pub fn expect_bronze(pipeline: &Pipeline, capture: &Path) {
+    let mut check = Command::new(places::python());
+    check.arg(places::script("check_bronze.py")).arg(pipeline.lake().join("bronze")).arg(capture);
+    expect_success(&mut check);
+}
+
+/// Runs a checker; fails with its output unless it ends with 0, else gives it.
+#[track_caller]
+pub fn expect_success(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} ended with {}\n{text}{told}", output.status);
+    text
+}
+
+/// Number of commits in the logs of all tables: grows as long as a run makes progress.
+pub fn commits(lake: &Path) -> usize {
+    let folders = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let tables = folders(lake).flat_map(|layer| folders(&layer).chain([layer]).collect::<Vec<_>>());
+    let log = |table: &Path| folders(&table.join("_delta_log")).filter(|f| f.extension().is_some_and(|e| e == "json"));
+    tables.map(|table| log(&table).count()).sum()
+}

@@ -1,0 +1,95 @@
+//! Where things are: the built programs, the modules, the shared corpus, the Python of the checkers.
+//!
+//! Every place can be named by an environment variable; a place that is missing is a failure that says how to get it,
+//! never a skipped test.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// Root of the workspace.
+pub fn workspace() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+/// Folder of the built programs, found from the test binary (`<target>/debug/deps/it-…`).
+pub fn programs() -> PathBuf {
+    let this = env::current_exe().expect("path of the running test");
+    let folder = this.parent().expect("folder of the running test");
+    if folder.ends_with("deps") { folder.parent().unwrap_or(folder).to_path_buf() } else { folder.to_path_buf() }
+}
+
+/// The program `name`; fails when it was not built or is older than its sources.
+pub fn program(name: &str) -> PathBuf {
+    let path = match env::var_os(format!("{}_BIN", name.to_uppercase())) {
+        Some(path) => return PathBuf::from(path),
+        None => programs().join(name),
+    };
+    assert!(path.is_file(), "`{}` is not built; hint: `make build` (or `make test`)", path.display());
+    if let Some(newer) = newer_source(&path) {
+        panic!("`{}` is older than `{newer}`; hint: `make build` (or `make test`)", path.display());
+    }
+    path
+}
+
+/// A source file that was changed after `program` was linked, by the list that cargo leaves beside it.
+fn newer_source(program: &Path) -> Option<String> {
+    let built = program.metadata().and_then(|m| m.modified()).ok()?;
+    let list = std::fs::read_to_string(program.with_extension("d")).ok()?;
+    let (_, sources) = list.split_once(": ")?;
+    let newer = |path: &&str| Path::new(path).metadata().and_then(|m| m.modified()).is_ok_and(|t| t > built);
+    sources.split_whitespace().find(newer).map(str::to_owned)
+}
+
+/// A compiled module, e.g. `shop_customers.wasm`.
+pub fn module(name: &str) -> PathBuf {
+    let folder = match env::var_os("LODE_MODULES") {
+        Some(folder) => PathBuf::from(folder),
+        None => programs().parent().map(|target| target.join("modules")).unwrap_or_default(),
+    };
+    let path = folder.join(name);
+    assert!(path.is_file(), "module `{}` is not built; hint: `make modules`", path.display());
+    path
+}
+
+/// The folder `shared`, beside the workspace or beside one of the folders above it.
+pub fn shared() -> PathBuf {
+    if let Some(path) = env::var_os("LODE_SHARED") {
+        return PathBuf::from(path);
+    }
+    let root = workspace();
+    let found = root.ancestors().map(|folder| folder.join("shared")).find(|path| path.join("corpus").is_dir());
+    found.unwrap_or_else(|| {
+        panic!("no folder `shared/corpus` above `{}`; hint: put it there or set `LODE_SHARED`", root.display())
+    })
+}
+
+/// A file of the corpus; fails when it is not there.
+pub fn corpus(name: &str) -> PathBuf {
+    let path = shared().join("corpus").join(name);
+    assert!(
+        path.exists(),
+        "`{}` is missing; hint: set `LODE_SHARED` to the folder that holds `corpus`",
+        path.display()
+    );
+    path
+}
+
+/// A script or file of this package.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// Python with Polars and deltalake, made by `scripts/setup.sh`.
+pub fn python() -> PathBuf {
+    if let Some(path) = env::var_os("LODE_PYTHON") {
+        return PathBuf::from(path);
+    }
+    let cache = match env::var_os("LODE_CACHE") {
+        Some(path) => PathBuf::from(path),
+        None => PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cache/lodestream"),
+    };
+    let path = cache.join("venv/bin/python");
+    assert!(path.exists(), "`{}` is missing; hint: `scripts/setup.sh` makes it", path.display());
+    path
+}
