@@ -3,7 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Decimal128Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, Decimal128Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray, UInt32Array,
+    new_null_array,
+};
+use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde_json::{Map, Value};
 
@@ -13,6 +17,7 @@ use crate::deadletter::{DeadLetter, DeadLetters, Stage};
 use crate::decode::BadRow;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::failpoint;
+use crate::query::Lake;
 use crate::record::{Positions, Ranges};
 use crate::schema::TableSchema;
 use crate::table::{KeyedTable, Location, Outcome, Selection, Settings, TableSpec};
@@ -52,11 +57,15 @@ impl Upsert {
     pub(super) async fn open(
         plan: Plan,
         location: Location,
+        lake: &Lake,
         settings: Settings,
         letters: Arc<DeadLetters>,
     ) -> Result<Self> {
-        let table = if KeyedTable::exists(&location).await? {
-            Some(KeyedTable::open(location.clone(), settings.clone()).await?)
+        let path = format!("silver/{}", plan.name);
+        let table = if lake.has_table(&path).await? {
+            // An existing table keeps its own columns and key.
+            let spec = TableSpec { name: path, fields: Arc::new(Schema::empty()), key: Vec::new(), partition_by: Vec::new() };
+            Some(KeyedTable::open_or_create(location.clone(), spec, settings.clone()).await?)
         } else {
             None
         };
@@ -225,13 +234,15 @@ impl Upsert {
 
     /// Output rows, for each its row of the selection, and the rows rejected with the reason.
     async fn transform(&self, selection: &Selection) -> Result<(RecordBatch, Option<Vec<u32>>, Vec<(u32, String)>)> {
-        let upserts = selection.upserts().clone();
-        let (Some(prepared), Some(schema)) = (self.prepared.clone(), self.schema.clone()) else {
-            return Ok((upserts, None, Vec::new()));
+        let (Some(table), Some(schema)) = (&self.table, self.schema.clone()) else {
+            return Err(unmade(&self.plan.name));
+        };
+        let upserts = align(selection.upserts(), &schema.fields, &schema)?;
+        let Some(prepared) = self.prepared.clone() else {
+            return Ok((align(&upserts, table.schema(), &schema)?, None, Vec::new()));
         };
         if upserts.num_rows() == 0 {
-            let fields = self.table.as_ref().map(|t| Arc::clone(t.schema())).unwrap_or_else(|| Arc::new(Schema::empty()));
-            return Ok((RecordBatch::new_empty(fields), None, Vec::new()));
+            return Ok((RecordBatch::new_empty(Arc::clone(table.schema())), None, Vec::new()));
         }
         let input = with_pseudo_columns(&upserts, selection)?;
         let applied = tokio::task::spawn_blocking(move || prepared.apply(&input))
@@ -242,18 +253,18 @@ impl Upsert {
         }
         let mut fields: Vec<Arc<Field>> = applied.rows.schema().fields().iter().cloned().collect();
         let mut columns = applied.rows.columns().to_vec();
-        let picked = applied.source_rows.as_ref().map(|rows| arrow::array::UInt32Array::from(rows.clone()));
+        let picked = applied.source_rows.as_ref().map(|rows| UInt32Array::from(rows.clone()));
         for (source, stored) in self.dropped_keys(&schema, &applied.rows.schema()) {
             let Some(column) = upserts.column_by_name(&source) else { continue };
             let column = match &picked {
-                Some(rows) => arrow::compute::take(column, rows, None).map_err(arrow_error)?,
+                Some(rows) => take(column, rows, None).map_err(arrow_error)?,
                 None => Arc::clone(column),
             };
             fields.push(Arc::new(Field::new(stored, column.data_type().clone(), true)));
             columns.push(column);
         }
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow_error)?;
-        Ok((rows, applied.source_rows, applied.rejected))
+        Ok((align(&rows, table.schema(), &schema)?, applied.source_rows, applied.rejected))
     }
 
     async fn set_aside(&self, bad: &[BadRow], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {
@@ -298,6 +309,30 @@ impl Upsert {
     pub(super) async fn settle(&mut self) -> Result<()> {
         self.maintain().await
     }
+}
+
+/// `batch` in the columns `fields`: narrower types widened, absent columns at the schema's default.
+fn align(batch: &RecordBatch, fields: &SchemaRef, schema: &TableSchema) -> Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let columns = fields.fields().iter().map(|field| match batch.column_by_name(field.name()) {
+        Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
+        Some(column) => {
+            let options = CastOptions { safe: false, ..CastOptions::default() };
+            cast_with_options(column, field.data_type(), &options).map_err(arrow_error)
+        }
+        None => {
+            let at = schema.fields.index_of(field.name()).ok();
+            match at.and_then(|at| schema.defaults.get(at)).and_then(Option::as_ref) {
+                Some(default) if default.data_type() == field.data_type() => {
+                    take(default, &UInt32Array::from(vec![0; rows]), None).map_err(arrow_error)
+                }
+                _ => Ok(new_null_array(field.data_type(), rows)),
+            }
+        }
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    RecordBatch::try_new_with_options(Arc::clone(fields), columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
+        .map_err(arrow_error)
 }
 
 fn key_names(schema: &TableSchema) -> Vec<String> {
