@@ -21,6 +21,8 @@ mod layout;
 mod output;
 mod plan;
 mod scalar;
+#[cfg(test)]
+mod tests;
 mod version;
 
 use std::collections::BTreeMap;
