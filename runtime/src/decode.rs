@@ -22,6 +22,8 @@ mod output;
 mod peek;
 mod plan;
 mod scalar;
+#[cfg(test)]
+mod tests;
 mod version;
 
 use std::collections::BTreeMap;
