@@ -80,6 +80,7 @@ impl Reader {
             inbox,
             live: Arc::clone(&live),
             ending: None,
+            alone: false,
             learned: self.connector.changed(),
             reader: self,
         };
@@ -96,6 +97,8 @@ struct Worker {
     decoded: Decoded,
     pending: Pending,
     ending: Option<Ending>,
+    /// the source has no schema-change topic: there is nothing to wait for
+    alone: bool,
     /// changes once something was learned after the last decoding
     learned: watch::Receiver<u64>,
 }
@@ -265,6 +268,7 @@ impl Worker {
         let Some(covered) = range.or_else(|| block.range()) else { return Ok(Taken::All) };
         let next = self.next.get(id).copied().unwrap_or(0);
         let row = block.iter().take_while(|r| r.offset < next).count();
+        let patience = if self.alone { Patience::LastChance } else { patience };
         self.learned.borrow_and_update();
         let mut evidence = self.reader.connector.evidence();
         let before = self.decoded.bytes();
@@ -300,6 +304,7 @@ impl Worker {
                 Some(Ending::BrokenOff) => return Ok(None),
                 None => {}
             }
+            self.alone |= ends.as_ref().is_some_and(Positions::is_empty);
             if let Some(ends) = &ends
                 && self.reader.connector.has_reached(ends)
             {

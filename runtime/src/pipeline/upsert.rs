@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{
     Array, ArrayRef, Decimal128Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray, UInt32Array,
@@ -10,6 +11,7 @@ use arrow::array::{
 use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde_json::{Map, Value};
+use tokio::task::JoinHandle;
 
 use super::retry::Backoff;
 use crate::change::{Changes, Floor};
@@ -20,8 +22,11 @@ use crate::failpoint;
 use crate::query::Lake;
 use crate::record::{Positions, Ranges};
 use crate::schema::TableSchema;
-use crate::table::{KeyedTable, Location, Outcome, Selection, Settings, TableSpec};
+use crate::table::{KeyedTable, Location, Outcome, Rewritten, Selection, Settings, TableSpec};
 use crate::transform::{Module, Prepared, Relation};
+
+/// Time between two vacuums of a table that is written to.
+const VACUUM_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// What one commit did.
 #[derive(Debug, Default)]
@@ -50,6 +55,8 @@ pub(super) struct Upsert {
     /// the schema that the table, or its module, was last brought to
     schema: Option<Arc<TableSchema>>,
     prepared: Option<Arc<Prepared>>,
+    compaction: Option<JoinHandle<Result<Rewritten>>>,
+    vacuumed: Instant,
 }
 
 impl Upsert {
@@ -71,7 +78,7 @@ impl Upsert {
         };
         let positions = table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
         letters.forget_from(&plan.name, &positions).await?;
-        Ok(Upsert { plan, location, settings, letters, table, positions, schema: None, prepared: None })
+        Ok(Upsert { plan, location, settings, letters, table, positions, schema: None, prepared: None, compaction: None, vacuumed: Instant::now() })
     }
 
     /// Next offset of each Kafka partition, as committed at start.
@@ -292,10 +299,10 @@ impl Upsert {
         Ok(letters.len() as u64)
     }
 
-    /// Upkeep that is due, between two flushes.
+    /// Upkeep that is due, between two flushes. Compaction reads and writes files beside the stream; only its commit
+    /// takes a turn here.
     pub(super) async fn maintain(&mut self) -> Result<()> {
-        let Some(table) = &mut self.table else { return Ok(()) };
-        match table.maintain().await {
+        match self.upkeep().await {
             // Upkeep can wait: the next flush brings it up again.
             Err(error) if error.action() == Action::Retry => {
                 tracing::warn!(table = %self.plan.name, %error, "maintenance put off");
@@ -305,9 +312,36 @@ impl Upsert {
         }
     }
 
-    /// The end of a run: nothing is left half done.
+    async fn upkeep(&mut self) -> Result<()> {
+        let Some(table) = &mut self.table else { return Ok(()) };
+        if self.compaction.as_ref().is_some_and(JoinHandle::is_finished)
+            && let Some(done) = self.compaction.take()
+        {
+            let rewritten = done
+                .await
+                .map_err(|e| Error::new(ErrorKind::Internal, "a compaction's task ended").caused_by(e))??;
+            table.commit_compaction(rewritten).await?;
+        }
+        if self.compaction.is_none()
+            && let Some(plan) = table.plan_compaction()
+        {
+            self.compaction = Some(tokio::spawn(plan.rewrite()));
+        }
+        table.checkpoint().await?;
+        table.merge_owners().await?;
+        if self.vacuumed.elapsed() >= VACUUM_INTERVAL {
+            self.vacuumed = Instant::now();
+            table.vacuum().await?;
+        }
+        Ok(())
+    }
+
+    /// The end of a run: a compaction that still works is given up, what it wrote is left to vacuum.
     pub(super) async fn settle(&mut self) -> Result<()> {
-        self.maintain().await
+        if let Some(running) = self.compaction.take() {
+            running.abort();
+        }
+        Ok(())
     }
 }
 
