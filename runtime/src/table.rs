@@ -25,7 +25,6 @@ mod foreign;
 mod index;
 mod key;
 mod keyed;
-mod later;
 mod live;
 mod log;
 mod multiset;
