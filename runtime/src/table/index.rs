@@ -157,6 +157,20 @@ impl Index {
         }
     }
 
+    /// Makes `to` the place of the owner's row that was at `from`, if it still was.
+    pub(super) fn relocate(&mut self, owner: Owner, from: Place, to: Place) {
+        let key = halves(owner);
+        let Some(entry) = self.entries.find_mut(key[1], |e| e.owner == key) else { return };
+        if entry.file == MANY {
+            let places = self.many.get_mut(&owner);
+            if let Some(place) = places.and_then(|all| all.iter_mut().find(|place| **place == from)) {
+                *place = to;
+            }
+        } else if entry.file == from.file && entry.row == from.row {
+            (entry.file, entry.row) = (to.file, to.row);
+        }
+    }
+
     /// Moves or (by `None`) takes away places. Looks at every owner.
     pub(super) fn map_places(&mut self, mut to: impl FnMut(Place) -> Option<Place>) {
         let many = &mut self.many;

@@ -286,7 +286,7 @@ impl KeyedTable {
 }
 
 /// Reads data files for the index.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Reader {
     pub(super) committer_store: Arc<dyn object_store::ObjectStore>,
     schema: TableSchema,
@@ -353,6 +353,46 @@ impl Reader {
             *owner = images.get(*row as usize).copied().unwrap_or(0);
         }
         Ok(())
+    }
+
+    /// The owner of each row of `batch`, which has every column of the table.
+    pub(super) fn owners(&self, batch: &RecordBatch) -> Result<Vec<Owner>> {
+        if self.key.is_empty() {
+            let stored = stored_owners(batch)?;
+            if stored.iter().all(Option::is_some) {
+                return Ok(stored.into_iter().map(|owner| owner.unwrap_or(0)).collect());
+            }
+            let images = self.images(batch)?;
+            return Ok(stored.into_iter().zip(images).map(|(stored, image)| stored.unwrap_or(image)).collect());
+        }
+        let key = self
+            .key
+            .iter()
+            .map(|name| {
+                batch.column_by_name(name).cloned().ok_or_else(|| {
+                    Error::new(ErrorKind::Corrupt, format!("the table has lost its column `{name}`"))
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        self.hasher.owners(&key)
+    }
+
+    /// The hash of each row's image: its columns without the table's own.
+    pub(super) fn images(&self, batch: &RecordBatch) -> Result<Vec<Owner>> {
+        let columns: Vec<_> = batch
+            .schema_ref()
+            .fields()
+            .iter()
+            .zip(batch.columns())
+            .filter(|(field, _)| ![SEQ, super::SOURCE_TS, OWNER].contains(&field.name().as_str()))
+            .map(|(field, column)| (field.name().as_str(), column))
+            .collect();
+        self.hasher.images(&columns, batch.num_rows())
+    }
+
+    /// True of a table without a key.
+    pub(super) fn is_keyless(&self) -> bool {
+        self.key.is_empty()
     }
 
     fn columns(&self, names: &[&str]) -> Result<SchemaRef> {
