@@ -98,8 +98,10 @@ impl Compaction {
                 let Some(rows) = shown(&batch, first, &input.hidden)? else { continue };
                 let olds = (first..row).filter(|old| !input.hidden.contains(*old));
                 let (rows, moves) = self.moves(rows, *id, olds)?;
-                // a full file ends between two batches
-                let full = open.as_ref().is_some_and(|(file, _, _)| file.bytes() as u64 >= self.target_bytes);
+                // a full file ends between two batches, and a file holds rows of one partition
+                let full = open.as_ref().is_some_and(|(file, _, values)| {
+                    file.bytes() as u64 >= self.target_bytes || *values != input.add.partition_values
+                });
                 if full && let Some((file, moves, values)) = open.take() {
                     done.outputs.push((file.write(&self.store, values, data_change).await?, moves));
                 }

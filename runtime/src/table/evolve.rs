@@ -15,6 +15,7 @@ use super::commit::{Put, REPLAYS_MAX};
 use super::files::repeat;
 use super::key::Owner;
 use super::keyed::{KeyedTable, Reader};
+use super::live::LiveFile;
 use super::schema::{TableSchema, batch_of, widen, widens};
 use super::{OWNER, Outcome, SEQ, SOURCE_TS};
 use crate::error::{Error, ErrorKind, Result};
@@ -69,6 +70,12 @@ pub(super) fn fill(
         .map(|(field, column)| if field.name() == OWNER { stored.clone() } else { column.clone() })
         .collect();
     Ok((batch_of(schema, columns, count)?, Some(becomes)))
+}
+
+fn values_of(file: &LiveFile) -> Vec<(String, Option<String>)> {
+    let mut values: Vec<_> = file.add.partition_values.clone().into_iter().collect();
+    values.sort_unstable();
+    values
 }
 
 /// The table's columns after the change, and the names of those that get wider in files.
@@ -143,7 +150,9 @@ impl KeyedTable {
                 self.commit_actions(&first).await?
             } else {
                 let evolution = Evolution { data_change: !due.is_empty(), fills: due };
-                let inputs = self.files.iter().map(|(id, _)| id).collect();
+                let mut inputs: Vec<_> = self.files.iter().map(|(id, file)| (values_of(file), id)).collect();
+                inputs.sort_unstable();
+                let inputs = inputs.into_iter().map(|(_, id)| id).collect();
                 let mut compaction = self.compaction(inputs, Some(evolution));
                 compaction.use_schema(schema.clone());
                 let rewritten = compaction.rewrite().await?;

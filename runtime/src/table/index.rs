@@ -171,30 +171,36 @@ impl Index {
         }
     }
 
-    /// Moves or (by `None`) takes away places. Looks at every owner.
-    pub(super) fn map_places(&mut self, mut to: impl FnMut(Place) -> Option<Place>) {
+    /// Moves or (by `None`) takes away places; tells `bare` of owners that have none left. Looks at every owner.
+    pub(super) fn map_places(
+        &mut self,
+        mut to: impl FnMut(Place) -> Option<Place>,
+        mut bare: impl FnMut(Owner, Sequence),
+    ) {
         let many = &mut self.many;
         for entry in self.entries.iter_mut() {
-            match entry.file {
-                NOWHERE => {}
+            let owner = whole(entry.owner);
+            let (file, row) = match entry.file {
+                NOWHERE => continue,
                 MANY => {
-                    let owner = whole(entry.owner);
                     let Some(places) = many.get_mut(&owner) else { continue };
                     let moved: Vec<Place> = places.iter().filter_map(|place| to(*place)).collect();
-                    match moved.as_slice() {
-                        [] => (entry.file, entry.row) = (NOWHERE, 0),
-                        [one] => (entry.file, entry.row) = (one.file, one.row),
+                    let single = match moved.as_slice() {
+                        [] => (NOWHERE, 0),
+                        [one] => (one.file, one.row),
                         _ => {
                             *places = moved;
                             continue;
                         }
-                    }
+                    };
                     many.remove(&owner);
+                    single
                 }
-                _ => match to(Place { file: entry.file, row: entry.row }) {
-                    Some(place) => (entry.file, entry.row) = (place.file, place.row),
-                    None => (entry.file, entry.row) = (NOWHERE, 0),
-                },
+                _ => to(Place { file: entry.file, row: entry.row }).map_or((NOWHERE, 0), |p| (p.file, p.row)),
+            };
+            (entry.file, entry.row) = (file, row);
+            if file == NOWHERE {
+                bare(owner, Sequence(whole(entry.seq)));
             }
         }
     }

@@ -51,6 +51,8 @@ pub struct KeyedTable {
     pub(super) floor: Sequence,
     /// owners files in the lake
     pub(super) owners_files: usize,
+    /// owners whose rows another writer took away, to be remembered by the next commit
+    pub(super) bare: Vec<(Owner, Sequence)>,
     /// text of `lode.epochs` that the next commit stores
     pub(super) epochs_due: Option<String>,
 }
@@ -105,6 +107,7 @@ impl KeyedTable {
             hasher: Hasher::with_seed(seed),
             floor: Sequence::MIN,
             owners_files: 0,
+            bare: Vec::new(),
             epochs_due: None,
         };
         table.load(opened.files).await?;
@@ -279,7 +282,18 @@ impl KeyedTable {
         Some(metadata)
     }
 
-    /// The stored positions say that another commit of ours is in `commit`'s place: replay it.
+    /// Follows what others committed meanwhile; the version reached. [`Self::flush`] does so when it must.
+    pub async fn refresh(&mut self) -> Result<u64> {
+        for _ in 0..super::commit::REPLAYS_MAX {
+            match self.committer.read(self.committer.version + 1).await? {
+                Some(commit) => self.overtaken(commit).await?,
+                None => break,
+            }
+        }
+        Ok(self.committer.version)
+    }
+
+    /// Another commit stands where ours was to go: replay it.
     pub(super) async fn overtaken(&mut self, commit: Commit) -> Result<()> {
         super::foreign::replay(self, commit).await
     }
