@@ -19,6 +19,7 @@
 mod append;
 mod commit;
 mod compact;
+mod evolve;
 mod files;
 mod flush;
 mod foreign;
