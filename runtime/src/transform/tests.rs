@@ -1,5 +1,7 @@
 //! Tests of the host against real and hostile guests.
 
+mod faults;
+mod guests;
 mod modules;
 
 use std::path::{Path, PathBuf};
