@@ -1,6 +1,7 @@
 //! Tests of the host against real and hostile guests.
 
 mod faults;
+mod gate_fuzz;
 mod guests;
 mod modules;
 

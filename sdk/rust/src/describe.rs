@@ -34,7 +34,7 @@ impl<'a> Describe<'a> {
     ///
     /// # Errors
     /// There is no such column, or it cannot be read as a `T`.
-    pub fn read<T: for<'b> Cell<'b>>(self, name: &'static str) -> Result<Self, String> {
+    pub fn read<T: Cell<'static>>(self, name: &'static str) -> Result<Self, String> {
         self.want(&Wanted { name, expects: T::expects(), accepts: T::accepts })
     }
 
