@@ -7,3 +7,14 @@ pub mod record;
 pub mod sequence;
 pub mod schema;
 pub mod change;
+pub mod config;
+pub mod failpoint;
+
+pub mod source;
+pub mod decode;
+pub mod buffer;
+pub mod transform;
+pub mod table;
+pub mod deadletter;
+pub mod query;
+pub mod pipeline;

@@ -1,0 +1,371 @@
+//! The pipeline file.
+//!
+//! Receives one TOML file. Promises a [`Config`] in which every value is checked and every path is absolute, or a
+//! message that names the file, the line, the dotted key and the nearest known key. Never reads secrets: those
+//! come from the environment or from files that the lake's and the broker's own options name.
+
+mod reader;
+mod units;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use units::{parse_bytes, parse_duration};
+
+use crate::error::{Error, ErrorKind, Result};
+use reader::{Document, Section};
+
+/// A pipeline: one source, one lake, the tables.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// the file it was read from
+    pub file: PathBuf,
+    /// the pipeline's name; consumer group and commit info carry it
+    pub name: String,
+    /// patterns of source tables that become typed copies without a section of their own
+    pub mirror_tables: Vec<String>,
+    /// where records come from
+    pub source: Source,
+    /// how the connector writes values, where records do not say so themselves
+    pub debezium: Debezium,
+    /// where tables go
+    pub lake: Lake,
+    /// when a table's buffered changes are committed
+    pub flush: Flush,
+    /// upper bounds
+    pub limits: Limits,
+    /// background upkeep of the tables
+    pub maintenance: Maintenance,
+    /// Silver tables with a section of their own
+    pub silver: Vec<Silver>,
+}
+
+/// Where records come from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// captured records
+    Replay {
+        /// absolute paths, in order
+        files: Vec<PathBuf>,
+    },
+    /// a Kafka cluster
+    Kafka {
+        /// `host:port`, comma-separated
+        brokers: String,
+        /// patterns of topic names (`*` any run of characters, `?` one)
+        topics: Vec<String>,
+        /// how often new topics and partitions are looked for
+        refresh: Duration,
+        /// librdkafka settings, passed through
+        options: Vec<(String, String)>,
+    },
+}
+
+/// How the connector writes values; `None`: told by the records' schema, else inferred from the values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Debezium {
+    /// `time.precision.mode`: `adaptive_time_microseconds`, `connect` or `isostring`
+    pub time_precision: Option<String>,
+    /// `decimal.handling.mode`: `precise`, `string` or `double`
+    pub decimal_handling: Option<String>,
+    /// `binary.handling.mode`: `base64` or `hex`
+    pub binary_handling: Option<String>,
+}
+
+/// Where tables go.
+#[derive(Debug, Clone)]
+pub struct Lake {
+    /// a URL, or an absolute path
+    pub root: String,
+    /// object store options, passed through
+    pub options: Vec<(String, String)>,
+}
+
+/// A table commits when any of these is reached.
+#[derive(Debug, Clone, Copy)]
+pub struct Flush {
+    /// buffered records
+    pub rows: usize,
+    /// buffered bytes
+    pub bytes: usize,
+    /// age of the oldest buffered record
+    pub age: Duration,
+}
+
+/// Upper bounds.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// records read but not yet in a table, in bytes
+    pub memory_bytes: usize,
+    /// share of a batch's rows that may be rejected before the table stops
+    pub rejected_ratio: f64,
+}
+
+/// Background upkeep.
+#[derive(Debug, Clone, Copy)]
+pub struct Maintenance {
+    /// size that compaction packs data files to
+    pub target_file_bytes: usize,
+    /// number of small files that sets compaction off
+    pub small_files: usize,
+    /// share of hidden rows above which a file is rewritten
+    pub hidden_ratio: f64,
+    /// commits between two checkpoints
+    pub checkpoint_interval: u64,
+    /// how long files of older versions are kept
+    pub retention: Duration,
+}
+
+/// A Silver table with a section of its own.
+#[derive(Debug, Clone)]
+pub struct Silver {
+    /// the table's name in the lake
+    pub name: String,
+    /// the source table, `table` or `database.table`
+    pub from: String,
+    /// path of the module
+    pub transform: Option<PathBuf>,
+    /// JSON handed to the module
+    pub params: serde_json::Value,
+    /// partition columns of the Silver table
+    pub partition_by: Vec<String>,
+    /// also append every change to `<name>_changes`
+    pub changes: bool,
+    /// column type overrides, `column = "type"`
+    pub columns: Vec<(String, String)>,
+}
+
+impl Config {
+    /// Reads and checks the pipeline file `file`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] with file, line and dotted key.
+    pub fn load(file: &Path) -> Result<Config> {
+        let text = std::fs::read_to_string(file).map_err(|e| {
+            Error::new(ErrorKind::Config, format!("cannot read pipeline file `{}`", file.display()))
+                .caused_by(e)
+                .hint("give the path of a pipeline file, for example `lode run pipeline.toml`")
+        })?;
+        Self::parse(file, &text)
+    }
+
+    /// Checks `text`; relative paths in it start at the folder of `file`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(file: &Path, text: &str) -> Result<Config> {
+        let document = Document::parse(file, text)?;
+        let root = document.root();
+        root.allow(&["name", "mirror_tables", "source", "debezium", "lake", "flush", "limits", "maintenance", "silver"])?;
+        let base = std::path::absolute(file)
+            .ok()
+            .and_then(|p| p.parent().map(Path::to_path_buf))
+            .unwrap_or_else(|| PathBuf::from("."));
+
+        let name = root.identifier("name")?;
+        let mirror_tables = root.strings("mirror_tables")?.unwrap_or_default();
+        let silver = read_silver(&root, &base)?;
+        if silver.is_empty() && mirror_tables.is_empty() {
+            return Err(root.error(None, "no table is asked for").hint(
+                "set `mirror_tables = [\"*\"]` for a typed copy of every source table, or add a `[silver.<table>]` section",
+            ));
+        }
+        Ok(Config {
+            file: file.to_path_buf(),
+            name,
+            mirror_tables,
+            source: read_source(&root, &base)?,
+            debezium: read_debezium(&root)?,
+            lake: read_lake(&root, &base)?,
+            flush: read_flush(&root)?,
+            limits: read_limits(&root)?,
+            maintenance: read_maintenance(&root)?,
+            silver,
+        })
+    }
+}
+
+fn read_source(root: &Section<'_>, base: &Path) -> Result<Source> {
+    let section = root.required_section("source")?;
+    section.allow(&["replay", "kafka"])?;
+    match (section.section("replay")?, section.section("kafka")?) {
+        (Some(replay), None) => {
+            replay.allow(&["files"])?;
+            let patterns = replay.required_strings("files")?;
+            Ok(Source::Replay { files: expand(&replay, &patterns, base)? })
+        }
+        (None, Some(kafka)) => {
+            kafka.allow(&["brokers", "topics", "refresh", "options"])?;
+            let brokers = kafka.required_string("brokers")?;
+            let topics = kafka.required_strings("topics")?;
+            if topics.is_empty() {
+                return Err(kafka.error(Some("topics"), "names no topic"));
+            }
+            Ok(Source::Kafka {
+                brokers,
+                topics,
+                refresh: kafka.duration("refresh")?.unwrap_or(Duration::from_secs(10)),
+                options: kafka.pairs("options")?,
+            })
+        }
+        (Some(_), Some(_)) => Err(section.error(None, "has both `replay` and `kafka`; a pipeline has one source")),
+        (None, None) => {
+            Err(section.error(None, "names no source").hint("add `[source.kafka]` or `[source.replay]`"))
+        }
+    }
+}
+
+fn expand(section: &Section<'_>, patterns: &[String], base: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for pattern in patterns {
+        let full = base.join(pattern);
+        let matches = glob::glob(&full.to_string_lossy())
+            .map_err(|e| section.error(Some("files"), &format!("has a bad pattern `{pattern}`")).caused_by(e))?;
+        let before = files.len();
+        for path in matches {
+            files.push(path.map_err(|e| section.error(Some("files"), "cannot be listed").caused_by(e))?);
+        }
+        if files.len() == before {
+            return Err(section
+                .error(Some("files"), &format!("matches no file: `{pattern}`"))
+                .hint("paths are relative to the pipeline file"));
+        }
+    }
+    Ok(files)
+}
+
+fn read_debezium(root: &Section<'_>) -> Result<Debezium> {
+    let Some(section) = root.section("debezium")? else { return Ok(Debezium::default()) };
+    section.allow(&["time_precision", "decimal_handling", "binary_handling"])?;
+    Ok(Debezium {
+        time_precision: section.one_of("time_precision", &["adaptive_time_microseconds", "connect", "isostring"])?,
+        decimal_handling: section.one_of("decimal_handling", &["precise", "string", "double"])?,
+        binary_handling: section.one_of("binary_handling", &["base64", "hex"])?,
+    })
+}
+
+fn read_lake(root: &Section<'_>, base: &Path) -> Result<Lake> {
+    let section = root.required_section("lake")?;
+    section.allow(&["root", "options"])?;
+    let text = section.required_string("root")?;
+    let root = match text.split_once("://") {
+        Some(("file" | "abfss" | "abfs" | "az" | "adl" | "s3" | "s3a", _)) => text,
+        Some((scheme, _)) => {
+            return Err(section
+                .error(Some("root"), &format!("has the unknown scheme `{scheme}`"))
+                .hint("use `abfss://…`, `az://…`, `s3://…` or a local path"));
+        }
+        None => base.join(text).to_string_lossy().into_owned(),
+    };
+    Ok(Lake { root, options: section.pairs("options")? })
+}
+
+fn read_flush(root: &Section<'_>) -> Result<Flush> {
+    let section = root.section("flush")?;
+    if let Some(s) = &section {
+        s.allow(&["rows", "bytes", "age"])?;
+    }
+    let s = section.as_ref();
+    Ok(Flush {
+        rows: s.map(|s| s.count("rows")).transpose()?.flatten().unwrap_or(200_000),
+        bytes: s.map(|s| s.bytes("bytes")).transpose()?.flatten().unwrap_or(128 << 20),
+        age: s.map(|s| s.duration("age")).transpose()?.flatten().unwrap_or(Duration::from_secs(1)),
+    })
+}
+
+fn read_limits(root: &Section<'_>) -> Result<Limits> {
+    let section = root.section("limits")?;
+    if let Some(s) = &section {
+        s.allow(&["memory", "rejected_ratio"])?;
+    }
+    let s = section.as_ref();
+    Ok(Limits {
+        memory_bytes: s.map(|s| s.bytes("memory")).transpose()?.flatten().unwrap_or(256 << 20),
+        rejected_ratio: s.map(|s| s.ratio("rejected_ratio")).transpose()?.flatten().unwrap_or(0.5),
+    })
+}
+
+fn read_maintenance(root: &Section<'_>) -> Result<Maintenance> {
+    let section = root.section("maintenance")?;
+    if let Some(s) = &section {
+        s.allow(&["target_file", "small_files", "hidden_ratio", "checkpoint_interval", "retention"])?;
+    }
+    let s = section.as_ref();
+    Ok(Maintenance {
+        target_file_bytes: s.map(|s| s.bytes("target_file")).transpose()?.flatten().unwrap_or(128 << 20),
+        small_files: s.map(|s| s.count("small_files")).transpose()?.flatten().unwrap_or(16),
+        hidden_ratio: s.map(|s| s.ratio("hidden_ratio")).transpose()?.flatten().unwrap_or(0.3),
+        checkpoint_interval: s.map(|s| s.count("checkpoint_interval")).transpose()?.flatten().unwrap_or(50) as u64,
+        retention: s.map(|s| s.duration("retention")).transpose()?.flatten().unwrap_or(Duration::from_secs(7 * 86_400)),
+    })
+}
+
+fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
+    let Some(tables) = root.section("silver")? else { return Ok(Vec::new()) };
+    let mut out: Vec<Silver> = Vec::new();
+    for name in tables.keys() {
+        let table = tables.required_section(&name)?;
+        table.allow(&["from", "transform", "params", "partition_by", "changes", "columns"])?;
+        if !is_identifier(&name) {
+            return Err(table.error(None, &format!("`{name}` cannot be a table name"))
+                .hint("use letters, digits and `_`, at most 128 characters"));
+        }
+        out.push(Silver {
+            from: table.string("from")?.unwrap_or_else(|| name.clone()),
+            transform: table.string("transform")?.map(|p| base.join(p)),
+            params: table.json("params")?,
+            partition_by: table.strings("partition_by")?.unwrap_or_default(),
+            changes: table.boolean("changes")?.unwrap_or(false),
+            columns: table.pairs("columns")?,
+            name,
+        });
+    }
+    Ok(out)
+}
+
+/// True for a name that may become a folder of the lake.
+pub fn is_identifier(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 128
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> String {
+        let error = Config::parse(Path::new("p.toml"), text).expect_err("must be refused");
+        format!("{error} | {}", error.next_step().unwrap_or(""))
+    }
+
+    const GOOD: &str = "name = \"x\"\nmirror_tables = [\"*\"]\n[source.kafka]\nbrokers = \"b:1\"\ntopics = \"x.*\"\n[lake]\nroot = \"lake\"\n";
+
+    #[test]
+    fn a_small_file_gets_careful_defaults() {
+        let config = Config::parse(Path::new("p.toml"), GOOD).unwrap();
+        assert_eq!(config.flush.age, Duration::from_secs(1));
+        assert!(Path::new(&config.lake.root).is_absolute());
+    }
+
+    #[test]
+    fn unknown_keys_name_line_dotted_key_and_nearest() {
+        let m = message(&GOOD.replace("brokers", "broker"));
+        assert!(m.contains("p.toml:4"), "{m}");
+        assert!(m.contains("`source.kafka.broker`") && m.contains("`brokers`"), "{m}");
+    }
+
+    #[test]
+    fn sizes_and_times_need_units() {
+        let m = message(&format!("{GOOD}[flush]\nage = 5\n"));
+        assert!(m.contains("flush.age") && m.contains("5s"), "{m}");
+        let m = message(&format!("{GOOD}[flush]\nbytes = \"64\"\n"));
+        assert!(m.contains("flush.bytes") && m.contains("64MiB"), "{m}");
+    }
+
+    #[test]
+    fn broken_toml_names_the_line() {
+        let m = message("name = \"x\"\nmirror_tables = [\n");
+        assert!(m.contains("p.toml:"), "{m}");
+    }
+}

@@ -1,0 +1,211 @@
+//! Records and rows that could not be applied, with the reason.
+//!
+//! One table for the whole lake, keyed by (`table`, `stage`, `topic`, `partition`, `offset`), so that writing a
+//! letter again changes nothing. Letters are written before the commit of the batch they belong to; those at or
+//! beyond a table's committed positions belong to a batch that never was and are taken away when the table starts.
+//! A letter points into Bronze and never holds a value of the record.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use tokio::sync::Mutex;
+
+use crate::change::{Changes, Op};
+use crate::error::{Error, ErrorKind, Result};
+use crate::query::Lake;
+use crate::record::{PartitionId, Positions, Ranges};
+use crate::schema::{TableSchema, TableSchemaRef};
+use crate::sequence::Sequence;
+use crate::table::{KeyedTable, Location, Outcome, Settings, TableSpec};
+
+/// The table's name in the lake.
+pub const TABLE: &str = "dead_letters";
+
+/// Where a record or row failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// the record could not be read
+    Decode,
+    /// the module rejected the row
+    Transform,
+}
+
+impl Stage {
+    /// The word that stands in the table.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Decode => "decode",
+            Stage::Transform => "transform",
+        }
+    }
+}
+
+/// One record or row that could not be applied.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// the record's topic
+    pub topic: Arc<str>,
+    /// its Kafka partition
+    pub partition: i32,
+    /// its offset
+    pub offset: i64,
+    /// where it failed
+    pub stage: Stage,
+    /// the Silver table that lacks it
+    pub table: String,
+    /// why
+    pub reason: String,
+    /// sha256 of the module at work, where there is one
+    pub module: Option<String>,
+}
+
+/// The dead-letter table; made with the first letter.
+pub struct DeadLetters {
+    location: Location,
+    lake: Lake,
+    settings: Settings,
+    table: Mutex<Option<KeyedTable>>,
+    schema: TableSchemaRef,
+}
+
+impl DeadLetters {
+    /// The dead-letter table of the lake at `root`.
+    ///
+    /// # Errors
+    /// An address that cannot be used.
+    pub fn new(root: &Location, lake: Lake, settings: Settings) -> Result<Self> {
+        Ok(DeadLetters {
+            location: root.table(TABLE)?,
+            lake,
+            settings,
+            table: Mutex::new(None),
+            schema: Arc::new(TableSchema {
+                database: String::new(),
+                table: TABLE.to_owned(),
+                fields: fields(),
+                key: vec![0, 1, 2, 3, 4],
+                defaults: vec![None; fields().fields().len()],
+            }),
+        })
+    }
+
+    /// Writes letters; one that is there already is replaced.
+    ///
+    /// # Errors
+    /// The lake's; nothing is known to be written then, and writing again is right.
+    pub async fn write(&self, letters: &[DeadLetter]) -> Result<()> {
+        self.commit(letters, Op::Create).await
+    }
+
+    /// Takes away the letters of `table` at or beyond `positions`: their batch was never committed.
+    ///
+    /// # Errors
+    /// The lake's.
+    pub async fn forget_from(&self, table: &str, positions: &Positions) -> Result<()> {
+        if !self.lake.has_table(TABLE).await? {
+            return Ok(());
+        }
+        let name = table.replace('\'', "''");
+        let sql = format!("SELECT stage, topic, partition, \"offset\" FROM {TABLE} WHERE \"table\" = '{name}'");
+        let mut stale = Vec::new();
+        for batch in self.lake.query_table(TABLE, &sql).await? {
+            for row in 0..batch.num_rows() {
+                let Some(letter) = read_letter(&batch, row, table) else { continue };
+                let id = PartitionId { topic: Arc::clone(&letter.topic), partition: letter.partition };
+                if letter.offset >= positions.get(&id).copied().unwrap_or(0) {
+                    stale.push(letter);
+                }
+            }
+        }
+        self.commit(&stale, Op::Delete).await
+    }
+
+    async fn commit(&self, letters: &[DeadLetter], op: Op) -> Result<()> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let mut guard = self.table.lock().await;
+        if guard.is_none() {
+            let spec = TableSpec {
+                name: TABLE.to_owned(),
+                fields: fields(),
+                key: ["table", "stage", "topic", "partition", "offset"].map(str::to_owned).to_vec(),
+                partition_by: Vec::new(),
+            };
+            *guard = Some(KeyedTable::open_or_create(self.location.clone(), spec, self.settings.clone()).await?);
+        }
+        let Some(table) = guard.as_mut() else { return Ok(()) };
+        let now_us = chrono::Utc::now().timestamp_micros();
+        let changes = Changes {
+            schema: Arc::clone(&self.schema),
+            topic: Arc::from(""),
+            rows: rows(letters, now_us)?,
+            ops: vec![op; letters.len()],
+            // Later writes win, whatever they say; a letter has no place in the source's order.
+            sequences: vec![Sequence((now_us.max(0) as u128) << 16); letters.len()],
+            source_ts_ms: vec![0; letters.len()],
+            partitions: vec![0; letters.len()],
+            offsets: (0..letters.len() as i64).collect(),
+        };
+        let selection = table.select(std::slice::from_ref(&changes), &[])?;
+        let output = selection.upserts().clone();
+        let outcome = table.flush(&selection, &output, None, &[], &Ranges::new(), serde_json::Map::new()).await?;
+        if outcome == Outcome::Fenced {
+            return Err(Error::new(ErrorKind::Conflict, "dead letters: another writer was faster"));
+        }
+        Ok(())
+    }
+}
+
+fn fields() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("table", DataType::Utf8, false),
+        Field::new("stage", DataType::Utf8, false),
+        Field::new("topic", DataType::Utf8, false),
+        Field::new("partition", DataType::Int32, false),
+        Field::new("offset", DataType::Int64, false),
+        Field::new("reason", DataType::Utf8, true),
+        Field::new("module", DataType::Utf8, true),
+        Field::new("time", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true),
+    ]))
+}
+
+fn rows(letters: &[DeadLetter], now_us: i64) -> Result<RecordBatch> {
+    let text = |of: fn(&DeadLetter) -> &str| Arc::new(StringArray::from_iter_values(letters.iter().map(of))) as ArrayRef;
+    let modules: StringArray = letters.iter().map(|l| l.module.as_deref()).collect();
+    let times = TimestampMicrosecondArray::from(vec![now_us; letters.len()]).with_timezone("UTC");
+    let columns: Vec<ArrayRef> = vec![
+        text(|l| &l.table),
+        text(|l| l.stage.as_str()),
+        text(|l| &l.topic),
+        Arc::new(Int32Array::from_iter_values(letters.iter().map(|l| l.partition))),
+        Arc::new(Int64Array::from_iter_values(letters.iter().map(|l| l.offset))),
+        text(|l| &l.reason),
+        Arc::new(modules),
+        Arc::new(times),
+    ];
+    let nullable: Vec<Field> = fields().fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+    RecordBatch::try_new(Arc::new(Schema::new(nullable)), columns)
+        .map_err(|e| Error::new(ErrorKind::Internal, "dead letters do not fit their table").caused_by(e))
+}
+
+fn read_letter(batch: &RecordBatch, row: usize, table: &str) -> Option<DeadLetter> {
+    let values: HashMap<&str, String> = ["stage", "topic", "partition", "offset"]
+        .into_iter()
+        .filter_map(|name| {
+            let column = batch.column_by_name(name)?;
+            Some((name, arrow::util::display::array_value_to_string(column, row).ok()?))
+        })
+        .collect();
+    Some(DeadLetter {
+        topic: Arc::from(values.get("topic")?.as_str()),
+        partition: values.get("partition")?.parse().ok()?,
+        offset: values.get("offset")?.parse().ok()?,
+        stage: if values.get("stage")? == Stage::Transform.as_str() { Stage::Transform } else { Stage::Decode },
+        table: table.to_owned(),
+        reason: String::new(),
+        module: None,
+    })
+}

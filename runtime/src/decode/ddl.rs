@@ -1,0 +1,241 @@
+//! What a DDL statement renames and truncates.
+//!
+//! Receives the statement's text as the schema-change topic carries it. Promises only what the table structures beside it
+//! do not tell: renames and truncations. A statement it does not know has no effects; it never fails.
+
+use super::TableName;
+use super::version::Version;
+
+/// Renames and truncations of one statement.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Effects {
+    /// old, new
+    tables: Vec<(TableName, TableName)>,
+    /// old, new
+    columns: Vec<(String, String)>,
+    pub(super) truncated: Vec<TableName>,
+}
+
+impl Effects {
+    pub(super) fn is_empty(&self) -> bool {
+        self.truncated.is_empty() && self.tables.is_empty()
+    }
+
+    /// What `table` was called before.
+    pub(super) fn renamed_table(&self, table: &TableName) -> Option<TableName> {
+        self.tables.iter().find(|(_, new)| new == table).map(|(old, _)| old.clone())
+    }
+
+    /// Renamed columns, as far as both structures agree with the statement.
+    pub(super) fn renamed_columns(&self, before: Option<&Version>, after: Option<&Version>) -> Vec<(String, String)> {
+        let (Some(before), Some(after)) = (before, after) else { return Vec::new() };
+        let gone = |name: &String| before.names.contains(name) && !after.names.contains(name);
+        let fresh = |name: &String| after.names.contains(name) && !before.names.contains(name);
+        self.columns.iter().filter(|(old, new)| gone(old) && fresh(new)).cloned().collect()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Word {
+    Name(String),
+    Quoted(String),
+    Text,
+    Sign(char),
+}
+
+impl Word {
+    fn is(&self, keyword: &str) -> bool {
+        matches!(self, Word::Name(n) if n.eq_ignore_ascii_case(keyword))
+    }
+}
+
+/// Most words looked at; a CREATE TABLE may be long, a rename is not.
+const WORDS_MAX: usize = 2_000;
+
+fn words(ddl: &str) -> Vec<Word> {
+    let mut out = Vec::new();
+    let mut rest = ddl.chars().peekable();
+    while let Some(c) = rest.next() {
+        if out.len() == WORDS_MAX {
+            break;
+        }
+        match c {
+            c if c.is_whitespace() => {}
+            '#' => while rest.next_if(|c| *c != '\n').is_some() {},
+            '-' if rest.peek() == Some(&'-') => while rest.next_if(|c| *c != '\n').is_some() {},
+            '/' if rest.peek() == Some(&'*') => {
+                let mut last = ' ';
+                rest.next();
+                for c in rest.by_ref() {
+                    if last == '*' && c == '/' {
+                        break;
+                    }
+                    last = c;
+                }
+            }
+            '`' => {
+                let mut name = String::new();
+                while let Some(c) = rest.next() {
+                    if c == '`' && rest.next_if_eq(&'`').is_none() {
+                        break;
+                    }
+                    name.push(c);
+                }
+                out.push(Word::Quoted(name));
+            }
+            '\'' | '"' => {
+                let mut escaped = false;
+                for d in rest.by_ref() {
+                    if d == c && !escaped {
+                        break;
+                    }
+                    escaped = d == '\\' && !escaped;
+                }
+                out.push(Word::Text);
+            }
+            c if c.is_alphanumeric() || matches!(c, '_' | '$') => {
+                let mut name = String::from(c);
+                while let Some(c) = rest.next_if(|c| c.is_alphanumeric() || matches!(c, '_' | '$')) {
+                    name.push(c);
+                }
+                out.push(Word::Name(name));
+            }
+            c => out.push(Word::Sign(c)),
+        }
+    }
+    out
+}
+
+struct Reader<'a> {
+    words: &'a [Word],
+    at: usize,
+    database: &'a str,
+}
+
+impl Reader<'_> {
+    fn take(&mut self, keyword: &str) -> bool {
+        let there = self.words.get(self.at).is_some_and(|w| w.is(keyword));
+        self.at += usize::from(there);
+        there
+    }
+
+    fn sign(&mut self, sign: char) -> bool {
+        let there = self.words.get(self.at) == Some(&Word::Sign(sign));
+        self.at += usize::from(there);
+        there
+    }
+
+    fn name(&mut self) -> Option<String> {
+        match self.words.get(self.at)? {
+            Word::Name(n) | Word::Quoted(n) => {
+                self.at += 1;
+                Some(n.clone())
+            }
+            _ => None,
+        }
+    }
+
+    fn table(&mut self) -> Option<TableName> {
+        let first = self.name()?;
+        if self.sign('.') {
+            return Some(TableName { database: first, table: self.name()? });
+        }
+        Some(TableName { database: self.database.to_owned(), table: first })
+    }
+}
+
+/// The effects of a statement run in `database`.
+pub(super) fn read(ddl: &str, database: &str) -> Effects {
+    let words = words(ddl);
+    let mut effects = Effects::default();
+    let mut r = Reader { words: &words, at: 0, database };
+    if r.take("TRUNCATE") {
+        r.take("TABLE");
+        effects.truncated.extend(r.table());
+    } else if r.take("RENAME") {
+        if r.take("TABLE") || r.take("TABLES") {
+            while let (Some(old), true, Some(new)) = (r.table(), r.take("TO"), r.table()) {
+                effects.tables.push((old, new));
+                if !r.sign(',') {
+                    break;
+                }
+            }
+        }
+    } else if r.take("ALTER") {
+        while r.take("ONLINE") || r.take("IGNORE") {}
+        if r.take("TABLE") {
+            if r.take("IF") {
+                r.take("EXISTS");
+            }
+            if let Some(table) = r.table() {
+                alter(&mut r, &table, &mut effects);
+            }
+        }
+    }
+    effects
+}
+
+fn alter(r: &mut Reader<'_>, table: &TableName, effects: &mut Effects) {
+    let mut depth = 0;
+    while r.at < r.words.len() {
+        if r.sign('(') {
+            depth += 1;
+        } else if r.sign(')') {
+            depth -= 1;
+        } else if depth > 0 {
+            r.at += 1;
+        } else if r.take("CHANGE") {
+            r.take("COLUMN");
+            if r.take("IF") {
+                r.take("EXISTS");
+            }
+            if let (Some(old), Some(new)) = (r.name(), r.name()) {
+                effects.columns.push((old, new));
+            }
+        } else if r.take("RENAME") {
+            if r.take("COLUMN") {
+                if let (Some(old), true, Some(new)) = (r.name(), r.take("TO"), r.name()) {
+                    effects.columns.push((old, new));
+                }
+            } else if !(r.take("INDEX") || r.take("KEY")) {
+                if !r.take("TO") {
+                    r.take("AS");
+                }
+                if let Some(new) = r.table() {
+                    effects.tables.push((table.clone(), new));
+                }
+            }
+        } else {
+            r.at += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(database: &str, table: &str) -> TableName {
+        TableName { database: database.into(), table: table.into() }
+    }
+
+    #[test]
+    fn renames_and_truncations() {
+        assert_eq!(read("TRUNCATE TABLE `a`", "d").truncated, [name("d", "a")]);
+        assert_eq!(read("truncate other.a", "d").truncated, [name("other", "a")]);
+        let e = read("RENAME TABLE a TO b, `x`.`y z` TO d.e", "d");
+        assert_eq!(e.tables, [(name("d", "a"), name("d", "b")), (name("x", "y z"), name("d", "e"))]);
+        let e = read("ALTER TABLE a /* c */ RENAME COLUMN p TO q, CHANGE `r` s INT DEFAULT 'RENAME TO x', RENAME INDEX i TO j", "d");
+        assert_eq!(e.columns, [("p".to_owned(), "q".to_owned()), ("r".to_owned(), "s".to_owned())]);
+        assert!(e.tables.is_empty());
+        assert_eq!(read("ALTER TABLE a RENAME TO b", "d").tables, [(name("d", "a"), name("d", "b"))]);
+        assert_eq!(read("ALTER TABLE a RENAME b", "d").tables, [(name("d", "a"), name("d", "b"))]);
+    }
+
+    #[test]
+    fn anything_else_has_no_effects() {
+        for ddl in ["", "ALTER", "ALTER TABLE", "RENAME TABLE a", "CREATE TABLE t (a INT)", "`", "'", "/*", "ALTER TABLE t CHANGE a"] {
+            assert_eq!(read(ddl, "d"), Effects::default(), "{ddl}");
+        }
+    }
+}

@@ -1,0 +1,581 @@
+//! The decoder of one source table.
+//!
+//! Receives blocks of the table's topic with what is known of its structures and of the connector's modes. Promises that
+//! every record before the row it stops at is in the output exactly once, as rows, a floor or a bad row, and that the
+//! record it stops at left no trace.
+
+use std::sync::Arc;
+
+use super::column::{Codec, Column, Misfit, Modes};
+use super::envelope::{Action, Parsed, Reader};
+use super::epoch::{Epochs, Lost, Origin};
+use super::evidence::Evidence;
+use super::history::{SchemaHistory, split_file};
+use super::json::{Kind, Token};
+use super::output::{Chunk, Decoded, RowMark};
+use super::plan::{NoPlan, Plan, PlanKey, Plans, Row};
+use super::version::Version;
+use super::{BadRow, BinaryHandling, Patience, Settings, Step, TableName, classify, shorten};
+use crate::change::{Floor, Op};
+use crate::record::{Block, Record};
+
+/// Decodes the records of one source table's topic.
+pub struct Decoder {
+    topic: Arc<str>,
+    settings: Settings,
+    epochs: Epochs,
+    reader: Reader,
+    plans: Plans,
+    place: TablePlace,
+    scratch: Vec<u8>,
+}
+
+/// The table and the part of the source that the last record was in.
+#[derive(Debug, Default)]
+struct TablePlace {
+    table: Option<TableName>,
+    /// grows with every other table
+    number: u32,
+    file: Vec<u8>,
+    base: String,
+    file_number: u64,
+    /// within which positions the entry of the history holds, and for which revision
+    window: Option<Window>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    revision: u64,
+    from: (u64, u64),
+    to: (u64, u64),
+    entry: Option<usize>,
+}
+
+/// Why a record was not decoded.
+enum Stop {
+    Bad(String),
+    Held(String),
+    Jump(String),
+}
+
+impl Decoder {
+    /// A decoder of the records of `topic`, of which nothing has been read.
+    pub fn new(topic: Arc<str>, settings: Settings) -> Self {
+        Decoder {
+            topic,
+            settings,
+            epochs: Epochs::new(),
+            reader: Reader::default(),
+            plans: Plans::default(),
+            place: TablePlace::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The epochs as of the last decoded record; what a commit of the rows decoded so far has to keep.
+    pub fn epochs(&self) -> &Epochs {
+        &self.epochs
+    }
+
+    /// Goes on from the epochs that a commit kept.
+    pub fn set_epochs(&mut self, epochs: Epochs) {
+        self.epochs = epochs;
+    }
+
+    /// The table of the last decoded record.
+    pub fn table(&self) -> Option<&TableName> {
+        self.place.table.as_ref()
+    }
+
+    /// Decodes records of `block` from row `from` on into `out`, until its end or until one that cannot be decoded yet.
+    pub fn decode(
+        &mut self,
+        block: &Block,
+        from: usize,
+        history: &SchemaHistory,
+        evidence: &mut Evidence,
+        patience: Patience,
+        out: &mut Decoded,
+    ) -> Step {
+        let partition = block.partition().partition;
+        let mut row = from;
+        let mut observed = false;
+        while let Some(record) = block.get(row) {
+            match self.record(record, partition, history, evidence, patience, out) {
+                Ok(()) => {}
+                Err(stop) => {
+                    if !observed && !matches!(stop, Stop::Jump(_)) && !evidence.is_settled() {
+                        observed = true;
+                        let before = *evidence;
+                        self.observe(block, row, history, evidence);
+                        if *evidence != before {
+                            continue;
+                        }
+                    }
+                    match stop {
+                        Stop::Bad(reason) => out.push_bad(BadRow {
+                            topic: Arc::clone(&self.topic),
+                            partition,
+                            offset: record.offset,
+                            reason: shorten(reason),
+                        }),
+                        Stop::Held(reason) => return Step::Held { row, reason: shorten(reason) },
+                        Stop::Jump(reason) => return Step::Jump { row, reason: shorten(reason) },
+                    }
+                }
+            }
+            row += 1;
+        }
+        Step::Done
+    }
+
+    /// Takes evidence of the connector's modes from the records of `block` from row `from` on, without decoding them.
+    /// One call may settle what holds the other tables of the connector.
+    pub fn observe(&mut self, block: &Block, from: usize, history: &SchemaHistory, evidence: &mut Evidence) {
+        let mut row = from;
+        while let Some(record) = block.get(row) {
+            if evidence.is_settled() {
+                return;
+            }
+            self.observe_record(record, history, evidence);
+            row += 1;
+        }
+    }
+
+    fn observe_record(&mut self, record: Record<'_>, history: &SchemaHistory, evidence: &mut Evidence) {
+        let Some(value) = record.value else { return };
+        let Ok(Some(parsed)) = self.reader.value(value) else { return };
+        let fields = parsed.wrap.and_then(|w| self.reader.wraps.get(w)?.fields.as_ref());
+        if fields.is_some() || self.locate(value, &parsed).is_err() {
+            return;
+        }
+        let image = match (parsed.image, parsed.before) {
+            (Some(image), _) => image,
+            (None, Some(before)) => {
+                let Ok(image) = self.reader.read_before(value, before) else { return };
+                std::mem::swap(&mut self.reader.image, &mut self.reader.before);
+                image
+            }
+            (None, None) => return,
+        };
+        let key = PlanKey { key_only: false, ..self.plan_key(&parsed, Some(image), None, history, evidence, Patience::Hold) };
+        let Decoder { plans, reader, settings, place, topic, .. } = self;
+        let Some(table) = &place.table else { return };
+        let row = || Row {
+            table,
+            topic,
+            image: reader.images.get(image),
+            key: None,
+            fields: None,
+            flattened: parsed.flattened,
+            base: &place.base,
+        };
+        let Ok(plan) = plans.get(&key, settings, history, row) else { return };
+        for (step, token) in plan.steps.iter().zip(&reader.image) {
+            if let Some(kind) = step.and_then(|(column, _)| plan.version.kinds.get(column)) {
+                evidence.observe(*kind, *token, value);
+            }
+        }
+    }
+
+    fn modes(&self, evidence: &Evidence) -> Modes {
+        Modes {
+            time: self.settings.time_precision.or(evidence.time_precision()),
+            decimal: self.settings.decimal_handling.or(evidence.decimal_handling()),
+            binary: self.settings.binary_handling.unwrap_or(BinaryHandling::Base64),
+        }
+    }
+
+    /// Finds the table and the binlog file of a record.
+    #[inline]
+    fn locate(&mut self, value: &[u8], parsed: &Parsed) -> Result<(), String> {
+        let place = &mut self.place;
+        let database = parsed.database.map(|t| t.of(value));
+        let table = parsed.table.map(|t| t.of(value));
+        let same = place.table.as_ref().is_some_and(|known| {
+            database.is_none_or(|d| d == known.database.as_bytes()) && table.is_none_or(|t| t == known.table.as_bytes())
+        });
+        if !same {
+            let owned = |part: Option<&[u8]>| part.and_then(|p| std::str::from_utf8(p).ok()).map(str::to_owned);
+            let named = classify::named(&self.topic, owned(database), owned(table));
+            place.table = Some(named.ok_or("the record does not name its table")?);
+            place.number = place.number.wrapping_add(1);
+            place.window = None;
+        }
+        let file = parsed.file.of(value);
+        if place.file != file {
+            let split = std::str::from_utf8(file).ok().and_then(split_file);
+            let (base, number) = split.ok_or("the record's binlog file has no number")?;
+            if base != place.base {
+                base.clone_into(&mut place.base);
+                place.window = None;
+            }
+            place.file_number = number;
+            place.file.clear();
+            place.file.extend_from_slice(file);
+        }
+        Ok(())
+    }
+
+    /// Index of the history's entry in force at the record's position.
+    #[inline]
+    fn entry_in_force(&mut self, parsed: &Parsed, history: &SchemaHistory) -> Option<usize> {
+        let at = (self.place.file_number, parsed.pos);
+        if let Some(w) = self.place.window
+            && w.revision == history.revision()
+            && w.from <= at
+            && at < w.to
+        {
+            return w.entry;
+        }
+        let entries = history.entries(self.place.table.as_ref()?).map(|e| e.as_slice()).unwrap_or_default();
+        let base = self.place.base.as_str();
+        let strict = entries.iter().any(|e| e.position.base == base);
+        let mut window = Window { revision: history.revision(), from: (0, 0), to: (u64::MAX, u64::MAX), entry: None };
+        for (index, entry) in entries.iter().enumerate() {
+            if strict && entry.position.base != base {
+                continue;
+            }
+            let position = (entry.position.file, entry.position.pos);
+            if position <= at {
+                if position >= window.from {
+                    window.from = position;
+                    window.entry = Some(index);
+                }
+            } else {
+                window.to = window.to.min(position);
+            }
+        }
+        self.place.window = Some(window);
+        window.entry
+    }
+
+    #[inline]
+    fn plan_key(
+        &mut self,
+        parsed: &Parsed,
+        image: Option<usize>,
+        key: Option<usize>,
+        history: &SchemaHistory,
+        evidence: &Evidence,
+        patience: Patience,
+    ) -> PlanKey {
+        let entry = self.entry_in_force(parsed, history);
+        PlanKey {
+            image: image.and_then(|at| self.reader.images.get(at)).map(|l| l.id),
+            key: key.and_then(|at| self.reader.keys.get(at)).map(|l| l.id),
+            wrap: parsed.wrap.and_then(|at| self.reader.wraps.get(at)).map(|w| w.id),
+            entry,
+            table: self.place.number,
+            revision: history.revision(),
+            patience,
+            modes: self.modes(evidence),
+            key_only: parsed.action == Action::Delete,
+        }
+    }
+
+    #[inline]
+    fn record(
+        &mut self,
+        record: Record<'_>,
+        partition: i32,
+        history: &SchemaHistory,
+        evidence: &Evidence,
+        patience: Patience,
+        out: &mut Decoded,
+    ) -> Result<(), Stop> {
+        let Some(value) = record.value else { return Ok(()) };
+        let size = value.len() + record.key.map_or(0, <[u8]>::len);
+        if size > self.settings.record_bytes_max {
+            return Err(Stop::Bad(format!(
+                "the record has {size} bytes, more than `record_bytes_max` ({})",
+                self.settings.record_bytes_max
+            )));
+        }
+        let Some(parsed) = self.reader.value(value).map_err(Stop::Bad)? else { return Ok(()) };
+        if parsed.action == Action::Nothing {
+            return Ok(());
+        }
+        self.locate(value, &parsed).map_err(Stop::Bad)?;
+        let key_bytes = record.key.unwrap_or_default();
+        let key = match record.key {
+            Some(key) if parsed.action != Action::Truncate => self.reader.read_key(key).map_err(Stop::Bad)?,
+            _ => None,
+        };
+        let base = std::mem::take(&mut self.place.base);
+        let origin = Origin {
+            base: &base,
+            server: parsed.server,
+            file: self.place.file_number,
+            pos: parsed.pos,
+            row: parsed.row,
+            ts_ms: parsed.ts_ms,
+            snapshot: parsed.snapshot,
+            key_change: parsed.action == Action::Delete && is_key_change(record.headers),
+        };
+        let place = self.epochs.place(partition, &origin);
+        let result = match place {
+            Err(Lost::TooLarge) => Err(Stop::Bad("the record's binlog position is too large to be one".to_owned())),
+            Err(Lost::Jump) => Err(Stop::Jump(JUMP.to_owned())),
+            Ok(place) => {
+                let mark = RowMark {
+                    op: match parsed.action {
+                        Action::Read => Op::Read,
+                        Action::Create => Op::Create,
+                        Action::Delete => Op::Delete,
+                        _ => Op::Update,
+                    },
+                    sequence: place.sequence,
+                    source_ts_ms: parsed.ts_ms,
+                    partition,
+                    offset: record.offset,
+                };
+                let rows = if parsed.action == Action::Truncate {
+                    Ok(0)
+                } else {
+                    self.rows(value, key_bytes, &parsed, key, &base, mark, history, evidence, patience, out)
+                };
+                rows.map(|rows| {
+                    let floor = |sequence| Floor { sequence, topic: Arc::clone(&self.topic), partition, offset: record.offset };
+                    if parsed.action == Action::Truncate {
+                        out.push_floor(floor(place.sequence));
+                    }
+                    if let Some(sequence) = place.floor {
+                        out.push_floor(floor(sequence));
+                    }
+                    self.epochs.accept(partition, &origin, place);
+                    out.count(rows, size);
+                })
+            }
+        };
+        self.place.base = base;
+        result
+    }
+
+    /// Appends the rows of one change; answers how many.
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    fn rows(
+        &mut self,
+        value: &[u8],
+        key_bytes: &[u8],
+        parsed: &Parsed,
+        key: Option<usize>,
+        base: &str,
+        mark: RowMark,
+        history: &SchemaHistory,
+        evidence: &Evidence,
+        patience: Patience,
+        out: &mut Decoded,
+    ) -> Result<usize, Stop> {
+        let mut image = parsed.image;
+        if mark.op == Op::Delete && !parsed.flattened {
+            image = None;
+            if let Some(before) = parsed.before {
+                image = Some(self.reader.read_before(value, before).map_err(Stop::Bad)?);
+                std::mem::swap(&mut self.reader.image, &mut self.reader.before);
+            }
+        }
+        let plan_key = self.plan_key(parsed, image, key, history, evidence, patience);
+        let Decoder { plans, reader, settings, place, topic, scratch, .. } = self;
+        let Some(table) = &place.table else { return Err(Stop::Bad("the record does not name its table".to_owned())) };
+        let fields = parsed.wrap.and_then(|w| reader.wraps.get(w)?.fields.as_ref());
+        let (images, keys) = (&reader.images, &reader.keys);
+        let row = || Row {
+                table,
+                topic,
+                image: image.and_then(|at| images.get(at)),
+                key: key.and_then(|at| keys.get(at)),
+                fields,
+                flattened: parsed.flattened,
+                base,
+        };
+        let held = |reason: String| match patience {
+            Patience::Hold => Stop::Held(reason),
+            Patience::LastChance => Stop::Bad(reason),
+        };
+        let no_plan = |no: NoPlan| match no {
+            NoPlan::Unexplained(reason) => held(reason),
+            NoPlan::Bad(reason) => Stop::Bad(reason),
+        };
+        let plan = plans.get(&plan_key, settings, history, row).map_err(no_plan)?;
+        let texts = Texts { value, key: key_bytes, scratch: &mut *scratch };
+        if !plan.keys.is_empty() {
+            if key.is_none() {
+                return Err(Stop::Bad("the record of a table with a primary key has no key".to_owned()));
+            }
+            let chunk = out.chunk(&plan.version, topic);
+            if mark.op == Op::Delete {
+                let image = image.map(|_| reader.image.as_slice());
+                write(chunk, mark, &held, |chunk| delete(chunk, plan, &reader.key, image, texts))?;
+            } else {
+                if image.is_none() {
+                    return Err(Stop::Bad("the record has no row image (`after`)".to_owned()));
+                }
+                write(chunk, mark, &held, |chunk| upsert(chunk, plan, Some(&reader.key), &reader.image, texts))?;
+            }
+            return Ok(1);
+        }
+        if image.is_none() {
+            let which = if mark.op == Op::Delete { "before" } else { "after" };
+            return Err(Stop::Bad(format!("the record has no row image (`{which}`), and its table has no primary key")));
+        }
+        if mark.op != Op::Update {
+            let chunk = out.chunk(&plan.version, topic);
+            write(chunk, mark, &held, |chunk| upsert(chunk, plan, None, &reader.image, texts))?;
+            return Ok(1);
+        }
+        let Some(before) = parsed.before else {
+            return Err(Stop::Bad(
+                "an update of a table without a primary key has no image before the change; use Debezium's envelope for it".to_owned(),
+            ));
+        };
+        let before = reader.read_before(value, before).map_err(Stop::Bad)?;
+        if reader.images.get(before).map(|l| l.id) != plan_key.image {
+            return Err(held("the images before and after the change do not have the same columns".to_owned()));
+        }
+        let chunk = out.chunk(&plan.version, topic);
+        let rows = chunk.rows();
+        let gone = RowMark { op: Op::Delete, ..mark };
+        let first = Texts { value, key: key_bytes, scratch: &mut *scratch };
+        write(chunk, gone, &held, |chunk| upsert(chunk, plan, None, &reader.before, first))?;
+        let second = Texts { value, key: key_bytes, scratch };
+        if let Err(stop) = write(chunk, mark, &held, |chunk| upsert(chunk, plan, None, &reader.image, second)) {
+            chunk.truncate(rows);
+            return Err(stop);
+        }
+        Ok(2)
+    }
+}
+
+const JUMP: &str = "the binlog position jumps back although the source's time goes on: the binlog was reset or the server \
+     restored from a backup; check the source, then `lode rebuild` the table";
+
+/// The bytes that tokens point into, and a buffer to work in.
+struct Texts<'a> {
+    value: &'a [u8],
+    key: &'a [u8],
+    scratch: &'a mut Vec<u8>,
+}
+
+/// Why a row cannot be written.
+enum Unwritten {
+    /// may be explained by a structure or a setting that is not known yet
+    Misfit(usize, Codec, Misfit),
+    Bad(&'static str),
+}
+
+/// Writes one row, or nothing of it.
+#[inline]
+fn write(
+    chunk: &mut Chunk,
+    mark: RowMark,
+    held: &impl Fn(String) -> Stop,
+    row: impl FnOnce(&mut Chunk) -> Result<(), Unwritten>,
+) -> Result<(), Stop> {
+    let rows = chunk.rows();
+    match row(chunk) {
+        Ok(()) => {
+            chunk.seal(mark);
+            Ok(())
+        }
+        Err(unwritten) => {
+            chunk.truncate(rows);
+            Err(match unwritten {
+                Unwritten::Bad(reason) => Stop::Bad(reason.to_owned()),
+                Unwritten::Misfit(column, codec, misfit) => held(describe(chunk.version(), column, codec, misfit)),
+            })
+        }
+    }
+}
+
+#[cold]
+fn describe(version: &Version, column: usize, codec: Codec, misfit: Misfit) -> String {
+    let name: String = version.names.get(column).map(|n| n.chars().take(64).collect()).unwrap_or_default();
+    let word = version.kinds.get(column).map_or("", |k| k.word());
+    match misfit {
+        Misfit::Value(why) => match codec {
+            Codec::DateTime(Some(_)) | Codec::Time(Some(_), _) => {
+                format!("column `{name}` ({word}): a value {why}; if the connector's mode is another, set `time_precision`")
+            }
+            Codec::Decimal { form: Some(_), .. } | Codec::BigDecimal { form: Some(_), .. } => {
+                format!("column `{name}` ({word}): a value {why}; if the connector's mode is another, set `decimal_handling`")
+            }
+            _ => format!("column `{name}` ({word}): a value {why}"),
+        },
+        Misfit::Unsettled(setting) => {
+            format!("column `{name}` ({word}): no value has told yet how the connector writes it; set `{setting}`")
+        }
+    }
+}
+
+/// Appends the row image; the key's values must be those of the image.
+#[inline]
+fn upsert(chunk: &mut Chunk, plan: &Plan, key: Option<&[Token]>, image: &[Token], texts: Texts<'_>) -> Result<(), Unwritten> {
+    let Texts { value, key: key_bytes, scratch } = texts;
+    for step in &plan.keys {
+        let Some(ours) = step.image.and_then(|at| image.get(at)) else {
+            return Err(Unwritten::Bad("the row image lacks a column of the primary key"));
+        };
+        if ours.kind == Kind::Null {
+            return Err(Unwritten::Bad("a column of the primary key is null"));
+        }
+        if let Some(theirs) = step.key.and_then(|at| key.and_then(|key| key.get(at))) {
+            agree(plan, step.column, step.codec, (*ours, value), (*theirs, key_bytes))?;
+        }
+    }
+    for (step, token) in plan.steps.iter().zip(image) {
+        if let Some((column, codec)) = *step {
+            chunk.append(column, codec, *token, value, scratch).map_err(|m| Unwritten::Misfit(column, codec, m))?;
+        }
+    }
+    Ok(())
+}
+
+/// Appends the key's columns; the others are null.
+fn delete(chunk: &mut Chunk, plan: &Plan, key: &[Token], image: Option<&[Token]>, texts: Texts<'_>) -> Result<(), Unwritten> {
+    let Texts { value, key: key_bytes, scratch } = texts;
+    for column in 0..plan.version.kinds.len() {
+        let Some(step) = plan.keys.iter().find(|k| k.column == column) else {
+            chunk.append_null(column);
+            continue;
+        };
+        let theirs = step.key.and_then(|at| key.get(at));
+        let ours = step.image.and_then(|at| image.and_then(|image| image.get(at)));
+        if let (Some(ours), Some(theirs)) = (ours, theirs) {
+            agree(plan, column, step.codec, (*ours, value), (*theirs, key_bytes))?;
+        }
+        let (token, text) = match (theirs, ours) {
+            (Some(theirs), _) => (*theirs, key_bytes),
+            (None, Some(ours)) => (*ours, value),
+            (None, None) => return Err(Unwritten::Bad("the record's key lacks a column of the primary key")),
+        };
+        if token.kind == Kind::Null {
+            return Err(Unwritten::Bad("a column of the primary key is null"));
+        }
+        chunk.append(column, step.codec, token, text, scratch).map_err(|m| Unwritten::Misfit(column, step.codec, m))?;
+    }
+    Ok(())
+}
+
+/// Two ways to write a value of the key must mean the same.
+#[inline]
+fn agree(plan: &Plan, column: usize, codec: Codec, ours: (Token, &[u8]), theirs: (Token, &[u8])) -> Result<(), Unwritten> {
+    if ours.0.kind == theirs.0.kind && ours.0.of(ours.1) == theirs.0.of(theirs.1) {
+        return Ok(());
+    }
+    let kind = plan.version.kinds.get(column).copied();
+    let read = |(token, text): (Token, &[u8])| {
+        let mut one = Column::new(kind?, 1);
+        one.append(codec, token, text, &mut Vec::new()).ok()?;
+        one.finish().ok()
+    };
+    match (read(ours), read(theirs)) {
+        (Some(ours), Some(theirs)) if ours.to_data() == theirs.to_data() => Ok(()),
+        _ => Err(Unwritten::Bad("the record holds a value of another row than its key")),
+    }
+}
+
+fn is_key_change(headers: &[u8]) -> bool {
+    memchr::memmem::find(headers, b"\"__debezium.newkey\"").is_some()
+}

@@ -1,0 +1,367 @@
+//! Which runs of comparable binlog positions a table's records belong to.
+//!
+//! Receives the source position of every record of a table, partition by partition. Promises sequences that grow with
+//! the source's own order, across a new server, a new binlog and a new snapshot. Changes nothing until a place is
+//! accepted, and never guesses across a jump that nothing explains. Its state is one short string, kept in the table.
+
+use serde_json::{Value, json};
+
+use crate::sequence::Sequence;
+
+/// A jump back with a source time this much newer is not a late delivery, in milliseconds.
+const LATE_MAX_MS: i64 = 60_000;
+/// Rank of a snapshot read that comes after streamed changes: newer than the newest of them, older than the next.
+const RANK_READ_LATER: u8 = 2;
+const RANK: u8 = 1;
+
+/// What `source.snapshot` says of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Snapshot {
+    /// a streamed change
+    No,
+    /// a row of a snapshot
+    Read,
+    /// the last row of the table's snapshot
+    Last,
+    /// a row read beside the stream
+    Incremental,
+}
+
+/// Where the source says a record stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origin<'a> {
+    pub(super) base: &'a str,
+    /// 0 where unknown
+    pub(super) server: u64,
+    pub(super) file: u64,
+    pub(super) pos: u64,
+    pub(super) row: u64,
+    pub(super) ts_ms: i64,
+    pub(super) snapshot: Snapshot,
+    /// the delete of a key change
+    pub(super) key_change: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
+    base: String,
+    server: u64,
+}
+
+impl Identity {
+    fn is(&self, origin: &Origin<'_>) -> bool {
+        self.base == origin.base && (self.server == origin.server || origin.server == 0 || self.server == 0)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Reach {
+    partition: i32,
+    newest: Sequence,
+    ts_ms: i64,
+    last: Identity,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Run {
+    base: String,
+    file: u64,
+    pos: u64,
+    sequence: Sequence,
+    /// its position is behind changes that came before it
+    behind: bool,
+    /// rows older than it are to go when it ends
+    floor_due: bool,
+}
+
+/// The epochs of one table. Its text form ([`ToString`], [`FromStr`](std::str::FromStr)) belongs to the commit that
+/// holds the rows decoded so far.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Epochs {
+    /// one an ordinal
+    identities: Vec<Identity>,
+    partitions: Vec<Reach>,
+    run: Option<Run>,
+}
+
+/// Where a record stands, to be accepted once the record is decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) sequence: Sequence,
+    /// everything older than this is void once the record is accepted
+    pub(super) floor: Option<Sequence>,
+    ordinal: u16,
+    advances: bool,
+    run: Option<Run>,
+    ends_run: bool,
+}
+
+/// Why a record has no place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Lost {
+    /// a part of the position does not fit a sequence
+    TooLarge,
+    /// the order jumps back and nothing explains it
+    Jump,
+}
+
+impl Epochs {
+    /// Nothing has been read yet.
+    pub fn new() -> Self {
+        Epochs::default()
+    }
+
+    fn reach(&self, partition: i32) -> Option<&Reach> {
+        self.partitions.iter().find(|r| r.partition == partition)
+    }
+
+    /// Where a record of `partition` stands.
+    #[inline]
+    pub(super) fn place(&self, partition: i32, origin: &Origin<'_>) -> Result<Place, Lost> {
+        let rank = if origin.key_change { 0 } else { RANK };
+        let at = |ordinal| Sequence::new(ordinal, origin.file, origin.pos, origin.row, rank).ok_or(Lost::TooLarge);
+        let reach = self.reach(partition);
+        if let (Some(reach), Snapshot::No, None) = (reach, origin.snapshot, &self.run)
+            && reach.last.server == origin.server
+            && reach.last.base == origin.base
+        {
+            let sequence = at(reach.newest.epoch())?;
+            if is_ahead(sequence, reach.newest) {
+                return Ok(Place { sequence, floor: None, ordinal: sequence.epoch(), advances: true, run: None, ends_run: false });
+            }
+        }
+        match origin.snapshot {
+            Snapshot::No => self.place_streamed(reach, origin, at),
+            Snapshot::Incremental => self.place_incremental(reach, origin, at),
+            Snapshot::Read | Snapshot::Last => self.place_read(reach, origin, at),
+        }
+    }
+
+    fn ordinal_of(&self, reach: Option<&Reach>, origin: &Origin<'_>) -> Result<(u16, Order), Lost> {
+        let count = u16::try_from(self.identities.len()).map_err(|_| Lost::TooLarge)?;
+        let having = |from: usize, to: usize| {
+            self.identities.iter().enumerate().take(to).skip(from).filter(|(_, i)| i.is(origin)).map(|(n, _)| n as u16)
+        };
+        let all = self.identities.len();
+        let Some(reach) = reach else {
+            return Ok((having(0, all).next().unwrap_or(count), Order::Ahead));
+        };
+        let current = reach.newest.epoch();
+        let here = Sequence::new(current, origin.file, origin.pos, 0, 0).ok_or(Lost::TooLarge)?;
+        let above = || having(usize::from(current) + 1, all).next();
+        let late = || having(0, usize::from(current) + 1).last().unwrap_or(current);
+        let same = reach.last.is(origin);
+        if is_ahead(here, reach.newest) {
+            // another partition may have seen the new server first, as a jump
+            return Ok((if same { current } else { above().unwrap_or(current) }, Order::Ahead));
+        }
+        if !same && origin.ts_ms >= reach.ts_ms {
+            return Ok((above().unwrap_or(count), Order::Ahead));
+        }
+        if same && origin.ts_ms > reach.ts_ms.saturating_add(LATE_MAX_MS) {
+            return Ok((current, Order::Jump));
+        }
+        Ok((late(), Order::Late))
+    }
+
+    fn place_streamed(
+        &self,
+        reach: Option<&Reach>,
+        origin: &Origin<'_>,
+        at: impl Fn(u16) -> Result<Sequence, Lost>,
+    ) -> Result<Place, Lost> {
+        let (ordinal, order) = self.ordinal_of(reach, origin)?;
+        if order == Order::Jump {
+            return Err(Lost::Jump);
+        }
+        let sequence = at(ordinal)?;
+        let due = self.run.as_ref().filter(|run| run.floor_due && sequence > run.sequence);
+        Ok(Place {
+            sequence,
+            floor: due.map(|run| run.sequence),
+            ordinal,
+            advances: order == Order::Ahead,
+            run: None,
+            ends_run: due.is_some(),
+        })
+    }
+
+    fn place_incremental(
+        &self,
+        reach: Option<&Reach>,
+        origin: &Origin<'_>,
+        at: impl Fn(u16) -> Result<Sequence, Lost>,
+    ) -> Result<Place, Lost> {
+        let (ordinal, order) = self.ordinal_of(reach, origin)?;
+        let own = if order == Order::Ahead { at(ordinal)? } else { Sequence::MIN };
+        let newest = reach.map_or(own, |r| r.newest.max(own));
+        Ok(Place { sequence: read_after(newest), floor: None, ordinal: newest.epoch(), advances: false, run: None, ends_run: false })
+    }
+
+    fn place_read(
+        &self,
+        reach: Option<&Reach>,
+        origin: &Origin<'_>,
+        at: impl Fn(u16) -> Result<Sequence, Lost>,
+    ) -> Result<Place, Lost> {
+        let last = origin.snapshot == Snapshot::Last;
+        let known = self.run.as_ref().filter(|r| r.base == origin.base && r.file == origin.file && r.pos == origin.pos);
+        let (sequence, run) = match known {
+            Some(run) => {
+                let newest = reach.map_or(Sequence::MIN, |r| r.newest);
+                let passed = run.behind && newest > run.sequence;
+                (if passed { read_after(newest) } else { run.sequence }, None)
+            }
+            None => {
+                let (ordinal, order) = self.ordinal_of(reach, origin)?;
+                let own = at(ordinal)?;
+                let newest = self.partitions.iter().map(|r| r.newest).max();
+                let behind = newest.is_some_and(|newest| newest >= own) || (order != Order::Ahead);
+                let sequence = match newest {
+                    Some(newest) if behind => read_after(newest),
+                    _ => own,
+                };
+                let run = Run {
+                    base: origin.base.to_owned(),
+                    file: origin.file,
+                    pos: origin.pos,
+                    sequence,
+                    behind,
+                    floor_due: newest.is_some(),
+                };
+                (sequence, Some(run))
+            }
+        };
+        let current = run.as_ref().or(self.run.as_ref());
+        let due = current.filter(|run| last && run.floor_due);
+        Ok(Place {
+            sequence,
+            floor: due.map(|run| run.sequence),
+            ordinal: sequence.epoch(),
+            advances: true,
+            ends_run: due.is_some(),
+            run,
+        })
+    }
+
+    /// The record that has this place is decoded.
+    #[inline]
+    pub(super) fn accept(&mut self, partition: i32, origin: &Origin<'_>, place: Place) {
+        if usize::from(place.ordinal) >= self.identities.len() {
+            self.identities.push(Identity { base: origin.base.to_owned(), server: origin.server });
+        }
+        if origin.server != 0
+            && let Some(identity) = self.identities.get_mut(usize::from(place.ordinal))
+            && identity.server == 0
+            && identity.base == origin.base
+        {
+            identity.server = origin.server;
+        }
+        if let Some(run) = place.run {
+            self.run = Some(run);
+        }
+        if place.ends_run
+            && let Some(run) = &mut self.run
+        {
+            run.floor_due = false;
+        }
+        match self.partitions.iter_mut().find(|r| r.partition == partition) {
+            Some(reach) => {
+                reach.newest = reach.newest.max(place.sequence);
+                reach.ts_ms = reach.ts_ms.max(origin.ts_ms);
+                if place.advances && (reach.last.server != origin.server || reach.last.base != origin.base) && origin.server != 0
+                {
+                    reach.last = Identity { base: origin.base.to_owned(), server: origin.server };
+                }
+            }
+            None => self.partitions.push(Reach {
+                partition,
+                newest: place.sequence,
+                ts_ms: origin.ts_ms,
+                last: Identity { base: origin.base.to_owned(), server: origin.server },
+            }),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Ahead,
+    Late,
+    Jump,
+}
+
+/// Not before `newest`, by file and position alone.
+fn is_ahead(sequence: Sequence, newest: Sequence) -> bool {
+    (sequence.file(), sequence.pos()) >= (newest.file(), newest.pos())
+}
+
+fn read_after(newest: Sequence) -> Sequence {
+    Sequence::new(newest.epoch(), newest.file(), newest.pos(), newest.row(), RANK_READ_LATER).unwrap_or(newest)
+}
+
+impl std::fmt::Display for Epochs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let identities: Vec<Value> = self.identities.iter().map(|i| json!([i.base, i.server])).collect();
+        let partitions: Vec<Value> = self
+            .partitions
+            .iter()
+            .map(|r| json!([r.partition, r.newest.0.to_string(), r.ts_ms, r.last.base, r.last.server]))
+            .collect();
+        let run = self.run.as_ref().map(|r| json!([r.base, r.file, r.pos, r.sequence.0.to_string(), r.behind, r.floor_due]));
+        write!(f, "{}", json!({"v": 1, "epochs": identities, "partitions": partitions, "run": run}))
+    }
+}
+
+impl std::str::FromStr for Epochs {
+    type Err = crate::error::Error;
+
+    /// From what [`ToString`] gave. An empty text is a table that nothing was read into.
+    fn from_str(text: &str) -> crate::error::Result<Self> {
+        if text.is_empty() {
+            return Ok(Epochs::new());
+        }
+        read(text).ok_or_else(|| {
+            crate::error::Error::new(crate::error::ErrorKind::Corrupt, "the epochs kept in the table cannot be read")
+                .hint("they are `lode.epochs` in the table's configuration; `lode rebuild` makes them anew")
+        })
+    }
+}
+
+fn read(text: &str) -> Option<Epochs> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    if value.get("v")?.as_u64()? != 1 {
+        return None;
+    }
+    let word = |v: &Value, at: usize| Some(v.get(at)?.as_str()?.to_owned());
+    let number = |v: &Value, at: usize| v.get(at)?.as_u64();
+    let sequence = |v: &Value, at: usize| Some(Sequence(v.get(at)?.as_str()?.parse().ok()?));
+    let flag = |v: &Value, at: usize| v.get(at)?.as_bool();
+    let identities = value.get("epochs")?.as_array()?.iter();
+    let partitions = value.get("partitions")?.as_array()?.iter();
+    let run = match value.get("run")? {
+        Value::Null => None,
+        v => Some(Run {
+            base: word(v, 0)?,
+            file: number(v, 1)?,
+            pos: number(v, 2)?,
+            sequence: sequence(v, 3)?,
+            behind: flag(v, 4)?,
+            floor_due: flag(v, 5)?,
+        }),
+    };
+    Some(Epochs {
+        identities: identities.map(|v| Some(Identity { base: word(v, 0)?, server: number(v, 1)? })).collect::<Option<_>>()?,
+        partitions: partitions
+            .map(|v| {
+                Some(Reach {
+                    partition: i32::try_from(v.get(0)?.as_i64()?).ok()?,
+                    newest: sequence(v, 1)?,
+                    ts_ms: v.get(2)?.as_i64()?,
+                    last: Identity { base: word(v, 3)?, server: number(v, 4)? },
+                })
+            })
+            .collect::<Option<_>>()?,
+        run,
+    })
+}

@@ -1,0 +1,238 @@
+//! What a decoder has produced and not handed on yet.
+//!
+//! Receives accepted rows, one open set of columns a table structure, because rows of two structures alternate where
+//! partitions interleave. Promises [`Changes`] with all rows of a structure in record order. Never drops a row: what
+//! cannot become an array comes back as bad rows.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::error::ArrowError;
+
+use super::column::{Codec, Column, Misfit};
+use super::json::Token;
+use super::version::Version;
+use super::{BadRow, shorten};
+use crate::change::{Changes, Floor, Op};
+use crate::sequence::Sequence;
+
+/// A chunk larger than this is closed, so that no column outgrows 32-bit offsets.
+const CHUNK_BYTES_MAX: usize = 1 << 30;
+/// Rows that a new chunk has room for at first.
+const ROWS_AT_FIRST: usize = 1024;
+
+/// Where a row's record stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowMark {
+    pub(super) op: Op,
+    pub(super) sequence: Sequence,
+    pub(super) source_ts_ms: i64,
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+}
+
+/// Rows of one structure.
+pub(super) struct Chunk {
+    version: Arc<Version>,
+    topic: Arc<str>,
+    columns: Vec<Column>,
+    ops: Vec<Op>,
+    sequences: Vec<Sequence>,
+    source_ts_ms: Vec<i64>,
+    partitions: Vec<i32>,
+    offsets: Vec<i64>,
+}
+
+impl Chunk {
+    fn new(version: &Arc<Version>, topic: &Arc<str>, rows: usize) -> Self {
+        Chunk {
+            version: Arc::clone(version),
+            topic: Arc::clone(topic),
+            columns: version.kinds.iter().map(|kind| Column::new(*kind, rows)).collect(),
+            ops: Vec::with_capacity(rows),
+            sequences: Vec::with_capacity(rows),
+            source_ts_ms: Vec::with_capacity(rows),
+            partitions: Vec::with_capacity(rows),
+            offsets: Vec::with_capacity(rows),
+        }
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.ops.len()
+    }
+
+    pub(super) fn version(&self) -> &Version {
+        &self.version
+    }
+
+    /// Appends one value of the row in the making.
+    #[inline]
+    pub(super) fn append(
+        &mut self,
+        column: usize,
+        codec: Codec,
+        token: Token,
+        text: &[u8],
+        scratch: &mut Vec<u8>,
+    ) -> Result<(), Misfit> {
+        match self.columns.get_mut(column) {
+            Some(column) => column.append(codec, token, text, scratch),
+            None => Err(Misfit::Value("has no column")),
+        }
+    }
+
+    pub(super) fn append_null(&mut self, column: usize) {
+        if let Some(column) = self.columns.get_mut(column) {
+            column.append_null();
+        }
+    }
+
+    /// The row in the making is whole.
+    #[inline]
+    pub(super) fn seal(&mut self, mark: RowMark) {
+        self.ops.push(mark.op);
+        self.sequences.push(mark.sequence);
+        self.source_ts_ms.push(mark.source_ts_ms);
+        self.partitions.push(mark.partition);
+        self.offsets.push(mark.offset);
+    }
+
+    /// Takes back everything from row `rows` on.
+    pub(super) fn truncate(&mut self, rows: usize) {
+        for column in &mut self.columns {
+            column.truncate(rows);
+        }
+        self.ops.truncate(rows);
+        self.sequences.truncate(rows);
+        self.source_ts_ms.truncate(rows);
+        self.partitions.truncate(rows);
+        self.offsets.truncate(rows);
+    }
+
+    fn bytes(&self) -> usize {
+        self.columns.iter().map(Column::bytes).sum::<usize>() + self.rows() * 37
+    }
+
+    fn finish(self) -> Result<Changes, (Box<ArrowError>, Vec<(i32, i64)>)> {
+        let Chunk { version, topic, columns, ops, sequences, source_ts_ms, partitions, offsets } = self;
+        let rows = RecordBatchOptions::new().with_row_count(Some(ops.len()));
+        let batch = columns
+            .into_iter()
+            .map(Column::finish)
+            .collect::<Result<Vec<ArrayRef>, _>>()
+            .and_then(|arrays| RecordBatch::try_new_with_options(Arc::clone(&version.row_schema), arrays, &rows));
+        match batch {
+            Ok(rows) => Ok(Changes {
+                schema: Arc::clone(&version.schema),
+                topic,
+                rows,
+                ops,
+                sequences,
+                source_ts_ms,
+                partitions,
+                offsets,
+            }),
+            Err(error) => Err((Box::new(error), partitions.into_iter().zip(offsets).collect())),
+        }
+    }
+}
+
+/// Rows, floors and bad rows in record order, until [`Decoded::finish`] takes them.
+#[derive(Default)]
+pub struct Decoded {
+    open: Vec<Chunk>,
+    last: usize,
+    closed: Vec<Chunk>,
+    floors: Vec<Floor>,
+    bad: Vec<BadRow>,
+    rows: usize,
+    text_bytes: usize,
+}
+
+impl Decoded {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Decoded::default()
+    }
+
+    /// Rows decoded and not taken.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Bytes of the records behind those rows: about what they hold in memory.
+    pub fn bytes(&self) -> usize {
+        self.text_bytes
+    }
+
+    /// True when [`Decoded::finish`] would give nothing.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0 && self.floors.is_empty() && self.bad.is_empty()
+    }
+
+    /// Takes everything out: changes (one a table structure, more when very large), floors and bad rows.
+    pub fn finish(&mut self) -> (Vec<Changes>, Vec<Floor>, Vec<BadRow>) {
+        let mut changes = Vec::new();
+        let chunks = std::mem::take(&mut self.closed).into_iter().chain(std::mem::take(&mut self.open));
+        for chunk in chunks {
+            if chunk.rows() == 0 {
+                continue;
+            }
+            let topic = Arc::clone(&chunk.topic);
+            match chunk.finish() {
+                Ok(done) => changes.push(done),
+                Err((error, rows)) => self.bad.extend(rows.into_iter().map(|(partition, offset)| BadRow {
+                    topic: Arc::clone(&topic),
+                    partition,
+                    offset,
+                    reason: shorten(format!("the rows do not make a column: {error}")),
+                })),
+            }
+        }
+        self.last = 0;
+        self.rows = 0;
+        self.text_bytes = 0;
+        (changes, std::mem::take(&mut self.floors), std::mem::take(&mut self.bad))
+    }
+
+    /// The open chunk of a structure.
+    #[inline]
+    pub(super) fn chunk(&mut self, version: &Arc<Version>, topic: &Arc<str>) -> &mut Chunk {
+        let hit = self.open.get(self.last).is_some_and(|c| Arc::ptr_eq(&c.version, version));
+        if !hit {
+            self.last = match self.open.iter().position(|c| Arc::ptr_eq(&c.version, version)) {
+                Some(at) => at,
+                None => {
+                    self.open.push(Chunk::new(version, topic, ROWS_AT_FIRST));
+                    self.open.len() - 1
+                }
+            };
+        }
+        let at = self.last;
+        &mut self.open[at]
+    }
+
+    /// Counts rows that were sealed for one record of `bytes` bytes.
+    #[inline]
+    pub(super) fn count(&mut self, rows: usize, bytes: usize) {
+        self.rows += rows;
+        let before = self.text_bytes;
+        self.text_bytes += bytes;
+        // measured every 16 MiB of records, far below what could pass the limit unseen
+        if before >> 24 != self.text_bytes >> 24 {
+            let (closed, open) = std::mem::take(&mut self.open).into_iter().partition(|c| c.bytes() > CHUNK_BYTES_MAX);
+            self.open = open;
+            let closed: Vec<Chunk> = closed;
+            self.closed.extend(closed);
+            self.last = 0;
+        }
+    }
+
+    pub(super) fn push_floor(&mut self, floor: Floor) {
+        self.floors.push(floor);
+    }
+
+    pub(super) fn push_bad(&mut self, bad: BadRow) {
+        self.bad.push(bad);
+    }
+}

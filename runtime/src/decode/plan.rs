@@ -1,0 +1,313 @@
+//! Which structure a row has, and how each of its members is read.
+//!
+//! Receives the layout of a row, its place in the source and all that is known of its table. Promises a plan, or the
+//! reason why nothing explains the row yet. Plans are kept, so that a row like the one before costs a comparison.
+
+use std::sync::Arc;
+
+use super::column::{Codec, Modes};
+use super::columntype::ColumnType;
+use super::connect::Field;
+use super::history::{Entry, SchemaHistory};
+use super::layout::Layout;
+use super::version::{ColumnSpec, Version, one_value};
+use super::{Patience, Settings, TableName, json};
+
+/// Most plans kept of one table.
+const PLANS_MAX: usize = 64;
+/// Most structures kept that did not come from the history.
+const DERIVED_MAX: usize = 64;
+
+/// What a plan holds for. A row with another key needs another plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PlanKey {
+    /// layout of the image
+    pub(super) image: Option<u32>,
+    /// layout of the key
+    pub(super) key: Option<u32>,
+    pub(super) wrap: Option<u32>,
+    /// index of the history's entry in force
+    pub(super) entry: Option<usize>,
+    pub(super) table: u32,
+    pub(super) revision: u64,
+    pub(super) patience: Patience,
+    pub(super) modes: Modes,
+    /// a delete needs no more than the key
+    pub(super) key_only: bool,
+}
+
+/// How a column of the key is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeyStep {
+    pub(super) column: usize,
+    pub(super) codec: Codec,
+    /// member of the record's key
+    pub(super) key: Option<usize>,
+    /// member of the image
+    pub(super) image: Option<usize>,
+}
+
+/// How rows of one layout are read.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) version: Arc<Version>,
+    /// per member of the image: its column and how it is written; `None`: not a column
+    pub(super) steps: Vec<Option<(usize, Codec)>>,
+    pub(super) keys: Vec<KeyStep>,
+}
+
+/// What a plan is made of.
+pub(super) struct Row<'a> {
+    pub(super) table: &'a TableName,
+    pub(super) topic: &'a str,
+    pub(super) image: Option<&'a Layout>,
+    pub(super) key: Option<&'a Layout>,
+    pub(super) fields: Option<&'a Arc<Vec<Field>>>,
+    pub(super) flattened: bool,
+    pub(super) base: &'a str,
+}
+
+/// Why a row has no plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NoPlan {
+    /// a structure that is not known yet may explain it
+    Unexplained(String),
+    /// nothing will
+    Bad(String),
+}
+
+/// The plans of one table's rows.
+#[derive(Debug, Default)]
+pub(super) struct Plans {
+    known: Vec<(PlanKey, Arc<Plan>)>,
+    last: usize,
+    derived: Vec<Arc<Version>>,
+}
+
+impl Plans {
+    /// The plan for `key`, made from `row` when there is none.
+    #[inline]
+    pub(super) fn get<'a>(
+        &mut self,
+        key: &PlanKey,
+        settings: &Settings,
+        history: &SchemaHistory,
+        row: impl FnOnce() -> Row<'a>,
+    ) -> Result<&Plan, NoPlan> {
+        let hit = self.known.get(self.last).is_some_and(|(k, _)| k == key);
+        if !hit {
+            self.last = match self.known.iter().position(|(k, _)| k == key) {
+                Some(at) => at,
+                None => {
+                    let plan = self.make(key, settings, history, &row())?;
+                    if self.known.len() == PLANS_MAX {
+                        self.known.clear();
+                    }
+                    self.known.push((*key, Arc::new(plan)));
+                    self.known.len() - 1
+                }
+            };
+        }
+        match self.known.get(self.last) {
+            Some((_, plan)) => Ok(plan),
+            None => Err(NoPlan::Bad("no plan was kept".to_owned())),
+        }
+    }
+
+    #[cold]
+    fn make(&mut self, key: &PlanKey, settings: &Settings, history: &SchemaHistory, row: &Row<'_>) -> Result<Plan, NoPlan> {
+        let entries = history.entries(row.table).map(|e| e.as_slice()).unwrap_or_default();
+        let version = match (self.chosen(key, entries, row), row.image) {
+            (Some(Err(reason)), _) => return Err(NoPlan::Bad(reason.to_string())),
+            (Some(Ok(version)), _) => self.overridden(&version, settings),
+            (None, Some(image)) => {
+                let members = columns_of(image, row.flattened, None);
+                if let Some(version) = self.from_settings(settings, &members, row)? {
+                    version
+                } else if let (Some(fields), Patience::LastChance) = (row.fields, key.patience) {
+                    self.from_fields(settings, fields, &members, entries, row)?
+                } else {
+                    return Err(unexplained(entries, key.entry, &members, row));
+                }
+            }
+            (None, None) => return Err(unexplained(entries, key.entry, &[], row)),
+        };
+        Ok(plan(version, key.modes, row))
+    }
+
+    /// The history's structure that has exactly the row's fields: the one in force, else a later, else an earlier one.
+    fn chosen(&self, key: &PlanKey, entries: &[Entry], row: &Row<'_>) -> Option<Result<Arc<Version>, Arc<str>>> {
+        let comparable = |at: &usize| {
+            entries.get(*at).is_some_and(|e| e.position.base == row.base) || !entries.iter().any(|e| e.position.base == row.base)
+        };
+        let from = key.entry.map_or(0, |at| at + 1);
+        let order = key.entry.into_iter().chain((from..entries.len()).filter(comparable));
+        let order = order.chain((0..key.entry.unwrap_or(0)).rev().filter(comparable));
+        if let Some(image) = row.image {
+            for at in order {
+                match entries.get(at).and_then(|e| e.version.as_ref()) {
+                    Some(Ok(version)) => {
+                        let members = columns_of(image, row.flattened, Some(version));
+                        if version.has_exactly(members.iter().copied()) {
+                            return Some(Ok(Arc::clone(version)));
+                        }
+                    }
+                    Some(Err(reason)) if Some(at) == key.entry => return Some(Err(Arc::clone(reason))),
+                    _ => {}
+                }
+            }
+        }
+        if !key.key_only {
+            return None;
+        }
+        // a delete is told by its key alone
+        let version = entries.get(key.entry?)?.version.as_ref()?.as_ref().ok()?;
+        let members = row.key?;
+        let whole = !version.schema.key.is_empty()
+            && version.schema.key.iter().all(|&k| version.names.get(k).is_some_and(|name| members.find(name).is_some()));
+        whole.then(|| Ok(Arc::clone(version)))
+    }
+
+    /// A structure that did not come from the history; one that is equal to an earlier one is the same.
+    fn keep(&mut self, version: Version) -> Arc<Version> {
+        if let Some(same) = self.derived.iter().find(|v| v.equals(&version) && v.schema.table == version.schema.table) {
+            return Arc::clone(same);
+        }
+        if self.derived.len() == DERIVED_MAX {
+            self.derived.clear();
+        }
+        let version = Arc::new(version);
+        self.derived.push(Arc::clone(&version));
+        version
+    }
+
+    fn overridden(&mut self, version: &Arc<Version>, settings: &Settings) -> Arc<Version> {
+        let wanted = |name: &str, kind: ColumnType| settings.columns.get(name).copied().unwrap_or(kind);
+        if version.names.iter().zip(&version.kinds).all(|(name, kind)| wanted(name, *kind) == *kind) {
+            return Arc::clone(version);
+        }
+        let table = TableName { database: version.schema.database.clone(), table: version.schema.table.clone() };
+        let columns = version.names.iter().zip(&version.kinds).zip(&version.schema.defaults);
+        let columns = columns
+            .map(|((name, kind), default)| {
+                let wanted = wanted(name, *kind);
+                let default = default.clone().filter(|_| wanted == *kind);
+                ColumnSpec { name: name.clone(), kind: wanted, default }
+            })
+            .collect();
+        let key: Vec<String> = version.schema.key.iter().filter_map(|&k| version.names.get(k).cloned()).collect();
+        match Version::new(&table, columns, &key) {
+            Ok(changed) => self.keep(changed),
+            Err(_) => Arc::clone(version),
+        }
+    }
+
+    /// The pipeline file alone types a row when it names every column.
+    fn from_settings(&mut self, settings: &Settings, members: &[&str], row: &Row<'_>) -> Result<Option<Arc<Version>>, NoPlan> {
+        let columns: Option<Vec<ColumnSpec>> = members
+            .iter()
+            .map(|name| Some(ColumnSpec { name: (*name).to_owned(), kind: *settings.columns.get(*name)?, default: None }))
+            .collect();
+        match columns {
+            Some(columns) if !columns.is_empty() => Ok(Some(self.build(columns, row)?)),
+            _ => Ok(None),
+        }
+    }
+
+    fn build(&mut self, columns: Vec<ColumnSpec>, row: &Row<'_>) -> Result<Arc<Version>, NoPlan> {
+        let key = row.key.map(|k| k.names.clone()).unwrap_or_default();
+        Ok(self.keep(Version::new(row.table, columns, &key).map_err(NoPlan::Bad)?))
+    }
+
+    /// The record's own schema types a row; what the history says of a column still counts.
+    fn from_fields(
+        &mut self,
+        settings: &Settings,
+        fields: &[Field],
+        members: &[&str],
+        entries: &[Entry],
+        row: &Row<'_>,
+    ) -> Result<Arc<Version>, NoPlan> {
+        let known = entries.iter().rev().find_map(|e| e.version.as_ref()?.as_ref().ok());
+        let mut columns = Vec::with_capacity(members.len());
+        for name in members {
+            let Some(field) = fields.iter().find(|f| f.name == *name) else {
+                return Err(NoPlan::Bad(format!("the record's own schema does not know its field `{name}`")));
+            };
+            let of_history = known.and_then(|v| v.kinds.get(v.names.iter().position(|n| n == name)?)).copied();
+            let kind = settings.columns.get(*name).copied().or(of_history);
+            let kind = kind.unwrap_or_else(|| ColumnType::of_connect(field));
+            let modes = Modes { time: None, decimal: None, binary: super::BinaryHandling::Base64 };
+            // stands for CURRENT_TIMESTAMP, whose value for old rows nobody tells
+            let default = field.default.as_deref().filter(|text| *text != "\"1970-01-01T00:00:00Z\"" && *text != "0" || field.semantic.is_empty());
+            let default = default.and_then(|text| {
+                let token = json::Cursor::new(text.as_bytes()).value().ok()?;
+                one_value(kind, Codec::of_field(kind, field, modes), text, token)
+            });
+            columns.push(ColumnSpec { name: (*name).to_owned(), kind, default });
+        }
+        self.build(columns, row)
+    }
+}
+
+/// The members of an image that are columns: all but those that the flattening added.
+fn columns_of<'a>(image: &'a Layout, flattened: bool, version: Option<&Version>) -> Vec<&'a str> {
+    let added = |name: &str| flattened && name.starts_with("__") && !version.is_some_and(|v| v.names.iter().any(|n| n == name));
+    image.names.iter().map(String::as_str).filter(|name| !added(name)).collect()
+}
+
+fn unexplained(entries: &[Entry], in_force: Option<usize>, members: &[&str], row: &Row<'_>) -> NoPlan {
+    let table = row.table;
+    let schema_topic = super::schema_topic(row.topic).unwrap_or("<topic.prefix>");
+    let version = in_force.and_then(|at| entries.get(at)?.version.as_ref()?.as_ref().ok());
+    NoPlan::Unexplained(match version {
+        None if entries.is_empty() => format!(
+            "no structure of table `{table}` is known; include the schema-change topic `{schema_topic}` in `topics`, or give `columns`"
+        ),
+        None => format!("no structure of table `{table}` is known for this position of the source"),
+        Some(version) => {
+            let extra = members.iter().find(|m| !version.names.iter().any(|n| n == *m));
+            let lacking = version.names.iter().find(|n| !members.iter().any(|m| m == n));
+            match (extra, lacking) {
+                (Some(extra), _) => format!("the structure of `{table}` in force has no column `{}`", clip(extra)),
+                (None, Some(lacking)) => format!(
+                    "the row lacks column `{}` of `{table}`; if the connector leaves columns out, give `columns` with all that it sends",
+                    clip(lacking)
+                ),
+                (None, None) => format!("the row does not have the columns of `{table}`"),
+            }
+        }
+    })
+}
+
+fn clip(name: &str) -> String {
+    name.chars().take(64).collect()
+}
+
+fn plan(version: Arc<Version>, modes: Modes, row: &Row<'_>) -> Plan {
+    let codec = |column: usize| {
+        let kind = version.kinds.get(column).copied().unwrap_or(ColumnType::Text);
+        let name = version.names.get(column).map(String::as_str).unwrap_or_default();
+        match row.fields.and_then(|fields| fields.iter().find(|f| f.name == name)) {
+            Some(field) => Codec::of_field(kind, field, modes),
+            None => Codec::of_modes(kind, modes),
+        }
+    };
+    let column = |name: &String| version.names.iter().position(|n| n == name);
+    let steps = row.image.map(|image| image.names.iter().map(|n| column(n).map(|c| (c, codec(c)))).collect()).unwrap_or_default();
+    let keys = version
+        .schema
+        .key
+        .iter()
+        .map(|&at| {
+            let name = version.names.get(at).map(String::as_str).unwrap_or_default();
+            KeyStep {
+                column: at,
+                codec: codec(at),
+                key: row.key.and_then(|k| k.find(name)),
+                image: row.image.and_then(|i| i.find(name)),
+            }
+        })
+        .collect();
+    Plan { version, steps, keys }
+}

@@ -1,0 +1,125 @@
+//! One topic's Bronze table: takes records in, appends them, tells how far it is committed.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::progress::Progress;
+use super::retry::Backoff;
+use crate::buffer::Pending;
+use crate::config::Flush;
+use crate::decode;
+use crate::error::{Action, Error, ErrorKind, Result};
+use crate::failpoint;
+use crate::record::Positions;
+use crate::source::Delivery;
+use crate::table::{BronzeRows, BronzeTable, Outcome};
+
+/// Deliveries that wait for a table.
+const QUEUE: usize = 32;
+
+pub(super) enum Order {
+    Take(Delivery),
+    /// commit what is pending, then answer
+    Flush(oneshot::Sender<()>),
+}
+
+/// The pipeline's end of a Bronze task.
+pub(super) struct Bronze {
+    pub(super) orders: mpsc::Sender<Order>,
+    pub(super) committed: watch::Receiver<Positions>,
+    pub(super) task: tokio::task::JoinHandle<Result<()>>,
+}
+
+impl Bronze {
+    pub(super) fn spawn(topic: Arc<str>, table: BronzeTable, flush: Flush, progress: Arc<Progress>) -> Self {
+        let (orders, inbox) = mpsc::channel(QUEUE);
+        let (committed_in, committed) = watch::channel(table.positions().clone());
+        let writer = Writer {
+            topic,
+            table,
+            rows: BronzeRows::new(),
+            pending: Pending::new(flush),
+            committed: committed_in,
+            progress,
+        };
+        Bronze { orders, committed, task: tokio::spawn(writer.run(inbox)) }
+    }
+}
+
+struct Writer {
+    topic: Arc<str>,
+    table: BronzeTable,
+    rows: BronzeRows,
+    pending: Pending,
+    committed: watch::Sender<Positions>,
+    progress: Arc<Progress>,
+}
+
+impl Writer {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Order>) -> Result<()> {
+        loop {
+            let due = self.pending.due_at();
+            let order = tokio::select! {
+                biased;
+                () = at(due) => { self.flush().await?; continue }
+                order = inbox.recv() => order,
+            };
+            match order {
+                None => return self.flush().await,
+                Some(Order::Flush(done)) => {
+                    self.flush().await?;
+                    let _ = done.send(());
+                }
+                Some(Order::Take(delivery)) => {
+                    let block = &delivery.block;
+                    let meta = |row: usize| block.get(row).and_then(|r| r.value).map_or((None, None), decode::peek);
+                    self.rows.push(block, 0, meta);
+                    self.pending.add(block.partition(), delivery.range, block.len(), block.bytes());
+                    drop(delivery);
+                    if self.pending.is_full() {
+                        self.flush().await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let batch = self.rows.finish(chrono::Utc::now().timestamp_millis())?;
+        let mut backoff = Backoff::new();
+        let outcome = loop {
+            let info = serde_json::Map::from_iter([("rows".to_owned(), batch.num_rows().into())]);
+            match self.table.append(vec![batch.clone()], self.pending.ranges(), info).await {
+                Ok(outcome) => break outcome,
+                Err(error) if error.action() == Action::Retry => backoff.wait(&self.topic, &error).await,
+                Err(error) => return Err(error),
+            }
+        };
+        match outcome {
+            Outcome::Committed { .. } => {
+                failpoint::pass("bronze.after_commit");
+                self.progress.bronze(batch.num_rows());
+            }
+            Outcome::AlreadyCommitted { .. } => {}
+            Outcome::Fenced => {
+                return Err(Error::new(ErrorKind::Fenced, format!("bronze `{}`: another `lode` writes this table", self.topic))
+                    .hint("run one `lode` for a pipeline and a lake"));
+            }
+        }
+        self.committed.send_replace(self.table.positions().clone());
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+/// Ends at `due`, or never.
+pub(super) async fn at(due: Option<std::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}

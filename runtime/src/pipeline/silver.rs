@@ -1,0 +1,321 @@
+//! One Silver table: decodes its topic's records, lets its module work on the winning changes, and commits.
+//!
+//! A table is *live* (it takes what the router hands over), or it is *behind*: new, overtaken, held for a schema, or
+//! just started. Behind, it reads Bronze from its own position until it meets what Bronze has committed, and then
+//! goes over to live. That handover is the same for every cause.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use futures::StreamExt;
+use tokio::sync::{mpsc, watch};
+
+use super::bronze::at;
+use super::connector::Connector;
+use super::progress::Progress;
+use super::retry::Backoff;
+use super::upsert::Upsert;
+use crate::buffer::Pending;
+use crate::decode::{Decoded, Decoder, Patience, Step};
+use crate::error::{Action, Error, ErrorKind, Result};
+use crate::record::{Block, PartitionId, Positions, Range};
+use crate::source::{Delivery, EndQueries};
+use crate::table::{BronzeTable, Location, Settings};
+
+/// Deliveries that wait for a table.
+const QUEUE: usize = 32;
+
+pub(super) enum Order {
+    Take(Delivery),
+    /// nothing more will come: catch up with Bronze, commit, end
+    Drain,
+}
+
+/// The pipeline's end of a Silver task.
+pub(super) struct Silver {
+    pub(super) name: String,
+    pub(super) orders: mpsc::Sender<Order>,
+    /// false while the table reads Bronze: what is handed over would be dropped
+    pub(super) live: Arc<AtomicBool>,
+    pub(super) task: tokio::task::JoinHandle<Result<()>>,
+}
+
+/// What a Silver task works with.
+pub(super) struct Reader {
+    pub(super) name: String,
+    pub(super) topic: Arc<str>,
+    pub(super) decoder: Decoder,
+    pub(super) connector: Arc<Connector>,
+    pub(super) upsert: Upsert,
+    pub(super) flush: crate::config::Flush,
+    pub(super) committed: watch::Receiver<Positions>,
+    pub(super) bronze: Location,
+    pub(super) settings: Settings,
+    pub(super) ends: EndQueries,
+    pub(super) progress: Arc<Progress>,
+}
+
+impl Reader {
+    pub(super) fn spawn(self) -> Silver {
+        let (orders, inbox) = mpsc::channel(QUEUE);
+        let live = Arc::new(AtomicBool::new(false));
+        let name = self.name.clone();
+        let worker = Worker {
+            next: self.upsert.positions().clone(),
+            decoded: Decoded::new(),
+            pending: Pending::new(self.flush),
+            inbox,
+            live: Arc::clone(&live),
+            draining: false,
+            reader: self,
+        };
+        Silver { name, orders, live, task: tokio::spawn(worker.run()) }
+    }
+}
+
+struct Worker {
+    reader: Reader,
+    inbox: mpsc::Receiver<Order>,
+    live: Arc<AtomicBool>,
+    /// next offset to decode of each Kafka partition
+    next: Positions,
+    decoded: Decoded,
+    pending: Pending,
+    draining: bool,
+}
+
+/// What stopped the decoding of a block.
+enum Taken {
+    All,
+    Held(String),
+}
+
+impl Worker {
+    async fn run(mut self) -> Result<()> {
+        let mut learned = self.reader.connector.changed();
+        self.reach_bronze().await?;
+        loop {
+            if self.draining {
+                return self.finish().await;
+            }
+            let due = self.pending.due_at();
+            tokio::select! {
+                biased;
+                () = at(due) => self.flush().await?,
+                Ok(()) = learned.changed() => self.follow_schema().await?,
+                order = self.inbox.recv() => match order {
+                    None | Some(Order::Drain) => self.draining = true,
+                    Some(Order::Take(delivery)) => self.take(delivery).await?,
+                },
+            }
+        }
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.reach_bronze().await?;
+        self.flush().await?;
+        self.follow_schema().await?;
+        self.reader.upsert.settle().await
+    }
+
+    /// Takes a delivery in, or falls behind when it does not follow on what is decoded.
+    async fn take(&mut self, delivery: Delivery) -> Result<()> {
+        let id = delivery.block.partition();
+        let next = self.next.get(id).copied().unwrap_or(0);
+        if delivery.range.to <= next {
+            return Ok(());
+        }
+        if delivery.range.from > next {
+            return self.fill_gap(delivery).await;
+        }
+        match self.decode(&delivery.block, Some(delivery.range), Patience::Hold)? {
+            Taken::All => {}
+            Taken::Held(reason) => {
+                drop(delivery);
+                self.hold(&reason).await?;
+                return self.reach_bronze().await;
+            }
+        }
+        drop(delivery);
+        if self.pending.is_full() {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Reads from Bronze what lies before the delivery, then takes it.
+    async fn fill_gap(&mut self, delivery: Delivery) -> Result<()> {
+        let id = delivery.block.partition().clone();
+        let from = delivery.range.from;
+        let mut committed = self.reader.committed.clone();
+        let reached = committed.wait_for(|p| p.get(&id).copied().unwrap_or(0) >= from).await.is_ok();
+        if !reached {
+            return Err(bronze_ended(&self.reader.topic));
+        }
+        self.reach_bronze().await?;
+        // What Bronze holds by now may cover the delivery as well.
+        Box::pin(self.take(delivery)).await
+    }
+
+    /// Reads Bronze from our position until it holds nothing that we lack; then the table is live.
+    async fn reach_bronze(&mut self) -> Result<()> {
+        self.live.store(false, Relaxed);
+        let mut patience = Patience::Hold;
+        loop {
+            if !self.draining {
+                // What was queued is in Bronze by the time it is needed; room for it must not be kept.
+                self.drop_queue();
+            }
+            let behind = {
+                let committed = self.reader.committed.borrow();
+                committed.iter().any(|(id, end)| self.next.get(id).copied().unwrap_or(0) < *end)
+            };
+            if !behind {
+                break;
+            }
+            match self.read_bronze(patience).await? {
+                Taken::All => patience = Patience::Hold,
+                Taken::Held(reason) => {
+                    patience = self.hold(&reason).await?;
+                }
+            }
+        }
+        self.live.store(true, Relaxed);
+        Ok(())
+    }
+
+    fn drop_queue(&mut self) {
+        while let Ok(order) = self.inbox.try_recv() {
+            if matches!(order, Order::Drain) {
+                self.draining = true;
+                return;
+            }
+        }
+    }
+
+    async fn read_bronze(&mut self, patience: Patience) -> Result<Taken> {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.read_bronze_once(patience).await {
+                Err(error) if error.action() == Action::Retry => backoff.wait(&self.reader.name, &error).await,
+                other => return other,
+            }
+        }
+    }
+
+    async fn read_bronze_once(&mut self, patience: Patience) -> Result<Taken> {
+        let table =
+            BronzeTable::open_or_create(self.reader.bronze.clone(), &self.reader.topic, self.reader.settings.clone())
+                .await?;
+        let ends = table.positions().clone();
+        let mut blocks = table.read(&self.next).await?;
+        while let Some(block) = blocks.next().await {
+            let block = block?;
+            if let Taken::Held(reason) = self.decode(&block, None, patience)? {
+                return Ok(Taken::Held(reason));
+            }
+            if self.pending.is_full() {
+                self.flush().await?;
+            }
+        }
+        // Offsets that Bronze skipped (transaction markers, compacted topics) are passed as well.
+        for (id, end) in ends {
+            let next = self.next.get(&id).copied().unwrap_or(0);
+            if next < end {
+                self.pending.add(&id, Range { from: next, to: end }, 0, 0);
+                self.next.insert(id, end);
+            }
+        }
+        Ok(Taken::All)
+    }
+
+    /// Decodes what of `block` lies at or past our position. `range`: what the block covers, gaps included.
+    fn decode(&mut self, block: &Block, range: Option<Range>, patience: Patience) -> Result<Taken> {
+        let id: &PartitionId = block.partition();
+        let Some(covered) = range.or_else(|| block.range()) else { return Ok(Taken::All) };
+        let next = self.next.get(id).copied().unwrap_or(0);
+        let row = block.iter().take_while(|r| r.offset < next).count();
+        let mut evidence = self.reader.connector.evidence();
+        let before = self.decoded.bytes();
+        let step = self.reader.connector.with_history(|history| {
+            self.reader.decoder.decode(block, row, history, &mut evidence, &mut self.decoded, patience)
+        });
+        self.reader.connector.learn(evidence);
+        let (end, last, held) = match step {
+            Step::Done => (covered.to.max(next), block.len(), None),
+            Step::Held { row: at, reason } => (block.get(at).map_or(next, |r| r.offset), at, Some(reason)),
+            Step::Jump { reason, .. } => {
+                return Err(Error::new(ErrorKind::Gap, format!("silver `{}`: {reason}", self.reader.name)));
+            }
+        };
+        let bytes = self.decoded.bytes().saturating_sub(before);
+        self.pending.add(id, Range { from: next, to: end }, last.saturating_sub(row), bytes);
+        self.next.insert(id.clone(), end);
+        Ok(held.map_or(Taken::All, Taken::Held))
+    }
+
+    /// Waits until more is known, or until nothing more can come.
+    async fn hold(&mut self, reason: &str) -> Result<Patience> {
+        self.live.store(false, Relaxed);
+        tracing::info!(table = %self.reader.name, reason, "held");
+        self.flush().await?;
+        let mut learned = self.reader.connector.changed();
+        learned.mark_unchanged();
+        let ends = self.reader.ends.clone();
+        let topic = self.reader.connector.topic.clone();
+        let mut asked = Box::pin(async move { ends.end_of(&topic).await.unwrap_or_default() });
+        let mut ends: Option<Positions> = None;
+        loop {
+            if let Some(ends) = &ends
+                && self.reader.connector.has_reached(ends)
+            {
+                return Ok(Patience::LastChance);
+            }
+            tokio::select! {
+                Ok(()) = learned.changed() => {
+                    if ends.is_none() {
+                        return Ok(Patience::Hold);
+                    }
+                }
+                known = &mut asked, if ends.is_none() => ends = Some(known),
+                order = self.inbox.recv(), if !self.draining => match order {
+                    None | Some(Order::Drain) => self.draining = true,
+                    Some(Order::Take(delivery)) => drop(delivery),
+                },
+            }
+        }
+    }
+
+    /// Brings the table to the structure that the connector announced last.
+    async fn follow_schema(&mut self) -> Result<()> {
+        let schema = self.reader.connector.with_history(|history| self.reader.decoder.current_schema(history));
+        if let Some(schema) = schema
+            && self.reader.upsert.needs(&schema)
+        {
+            self.flush().await?;
+            self.reader.upsert.follow(&schema).await?;
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let (changes, floors, bad) = self.decoded.finish();
+        let epochs = self.reader.decoder.epochs().to_string();
+        let counts = self.reader.upsert.write(&changes, &floors, &bad, self.pending.ranges(), epochs).await?;
+        self.reader.progress.table(&self.reader.name, |t| {
+            t.changes += counts.changes;
+            t.rows += counts.rows;
+            t.dead_letters += counts.dead_letters;
+            t.commits += 1;
+        });
+        self.pending.clear();
+        self.reader.upsert.maintain().await
+    }
+}
+
+fn bronze_ended(topic: &str) -> Error {
+    Error::new(ErrorKind::Internal, format!("bronze `{topic}` has stopped")).hint("see its own message")
+}

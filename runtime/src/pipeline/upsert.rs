@@ -1,0 +1,365 @@
+//! From decoded changes to a committed Silver table: evolve, select, transform, dead letters, flush.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Decimal128Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use serde_json::{Map, Value};
+
+use super::retry::Backoff;
+use crate::change::{Changes, Floor};
+use crate::deadletter::{DeadLetter, DeadLetters, Stage};
+use crate::decode::BadRow;
+use crate::error::{Action, Error, ErrorKind, Result};
+use crate::failpoint;
+use crate::record::{Positions, Ranges};
+use crate::schema::TableSchema;
+use crate::table::{KeyedTable, Location, Outcome, Selection, Settings, TableSpec};
+use crate::transform::{Module, Prepared, Relation};
+
+/// What one commit did.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) changes: u64,
+    pub(super) rows: u64,
+    pub(super) dead_letters: u64,
+}
+
+/// How the table is to be made.
+pub(super) struct Plan {
+    pub(super) name: String,
+    pub(super) module: Option<(Module, Value)>,
+    pub(super) partition_by: Vec<String>,
+}
+
+/// One Silver table and what writes it.
+pub(super) struct Upsert {
+    plan: Plan,
+    location: Location,
+    settings: Settings,
+    letters: Arc<DeadLetters>,
+    table: Option<KeyedTable>,
+    /// as the table had them at start
+    positions: Positions,
+    /// the schema that the table, or its module, was last brought to
+    schema: Option<Arc<TableSchema>>,
+    prepared: Option<Arc<Prepared>>,
+}
+
+impl Upsert {
+    /// Opens the table if it is there; it is made when the first schema is known.
+    pub(super) async fn open(
+        plan: Plan,
+        location: Location,
+        settings: Settings,
+        letters: Arc<DeadLetters>,
+    ) -> Result<Self> {
+        let table = if KeyedTable::exists(&location).await? {
+            Some(KeyedTable::open(location.clone(), settings.clone()).await?)
+        } else {
+            None
+        };
+        let positions = table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
+        letters.forget_from(&plan.name, &positions).await?;
+        Ok(Upsert { plan, location, settings, letters, table, positions, schema: None, prepared: None })
+    }
+
+    /// Next offset of each Kafka partition, as committed at start.
+    pub(super) fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    /// The decoder's epochs, as committed.
+    pub(super) fn epochs(&self) -> Option<&str> {
+        self.table.as_ref().and_then(KeyedTable::epochs)
+    }
+
+    /// True when `schema` is not what the table was last brought to.
+    pub(super) fn needs(&self, schema: &TableSchema) -> bool {
+        self.table.is_some() && !self.schema.as_deref().is_some_and(|known| same(known, schema))
+    }
+
+    /// Brings the table to `schema`: columns are added and widened, never taken away.
+    pub(super) async fn follow(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
+        let (fields, prepared) = self.target(schema)?;
+        if self.table.is_none() {
+            let spec = TableSpec {
+                name: format!("silver/{}", self.plan.name),
+                fields: Arc::clone(&fields),
+                key: key_names(schema),
+                partition_by: self.plan.partition_by.clone(),
+            };
+            let mut backoff = Backoff::new();
+            self.table = Some(loop {
+                match KeyedTable::open_or_create(self.location.clone(), spec.clone(), self.settings.clone()).await {
+                    Ok(table) => break table,
+                    Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
+                    Err(error) => return Err(error),
+                }
+            });
+        }
+        let Some(table) = &mut self.table else { return Err(unmade(&self.plan.name)) };
+        let fills: HashMap<String, ArrayRef> = if prepared.is_some() {
+            HashMap::new()
+        } else {
+            let named = schema.fields.fields().iter().zip(&schema.defaults);
+            named.filter_map(|(f, d)| Some((f.name().clone(), d.clone()?))).collect()
+        };
+        let mut backoff = Backoff::new();
+        loop {
+            match table.evolve(Arc::clone(&fields), &fills).await {
+                Ok(Outcome::Fenced) => return Err(fenced(&self.plan.name)),
+                Ok(_) => break,
+                Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
+                Err(error) => return Err(error),
+            }
+        }
+        self.prepared = prepared;
+        self.schema = Some(Arc::clone(schema));
+        Ok(())
+    }
+
+    /// The table's columns for `schema`, and the module described against it.
+    fn target(&self, schema: &Arc<TableSchema>) -> Result<(SchemaRef, Option<Arc<Prepared>>)> {
+        let Some((module, params)) = &self.plan.module else {
+            return Ok((Arc::clone(&schema.fields), None));
+        };
+        let offered = offered(&schema.fields);
+        let relation = Relation { name: &schema.table, schema: offered, key: key_names(schema) };
+        let prepared = module.describe(params, &[relation])?;
+        let mut fields: Vec<Arc<Field>> = prepared.schema().fields().iter().cloned().collect();
+        for (source, stored) in self.dropped_keys(schema, prepared.schema()) {
+            if let Some((_, field)) = schema.fields.fields().find(&source) {
+                fields.push(Arc::new(field.as_ref().clone().with_name(stored)));
+            }
+        }
+        Ok((Arc::new(Schema::new(fields)), Some(Arc::new(prepared))))
+    }
+
+    /// Owner key columns that the module's output lacks, with the name that the host keeps them under.
+    fn dropped_keys(&self, schema: &TableSchema, output: &Schema) -> Vec<(String, String)> {
+        key_names(schema)
+            .into_iter()
+            .filter(|k| output.column_with_name(k).is_none())
+            .map(|k| (k.clone(), format!("_key_{k}")))
+            .collect()
+    }
+
+    /// Applies one batch in one commit.
+    pub(super) async fn write(
+        &mut self,
+        changes: &[Changes],
+        floors: &[Floor],
+        bad: &[BadRow],
+        ranges: &Ranges,
+        epochs: String,
+    ) -> Result<Counts> {
+        for chunk in changes {
+            if self.schema.is_none() || self.needs(&chunk.schema) && self.is_newer(&chunk.schema) {
+                self.follow(&chunk.schema).await?;
+            }
+        }
+        let mut counts = Counts::default();
+        let Some(table) = &self.table else {
+            // Nothing but bad rows so far, and no schema to make a table of: they are read again at the next start.
+            counts.dead_letters = self.set_aside(bad, Vec::new(), None).await?;
+            return Ok(counts);
+        };
+        let selection = table.select(changes, floors)?;
+        let (output, source_rows, rejected) = self.transform(&selection).await?;
+        let module = self.plan.module.as_ref().map(|(m, _)| m.sha256());
+        let mut letters = Vec::new();
+        let mut rejected_rows = Vec::new();
+        for (row, reason) in rejected {
+            rejected_rows.push(row);
+            if let Some(origin) = selection.origin(row as usize) {
+                letters.push(DeadLetter {
+                    topic: Arc::clone(&origin.topic),
+                    partition: origin.partition,
+                    offset: origin.offset,
+                    stage: Stage::Transform,
+                    table: self.plan.name.clone(),
+                    reason,
+                    module: module.clone(),
+                });
+            }
+        }
+        counts.dead_letters = self.set_aside(bad, letters, module.clone()).await?;
+        counts.changes = changes.iter().map(|c| c.ops.len() as u64).sum();
+        counts.rows = output.num_rows() as u64;
+        let mut info = Map::new();
+        info.insert("changes".to_owned(), counts.changes.into());
+        info.insert("rows".to_owned(), counts.rows.into());
+        info.insert("dead_letters".to_owned(), counts.dead_letters.into());
+        if let Some(module) = module {
+            info.insert("module".to_owned(), module.into());
+        }
+        let Some(table) = &mut self.table else { return Err(unmade(&self.plan.name)) };
+        if table.epochs() != Some(epochs.as_str()) {
+            table.set_epochs(epochs);
+        }
+        let mut backoff = Backoff::new();
+        loop {
+            let done =
+                table.flush(&selection, &output, source_rows.as_deref(), &rejected_rows, ranges, info.clone()).await;
+            match done {
+                Ok(Outcome::Fenced) => return Err(fenced(&self.plan.name)),
+                Ok(_) => break,
+                Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
+                Err(error) => return Err(error),
+            }
+        }
+        failpoint::pass("flush.after_commit");
+        Ok(counts)
+    }
+
+    /// True when `schema` has a column that the table lacks, or a wider one: an older structure brings nothing.
+    fn is_newer(&self, schema: &TableSchema) -> bool {
+        let Some(known) = &self.schema else { return true };
+        schema.fields.fields().iter().any(|f| match known.fields.field_with_name(f.name()) {
+            Err(_) => true,
+            Ok(have) => have.data_type() != f.data_type() && !is_wider(have.data_type(), f.data_type()),
+        })
+    }
+
+    /// Output rows, for each its row of the selection, and the rows rejected with the reason.
+    async fn transform(&self, selection: &Selection) -> Result<(RecordBatch, Option<Vec<u32>>, Vec<(u32, String)>)> {
+        let upserts = selection.upserts().clone();
+        let (Some(prepared), Some(schema)) = (self.prepared.clone(), self.schema.clone()) else {
+            return Ok((upserts, None, Vec::new()));
+        };
+        if upserts.num_rows() == 0 {
+            let fields = self.table.as_ref().map(|t| Arc::clone(t.schema())).unwrap_or_else(|| Arc::new(Schema::empty()));
+            return Ok((RecordBatch::new_empty(fields), None, Vec::new()));
+        }
+        let input = with_pseudo_columns(&upserts, selection)?;
+        let applied = tokio::task::spawn_blocking(move || prepared.apply(&input))
+            .await
+            .map_err(|e| Error::new(ErrorKind::Internal, "a transform's thread ended").caused_by(e))??;
+        for line in &applied.logs {
+            tracing::info!(table = %self.plan.name, level = ?line.level, message = %line.message, "module");
+        }
+        let mut fields: Vec<Arc<Field>> = applied.rows.schema().fields().iter().cloned().collect();
+        let mut columns = applied.rows.columns().to_vec();
+        let picked = applied.source_rows.as_ref().map(|rows| arrow::array::UInt32Array::from(rows.clone()));
+        for (source, stored) in self.dropped_keys(&schema, &applied.rows.schema()) {
+            let Some(column) = upserts.column_by_name(&source) else { continue };
+            let column = match &picked {
+                Some(rows) => arrow::compute::take(column, rows, None).map_err(arrow_error)?,
+                None => Arc::clone(column),
+            };
+            fields.push(Arc::new(Field::new(stored, column.data_type().clone(), true)));
+            columns.push(column);
+        }
+        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow_error)?;
+        Ok((rows, applied.source_rows, applied.rejected))
+    }
+
+    async fn set_aside(&self, bad: &[BadRow], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {
+        letters.extend(bad.iter().map(|row| DeadLetter {
+            topic: Arc::clone(&row.topic),
+            partition: row.partition,
+            offset: row.offset,
+            stage: Stage::Decode,
+            table: self.plan.name.clone(),
+            reason: row.reason.clone(),
+            module: module.clone(),
+        }));
+        if letters.is_empty() {
+            return Ok(0);
+        }
+        let mut backoff = Backoff::new();
+        loop {
+            match self.letters.write(&letters).await {
+                Ok(()) => break,
+                Err(error) if error.action() == Action::Retry => backoff.wait("dead_letters", &error).await,
+                Err(error) => return Err(error),
+            }
+        }
+        failpoint::pass("dead_letters.after_write");
+        Ok(letters.len() as u64)
+    }
+
+    /// Upkeep that is due, between two flushes.
+    pub(super) async fn maintain(&mut self) -> Result<()> {
+        let Some(table) = &mut self.table else { return Ok(()) };
+        match table.maintain().await {
+            // Upkeep can wait: the next flush brings it up again.
+            Err(error) if error.action() == Action::Retry => {
+                tracing::warn!(table = %self.plan.name, %error, "maintenance put off");
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// The end of a run: nothing is left half done.
+    pub(super) async fn settle(&mut self) -> Result<()> {
+        self.maintain().await
+    }
+}
+
+fn key_names(schema: &TableSchema) -> Vec<String> {
+    schema.key.iter().filter_map(|&i| schema.fields.fields().get(i)).map(|f| f.name().clone()).collect()
+}
+
+fn same(a: &TableSchema, b: &TableSchema) -> bool {
+    a.fields.fields().len() == b.fields.fields().len()
+        && a.fields.fields().iter().zip(b.fields.fields()).all(|(x, y)| x.name() == y.name() && x.data_type() == y.data_type())
+}
+
+/// True when `a` holds every value of `b`.
+fn is_wider(a: &DataType, b: &DataType) -> bool {
+    let rank = |t: &DataType| match t {
+        DataType::Int8 => 1,
+        DataType::Int16 => 2,
+        DataType::Int32 => 3,
+        DataType::Int64 => 4,
+        _ => 0,
+    };
+    match (a, b) {
+        (DataType::Float64, DataType::Float32) => true,
+        (DataType::Decimal128(p, s), DataType::Decimal128(q, t)) => {
+            s >= t && i16::from(*p) - i16::from(*s) >= i16::from(*q) - i16::from(*t)
+        }
+        _ => rank(b) > 0 && rank(a) > rank(b),
+    }
+}
+
+/// The source's columns and the pseudo-columns that a module may read.
+fn offered(fields: &Schema) -> SchemaRef {
+    let mut all: Vec<Arc<Field>> = fields.fields().iter().cloned().collect();
+    all.push(Arc::new(Field::new("_op", DataType::Utf8, false)));
+    all.push(Arc::new(Field::new("_seq", DataType::Decimal128(38, 0), false)));
+    all.push(Arc::new(Field::new("_source_ts", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true)));
+    Arc::new(Schema::new(all))
+}
+
+fn with_pseudo_columns(rows: &RecordBatch, selection: &Selection) -> Result<RecordBatch> {
+    let ops: StringArray = selection.ops().iter().map(|op| Some(op.letter())).collect();
+    let sequences = Decimal128Array::from_iter_values(selection.sequences().iter().map(|s| s.0 as i128))
+        .with_precision_and_scale(38, 0)
+        .map_err(arrow_error)?;
+    let times: TimestampMicrosecondArray =
+        selection.source_ts_ms().iter().map(|&ms| (ms != 0).then_some(ms.saturating_mul(1000))).collect();
+    let mut columns = rows.columns().to_vec();
+    columns.push(Arc::new(ops));
+    columns.push(Arc::new(sequences));
+    columns.push(Arc::new(times.with_timezone("UTC")));
+    let fields = offered(&rows.schema());
+    RecordBatch::try_new(fields, columns).map_err(arrow_error)
+}
+
+fn arrow_error(error: arrow::error::ArrowError) -> Error {
+    Error::new(ErrorKind::Internal, "columns do not fit together").caused_by(error)
+}
+
+fn fenced(table: &str) -> Error {
+    Error::new(ErrorKind::Fenced, format!("silver `{table}`: another `lode` writes this table"))
+        .hint("run one `lode` for a pipeline and a lake")
+}
+
+fn unmade(table: &str) -> Error {
+    Error::new(ErrorKind::Internal, format!("silver `{table}` is not made yet"))
+}

@@ -1,0 +1,198 @@
+//! Where records come from.
+//!
+//! A source runs on a thread of its own. It announces the Kafka partitions it takes up, asks from where each goes
+//! on, and then hands over [`Block`]s, each partition in offset order, until it is told to stop. Capture files and
+//! Kafka differ only up to this point; everything after it is one path.
+//!
+//! It promises never to hold more than the memory budget in records that nobody has taken in yet, and never to
+//! lose or skip a record silently. It knows nothing of tables, and never decodes a value.
+
+pub mod kafka;
+pub mod replay;
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{Block, PartitionId, Positions, Range};
+
+/// Records of a block before it is handed over.
+pub(crate) const BLOCK_ROWS_MAX: usize = 4096;
+/// Bytes of a block before it is handed over.
+pub(crate) const BLOCK_BYTES_MAX: usize = 1 << 20;
+
+/// What a source tells the pipeline.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// it takes up these partitions, and needs the next offset of each (absent: from the beginning)
+    Assigned {
+        /// the partitions
+        partitions: Vec<PartitionId>,
+        /// where the positions go
+        reply: oneshot::Sender<Positions>,
+    },
+    /// it gave these partitions up; their tables must not commit for them once `done` is answered
+    Revoked {
+        /// the partitions
+        partitions: Vec<PartitionId>,
+        /// answered when the right to commit has ended
+        done: oneshot::Sender<()>,
+    },
+    /// records, following without a gap on what was handed over before
+    Block(Delivery),
+    /// everything that was present at the start (or in the files) has been handed over
+    Drained,
+    /// the source cannot go on
+    Failed(Error),
+}
+
+/// A block on its way, with the room it takes in the memory budget.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// the records
+    pub block: Arc<Block>,
+    /// from the end of the delivery before (which may lie below the first record's offset) to this one's end
+    pub range: Range,
+    _room: Arc<OwnedSemaphorePermit>,
+}
+
+/// Bytes of records that may be under way at once.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    room: Arc<Semaphore>,
+    total: u32,
+}
+
+const UNIT_BYTES: usize = 1024;
+
+impl Budget {
+    /// A budget of `bytes`, counted in KiB.
+    pub fn new(bytes: usize) -> Self {
+        let total = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX / 2).max(1);
+        Budget { room: Arc::new(Semaphore::new(total as usize)), total }
+    }
+
+    fn units(&self, bytes: usize) -> u32 {
+        u32::try_from(bytes / UNIT_BYTES + 1).unwrap_or(u32::MAX).min(self.total)
+    }
+
+    /// Room for `bytes`, or `None` while there is none. A block larger than the whole budget gets all of it.
+    pub(crate) fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.room).try_acquire_many_owned(self.units(bytes)).ok()
+    }
+
+    /// Waits for room for `bytes`.
+    pub(crate) fn take_blocking(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        futures::executor::block_on(Arc::clone(&self.room).acquire_many_owned(self.units(bytes))).ok()
+    }
+}
+
+/// The pipeline's end of a running source.
+pub struct Source {
+    /// what it tells
+    pub events: mpsc::Receiver<SourceEvent>,
+    /// asks for the end of a topic as it is now
+    pub ends: EndQueries,
+    stop: Arc<std::sync::atomic::AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// Asks a source how far a topic reaches at this moment.
+#[derive(Clone)]
+pub struct EndQueries(std::sync::mpsc::Sender<EndQuery>);
+
+pub(crate) struct EndQuery {
+    pub(crate) topic: String,
+    pub(crate) reply: oneshot::Sender<Positions>,
+}
+
+impl EndQueries {
+    /// Exclusive ends of the topic's partitions as of now; empty when the source has no such topic.
+    /// `None` when the source has ended.
+    pub async fn end_of(&self, topic: &str) -> Option<Positions> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(EndQuery { topic: topic.to_owned(), reply }).ok()?;
+        answer.await.ok()
+    }
+}
+
+/// What a source thread works with.
+pub(crate) struct Outlet {
+    pub(crate) events: mpsc::Sender<SourceEvent>,
+    pub(crate) queries: std::sync::mpsc::Receiver<EndQuery>,
+    pub(crate) budget: Budget,
+    stop: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Outlet {
+    pub(crate) fn stopped(&self) -> bool {
+        self.stop.load(std::sync::atomic::Ordering::Relaxed) || self.events.is_closed()
+    }
+
+    /// Hands an event over; false when the pipeline is gone.
+    pub(crate) fn send(&self, event: SourceEvent) -> bool {
+        self.events.blocking_send(event).is_ok()
+    }
+
+    /// Announces partitions and waits for their positions; `None` when the pipeline is gone.
+    pub(crate) fn assign(&self, partitions: Vec<PartitionId>) -> Option<Positions> {
+        let (reply, answer) = oneshot::channel();
+        if !self.send(SourceEvent::Assigned { partitions, reply }) {
+            return None;
+        }
+        answer.blocking_recv().ok()
+    }
+
+    /// Waits for room and hands the block over; false when the pipeline is gone.
+    pub(crate) fn deliver(&self, block: Block, from: i64) -> bool {
+        let Some(range) = block.range() else { return true };
+        let Some(room) = self.budget.take_blocking(block.bytes()) else { return false };
+        self.send(SourceEvent::Block(Delivery::new(block, Range { from, to: range.to }, room)))
+    }
+}
+
+impl Delivery {
+    pub(crate) fn new(block: Block, range: Range, room: OwnedSemaphorePermit) -> Self {
+        Delivery { block: Arc::new(block), range, _room: Arc::new(room) }
+    }
+}
+
+impl Source {
+    /// Starts a source thread named `name`.
+    pub(crate) fn spawn(
+        name: &str,
+        budget: Budget,
+        run: impl FnOnce(&Outlet) -> Result<()> + Send + 'static,
+    ) -> Result<Source> {
+        let (events_in, events) = mpsc::channel(64);
+        let (queries_in, queries) = std::sync::mpsc::channel();
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let outlet = Outlet { events: events_in, queries, budget, stop: Arc::clone(&stop) };
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                if let Err(error) = run(&outlet) {
+                    outlet.send(SourceEvent::Failed(error));
+                }
+            })
+            .map_err(|e| Error::new(ErrorKind::Internal, "cannot start the source thread").caused_by(e))?;
+        Ok(Source { events, ends: EndQueries(queries_in), stop, thread: Some(thread) })
+    }
+
+    /// Asks the thread to end; it does so at its next turn.
+    pub fn stop(&self) {
+        self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.stop();
+        self.events.close();
+        while self.events.try_recv().is_ok() {}
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

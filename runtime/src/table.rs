@@ -1,0 +1,123 @@
+//! The Delta tables of the lake: Bronze by append, Silver and Gold by replacing the rows of changed owners.
+//!
+//! Receives Arrow columns with the Kafka ranges they come from. Promises that a table's data, its deletion vectors
+//! and its positions move together in one Delta commit, that every commit is made by one function
+//! ([`commit`]), and that what happened is decided by reading the log, never by an answer that did not come.
+//! Never talks to Kafka, never runs a module, never uses MERGE.
+//!
+//! # What lasts on disk
+//!
+//! - `txn` application id `lode/g<generation>/<topic>/<partition>`, version = next offset of that Kafka partition.
+//! - Table configuration: `lode.generation`, `lode.key` (JSON list of the owner key's columns; empty list: no key),
+//!   `lode.epochs` (opaque text of the decoder), `lode.table` (`<layer>/<name>`).
+//! - Columns beside the data: `_seq` decimal(38,0), `_source_ts` timestamp (UTC, µs), and in tables without a key
+//!   `_owner` (16 bytes, the hash of the source row's image, see [`key`]).
+//! - Data files lie in the table's root under names without any data in them; partition values are in the log only.
+//! - Deletion vectors as [`vector`] describes; owners without rows in `_lode/` as [`owners`] describes.
+//! - `commitInfo` holds an object `lode` given by the caller, with a `batch` of ours that is unique.
+
+mod append;
+mod compact;
+mod keyed;
+mod select;
+mod store;
+mod vacuum;
+
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+
+pub use append::{BronzeRows, BronzeTable, bronze_schema};
+pub use compact::{Compaction, Rewritten};
+pub use keyed::KeyedTable;
+pub use select::{Origin, Selection};
+pub use store::{Location, map_conflicts};
+pub use vacuum::Vacuumed;
+
+/// Column with the change's [`crate::sequence::Sequence`].
+pub const SEQ: &str = "_seq";
+/// Column with the source's time of the change.
+pub const SOURCE_TS: &str = "_source_ts";
+/// Column with the owner's hash, in tables without a key.
+pub const OWNER: &str = "_owner";
+
+/// What a keyed table is to be.
+#[derive(Debug, Clone)]
+pub struct TableSpec {
+    /// `<layer>/<name>`, kept as `lode.table`
+    pub name: String,
+    /// the columns, without `_seq`, `_source_ts` and `_owner`, which the table adds
+    pub fields: SchemaRef,
+    /// the owner key's columns in key order, all of them in `fields`; empty: the source table has no key
+    pub key: Vec<String>,
+    /// columns whose values separate files
+    pub partition_by: Vec<String>,
+}
+
+/// Settings of a table, with defaults a careful engineer would keep.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// vectors up to this many bytes go into the log itself
+    pub inline_vector_bytes: usize,
+    /// compaction aims at files of this size
+    pub target_file_bytes: u64,
+    /// files below this are candidates to be joined
+    pub small_file_bytes: u64,
+    /// compaction waits for this many small files of one partition value
+    pub small_files_min: usize,
+    /// a file with more than this share of its rows hidden is rewritten
+    pub hidden_ratio: f64,
+    /// one compaction reads at most this many bytes
+    pub compaction_bytes_max: u64,
+    /// a checkpoint is due after this many commits
+    pub checkpoint_every: u64,
+    /// how often a commit is tried before the error is handed back
+    pub commit_attempts: u32,
+    /// the longest any one request to the lake may take
+    pub request_timeout: Duration,
+    /// vacuum keeps files that a version younger than this uses
+    pub vacuum_retention: Duration,
+    /// owners without rows are remembered this long
+    pub owners_window: Duration,
+    /// owners files are merged when there are more than this
+    pub owners_files_max: usize,
+    /// distinct partition values in one flush
+    pub partitions_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            inline_vector_bytes: 1024,
+            target_file_bytes: 128 << 20,
+            small_file_bytes: 32 << 20,
+            small_files_min: 16,
+            hidden_ratio: 0.3,
+            compaction_bytes_max: 1 << 30,
+            checkpoint_every: 50,
+            commit_attempts: 8,
+            request_timeout: Duration::from_secs(60),
+            vacuum_retention: Duration::from_secs(7 * 24 * 3600),
+            owners_window: Duration::from_secs(7 * 24 * 3600),
+            owners_files_max: 16,
+            partitions_max: 1024,
+        }
+    }
+}
+
+/// How a commit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// our rows are in this version
+    Committed {
+        /// version of the Delta table
+        version: u64,
+    },
+    /// the table had the whole range already, by an earlier attempt of ours or an equal one
+    AlreadyCommitted {
+        /// version of the Delta table that was read
+        version: u64,
+    },
+    /// another instance moved the table's positions: drop the batch and read the positions again
+    Fenced,
+}

@@ -1,0 +1,231 @@
+//! Where tables lie: an address, the store behind it, and the names that may stand in it.
+//!
+//! Receives an address (a local path, or a URL of `file`, `memory`, `abfss`, `abfs`, `az`, `s3`) with its options.
+//! Promises that a lost put-if-absent is an [`object_store::Error::AlreadyExists`] on every store, and that a table
+//! name cannot lead outside the root. Never reads or writes by itself.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::ops::Range;
+use std::path::Path as FilePath;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore, object_store_factories};
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{
+    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
+};
+use url::Url;
+
+use crate::error::{Error, ErrorKind, Result};
+
+const SCHEMES: &[&str] = &["file", "memory", "abfss", "abfs", "az", "azure", "adl", "s3", "s3a"];
+const NAME_BYTES_MAX: usize = 200;
+
+/// A folder of the lake and the store that holds it.
+#[derive(Clone)]
+pub struct Location {
+    url: Url,
+    root: Arc<dyn ObjectStore>,
+    config: StorageConfig,
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Location").field(&self.url.as_str()).finish()
+    }
+}
+
+impl Location {
+    /// Opens the folder at `address`: a local path (made when it is absent) or a URL. `options` are object_store's
+    /// keys, such as `azure_storage_account_name` or `use_emulator`.
+    ///
+    /// Errors: `Config` when the address or the options cannot be used.
+    pub fn open(address: &str, options: &HashMap<String, String>) -> Result<Self> {
+        deltalake::azure::register_handlers(None);
+        deltalake::aws::register_handlers(None);
+        let url = folder_url(address)?;
+        let config = StorageConfig::parse_options(options)
+            .map_err(|e| Error::new(ErrorKind::Config, format!("options of the lake at `{address}`")).caused_by(e))?;
+        let scheme = Url::parse(&format!("{}://", url.scheme()))
+            .map_err(|e| Error::new(ErrorKind::Config, format!("address `{address}`")).caused_by(e))?;
+        let Some(factory) = object_store_factories().get(&scheme).map(|entry| entry.value().clone()) else {
+            return Err(Error::new(ErrorKind::Config, format!("no store for addresses like `{address}`"))
+                .hint("use a local path, abfss://, az:// or s3://"));
+        };
+        let (root, _) = factory
+            .parse_url_opts(&url, &config)
+            .map_err(|e| Error::new(ErrorKind::Config, format!("lake at `{address}`")).caused_by(e))?;
+        Ok(Location { url, root: map_conflicts(root), config })
+    }
+
+    /// The same folder with another store around the one that holds it: faults, throttles, counters.
+    #[must_use]
+    pub fn wrapped(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
+        self.root = wrap(self.root);
+        self
+    }
+
+    /// The folder of table `name` (parts separated by `/`) under this one.
+    ///
+    /// Errors: `Config` for names that a path cannot hold.
+    pub fn table(&self, name: &str) -> Result<Self> {
+        for part in name.split('/') {
+            check_name(part)?;
+        }
+        let mut url = self.url.clone();
+        url.path_segments_mut()
+            .map_err(|()| Error::new(ErrorKind::Config, format!("address `{}` has no path", self.url)))?
+            .pop_if_empty()
+            .extend(name.split('/'))
+            .push("");
+        Ok(Location { url, root: self.root.clone(), config: self.config.clone() })
+    }
+
+    /// The folder's URL, with a slash at the end.
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// The store, whose root is this folder.
+    pub fn store(&self) -> Result<Arc<dyn ObjectStore>> {
+        let path = Path::from_url_path(self.url.path())
+            .map_err(|e| Error::new(ErrorKind::Config, format!("address `{}`", self.url)).caused_by(e))?;
+        Ok(Arc::new(PrefixStore::new(self.root.clone(), path)))
+    }
+
+    /// The store whose root is the storage's own, as DataFusion wants it registered.
+    pub fn root_store(&self) -> Arc<dyn ObjectStore> {
+        self.root.clone()
+    }
+
+    /// deltalake's view of a table that lies here.
+    pub fn log_store(&self) -> Result<LogStoreRef> {
+        Ok(default_logstore(self.store()?, self.root.clone(), &self.url, &self.config))
+    }
+}
+
+fn folder_url(address: &str) -> Result<Url> {
+    let bad = |what: &str| Error::new(ErrorKind::Config, format!("address `{address}` {what}"));
+    let mut url = match Url::parse(address) {
+        // one letter is a drive of Windows, not a scheme
+        Ok(url) if url.scheme().len() > 1 => {
+            if !SCHEMES.contains(&url.scheme()) {
+                return Err(bad("has an unknown scheme").hint("use a local path, abfss://, az:// or s3://"));
+            }
+            url
+        }
+        _ => {
+            let path = FilePath::new(address);
+            std::fs::create_dir_all(path).map_err(|e| bad("cannot be made").caused_by(e))?;
+            let path = path.canonicalize().map_err(|e| bad("cannot be found").caused_by(e))?;
+            Url::from_directory_path(path).map_err(|()| bad("is no folder"))?
+        }
+    };
+    if !url.username().is_empty() && url.password().is_some() {
+        return Err(bad("carries a password").hint("give credentials by the environment or a file"));
+    }
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
+    }
+    Ok(url)
+}
+
+fn check_name(part: &str) -> Result<()> {
+    let sound = !part.is_empty()
+        && part.len() <= NAME_BYTES_MAX
+        && part != "."
+        && part != ".."
+        && part.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    if sound {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Config, format!("table name `{}` cannot be a folder", part.escape_default()))
+        .hint("letters, digits, `_`, `-` and `.` only, at most 200 bytes"))
+}
+
+/// A store on which losing a put-if-absent is always `AlreadyExists`.
+///
+/// ADLS answers it with 412, which object_store 0.13 reports as `Precondition`; deltalake and [`super::commit`] know
+/// only `AlreadyExists` as a lost race.
+pub fn map_conflicts(inner: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
+    Arc::new(MapConflicts(inner))
+}
+
+#[derive(Debug)]
+struct MapConflicts(Arc<dyn ObjectStore>);
+
+impl fmt::Display for MapConflicts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[async_trait::async_trait]
+impl ObjectStore for MapConflicts {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> object_store::Result<PutResult> {
+        let create = matches!(options.mode, PutMode::Create);
+        self.0.put_opts(location, payload, options).await.map_err(|error| match error {
+            object_store::Error::Precondition { path, source } if create => {
+                object_store::Error::AlreadyExists { path, source }
+            }
+            other => other,
+        })
+    }
+
+    async fn put_multipart_opts(
+        &self,
+        location: &Path,
+        options: PutMultipartOptions,
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.0.put_multipart_opts(location, options).await
+    }
+
+    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        self.0.get_opts(location, options).await
+    }
+
+    async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+        self.0.get_ranges(location, ranges).await
+    }
+
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, object_store::Result<Path>>,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        self.0.delete_stream(locations)
+    }
+
+    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.0.list(prefix)
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        self.0.list_with_offset(prefix, offset)
+    }
+
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.0.list_with_delimiter(prefix).await
+    }
+
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        self.0.copy_opts(from, to, options).await
+    }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> object_store::Result<()> {
+        self.0.rename_opts(from, to, options).await
+    }
+}

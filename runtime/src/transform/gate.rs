@@ -1,0 +1,156 @@
+//! The column gate: what a guest says is a column becomes an Arrow array here, or an error. Nothing else builds arrays
+//! from guest bytes.
+//!
+//! Order matters: counts, then the length of every buffer against the row count (in `u64`, so that nothing wraps), then
+//! contents (offsets, UTF-8, null counts, decimal digits), then a copy into aligned memory, then Arrow's own full
+//! validation. The row count is bounded before by [`super::limits::Limits::output_rows`], so no size here can
+//! exceed a few dozen bytes a row plus what the guest really holds in its memory. Never panics.
+
+use arrow::array::{Array, ArrayData, ArrayRef, Decimal128Array, make_array};
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
+use arrow::datatypes::DataType;
+
+/// A column as a guest gives it. The slices lie in the guest's memory.
+pub(super) struct Claimed<'a> {
+    pub(super) length: u32,
+    pub(super) null_count: u32,
+    pub(super) buffers: &'a [&'a [u8]],
+    pub(super) children: u32,
+}
+
+/// The array of `data_type` and `rows` values that `claimed` is, or what is wrong with it.
+pub(super) fn admit(claimed: &Claimed<'_>, data_type: &DataType, nullable: bool, rows: u32) -> Result<ArrayRef, String> {
+    if claimed.length != rows {
+        return Err(format!("it has `{}` values where there are `{rows}` rows", claimed.length));
+    }
+    if claimed.children != 0 {
+        return Err(format!("it has `{}` children where `{data_type}` has none", claimed.children));
+    }
+    let nulls = admit_validity(claimed, rows)?;
+    if !nullable && claimed.null_count > 0 {
+        return Err(format!("it has `{}` nulls though it was declared without", claimed.null_count));
+    }
+    let mut buffers = Vec::with_capacity(2);
+    match data_type {
+        DataType::Boolean => buffers.push(exactly(claimed, 1, u64::from(rows).div_ceil(8))?),
+        DataType::Utf8 | DataType::Binary => {
+            let offsets = exactly(claimed, 1, (u64::from(rows) + 1) * 4)?;
+            let data = *claimed.buffers.get(2).ok_or("buffer 2 (data) is missing")?;
+            check_offsets(offsets, data)?;
+            if *data_type == DataType::Utf8 {
+                check_utf8(offsets, data)?;
+            }
+            buffers.extend([offsets, data]);
+        }
+        other => {
+            let width = other.primitive_width().ok_or_else(|| format!("`{other}` is no type of the contract"))?;
+            buffers.push(exactly(claimed, 1, u64::from(rows) * width as u64)?);
+        }
+    }
+    if claimed.buffers.len() != buffers.len() + 1 {
+        return Err(format!("it has `{}` buffers where `{data_type}` has `{}`", claimed.buffers.len(), buffers.len() + 1));
+    }
+    // `Buffer::from` copies into memory of its own, aligned for every type.
+    let data = ArrayData::builder(data_type.clone())
+        .len(rows as usize)
+        .nulls(nulls)
+        .buffers(buffers.into_iter().map(Buffer::from).collect())
+        .build()
+        .and_then(|data| data.validate_full().map(|()| data))
+        .map_err(|e| format!("arrow refuses it: {e}"))?;
+    let array = make_array(data);
+    check_digits(&array)?;
+    Ok(array)
+}
+
+fn admit_validity(claimed: &Claimed<'_>, rows: u32) -> Result<Option<NullBuffer>, String> {
+    let bits = *claimed.buffers.first().ok_or("buffer 0 (validity) is missing")?;
+    if bits.is_empty() {
+        return match claimed.null_count {
+            0 => Ok(None),
+            count => Err(format!("it claims `{count}` nulls without a validity buffer")),
+        };
+    }
+    let bits = exactly(claimed, 0, u64::from(rows).div_ceil(8))?;
+    let nulls = NullBuffer::new(BooleanBuffer::new(Buffer::from(bits), 0, rows as usize));
+    if nulls.null_count() != claimed.null_count as usize {
+        return Err(format!("it claims `{}` nulls where its validity has `{}`", claimed.null_count, nulls.null_count()));
+    }
+    Ok((claimed.null_count > 0).then_some(nulls))
+}
+
+fn exactly<'a>(claimed: &Claimed<'a>, index: usize, bytes: u64) -> Result<&'a [u8], String> {
+    let buffer = *claimed.buffers.get(index).ok_or_else(|| format!("buffer {index} is missing"))?;
+    if buffer.len() as u64 != bytes {
+        return Err(format!("buffer {index} holds `{}` bytes where `{bytes}` are expected", buffer.len()));
+    }
+    Ok(buffer)
+}
+
+fn offsets_of(buffer: &[u8]) -> impl Iterator<Item = i32> {
+    buffer.as_chunks::<4>().0.iter().map(|bytes| i32::from_le_bytes(*bytes))
+}
+
+fn check_offsets(offsets: &[u8], data: &[u8]) -> Result<(), String> {
+    let mut last = 0_i32;
+    for (at, offset) in offsets_of(offsets).enumerate() {
+        if at == 0 && offset != 0 {
+            return Err(format!("its first offset is `{offset}`, not 0"));
+        }
+        if offset < last {
+            return Err(format!("offset `{offset}` at {at} is less than the one before it"));
+        }
+        last = offset;
+    }
+    if last as usize != data.len() {
+        return Err(format!("its last offset is `{last}` where its data has `{}` bytes", data.len()));
+    }
+    Ok(())
+}
+
+fn check_utf8(offsets: &[u8], data: &[u8]) -> Result<(), String> {
+    let text = simdutf8::compat::from_utf8(data).map_err(|e| format!("it is not UTF-8 at byte `{}`", e.valid_up_to()))?;
+    if text.is_ascii() {
+        return Ok(());
+    }
+    for offset in offsets_of(offsets) {
+        if !text.is_char_boundary(offset as usize) {
+            return Err(format!("offset `{offset}` is inside a character"));
+        }
+    }
+    Ok(())
+}
+
+fn check_digits(array: &ArrayRef) -> Result<(), String> {
+    let DataType::Decimal128(precision, _) = array.data_type() else { return Ok(()) };
+    let decimals = array.as_any().downcast_ref::<Decimal128Array>().ok_or("it is not a decimal")?;
+    decimals
+        .validate_decimal_precision(*precision)
+        .map_err(|_| format!("a value has more than the `{precision}` digits declared"))
+}
+
+/// The rows a guest's output comes from, checked against the `rows` it was given.
+pub(super) fn check_rows(source_rows: Option<&[u32]>, rejected: &[u32], rows: u32) -> Result<(), String> {
+    let Some(source_rows) = source_rows else {
+        return match rejected.first() {
+            None => Ok(()),
+            Some(row) => Err(format!("row `{row}` is rejected though the output is one to one")),
+        };
+    };
+    let mut refused = vec![false; rows as usize];
+    for row in rejected {
+        match refused.get_mut(*row as usize) {
+            None => return Err(format!("row `{row}` is rejected where there are `{rows}`")),
+            Some(true) => return Err(format!("row `{row}` is rejected twice")),
+            Some(seen) => *seen = true,
+        }
+    }
+    for row in source_rows {
+        match refused.get(*row as usize) {
+            None => return Err(format!("a row comes from row `{row}` where there are `{rows}`")),
+            Some(true) => return Err(format!("row `{row}` is both rejected and a source row")),
+            Some(false) => {}
+        }
+    }
+    Ok(())
+}

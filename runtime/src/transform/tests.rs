@@ -1,0 +1,1 @@
+//! Tests of the host against real and hostile guests.
