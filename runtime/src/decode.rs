@@ -19,21 +19,25 @@ mod history;
 mod json;
 mod layout;
 mod output;
+mod peek;
 mod plan;
 mod scalar;
+#[cfg(test)]
+mod tests;
 mod version;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-pub use classify::{TopicKind, classify, schema_topic};
+pub use classify::{TopicKind, classify, classify_name, schema_topic};
 pub use columntype::ColumnType;
 pub use decoder::Decoder;
 pub use epoch::Epochs;
 pub use evidence::Evidence;
 pub use history::{SchemaChange, SchemaChangeKind, SchemaHistory};
 pub use output::Decoded;
+pub use peek::peek;
 
 
 /// A table of the source, as the database names it.

@@ -18,3 +18,5 @@ pub mod table;
 pub mod deadletter;
 pub mod query;
 pub mod pipeline;
+
+pub mod cli;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `lode`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lodestream::cli::main()
+}

@@ -28,16 +28,16 @@ pub use progress::{Progress, Summary, TableCounts};
 
 use crate::config::{self, Config};
 use crate::deadletter::DeadLetters;
-use crate::decode::{self, Decoder, Epochs, TopicKind};
+use crate::decode::{self, Decoder, Epochs, TableName, TopicKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::Lake;
 use crate::record::{PartitionId, Positions};
-use crate::source::{self, Budget, Delivery, Source, SourceEvent};
+use crate::source::{self, Budget, Delivery, EndQueries, Source, SourceEvent};
 use crate::table::{BronzeTable, Location, Settings};
 use crate::transform::{Engine, Limits};
 use bronze::Bronze;
 use connector::Connector;
-use silver::{Reader, Silver};
+use silver::{Ending, Reader, Silver};
 use upsert::{Plan, Upsert};
 
 /// Longest wait for a live Silver table before it is left behind to read Bronze.
@@ -59,6 +59,7 @@ pub struct Pipeline {
     config: Config,
     options: Options,
     root: Location,
+    lake: Lake,
     settings: Settings,
     engine: Engine,
     letters: Arc<DeadLetters>,
@@ -67,6 +68,7 @@ pub struct Pipeline {
     routes: HashMap<Arc<str>, Route>,
     /// Silver table → the topic it comes from
     tables: HashMap<String, Arc<str>>,
+    ends: EndQueries,
 }
 
 struct Route {
@@ -80,6 +82,18 @@ pub fn lake_options(config: &Config) -> HashMap<String, String> {
     config.lake.options.iter().cloned().collect()
 }
 
+/// The settings of a pipeline's tables.
+pub fn table_settings(config: &Config) -> Settings {
+    Settings {
+        target_file_bytes: config.maintenance.target_file_bytes as u64,
+        small_files_min: config.maintenance.small_files,
+        hidden_ratio: config.maintenance.hidden_ratio,
+        checkpoint_every: config.maintenance.checkpoint_interval,
+        vacuum_retention: config.maintenance.retention,
+        ..Settings::default()
+    }
+}
+
 impl Pipeline {
     /// Opens the lake; touches no table yet.
     ///
@@ -89,27 +103,22 @@ impl Pipeline {
         let lake_options = lake_options(&config);
         let root = Location::open(&config.lake.root, &lake_options)?;
         let lake = Lake::new(root.clone(), lake_options);
-        let settings = Settings {
-            target_file_bytes: config.maintenance.target_file_bytes as u64,
-            small_files_min: config.maintenance.small_files,
-            hidden_ratio: config.maintenance.hidden_ratio,
-            checkpoint_every: config.maintenance.checkpoint_interval,
-            vacuum_retention: config.maintenance.retention,
-            ..Settings::default()
-        };
-        let letters = Arc::new(DeadLetters::new(&root, lake, settings.clone())?);
+        let settings = table_settings(&config);
+        let letters = Arc::new(DeadLetters::new(&root, lake.clone(), settings.clone())?);
         let limits = Limits { failed_ratio: config.limits.rejected_ratio, ..Limits::default() };
         Ok(Pipeline {
             engine: Engine::new(limits)?,
             config,
             options,
             root,
+            lake,
             settings,
             letters,
             progress: Arc::default(),
             connectors: HashMap::new(),
             routes: HashMap::new(),
             tables: HashMap::new(),
+            ends: EndQueries::closed(),
         })
     }
 
@@ -124,8 +133,10 @@ impl Pipeline {
     /// What ended the source, or stopped the first table that stopped.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<Summary> {
         let mut source = self.start_source()?;
+        self.ends = source.ends.clone();
         let mut stop = std::pin::pin!(stop);
         let mut failed = None;
+        let mut ending = Ending::BrokenOff;
         loop {
             let event = tokio::select! {
                 biased;
@@ -137,7 +148,7 @@ impl Pipeline {
                 Some(SourceEvent::Assigned { partitions, reply }) => {
                     let mut positions = Positions::new();
                     for id in partitions {
-                        self.take_up(&id, &source).await?;
+                        self.take_up(&id).await?;
                         if let Some(route) = self.routes.get(&id.topic)
                             && let Some(next) = route.bronze.committed.borrow().get(&id)
                         {
@@ -149,8 +160,11 @@ impl Pipeline {
                 Some(SourceEvent::Revoked { done, .. }) => {
                     let _ = done.send(());
                 }
-                Some(SourceEvent::Block(delivery)) => self.route(delivery, &source).await?,
-                Some(SourceEvent::Drained) if self.options.until_end => break,
+                Some(SourceEvent::Block(delivery)) => self.route(delivery).await?,
+                Some(SourceEvent::Drained) if self.options.until_end => {
+                    ending = Ending::Complete;
+                    break;
+                }
                 Some(SourceEvent::Drained) => tracing::info!("everything in the source has been read"),
                 Some(SourceEvent::Failed(error)) => {
                     failed = Some(error);
@@ -159,14 +173,15 @@ impl Pipeline {
             }
         }
         let progress = Arc::clone(&self.progress);
+        source.stop();
+        drop(source);
         let ended = tokio::select! {
-            ended = self.drain(&source) => ended,
+            ended = self.drain(ending) => ended,
             () = tokio::time::sleep(STOP_TIMEOUT), if !self.options.until_end => {
                 tracing::warn!("tables did not settle in time; they go on from their positions at the next start");
                 Ok(())
             }
         };
-        drop(source);
         match failed {
             Some(error) => Err(error),
             None => ended.map(|()| progress.summary()),
@@ -192,7 +207,7 @@ impl Pipeline {
     }
 
     /// Opens the topic's Bronze table and, where Bronze tells what the topic carries, its Silver table.
-    async fn take_up(&mut self, id: &PartitionId, source: &Source) -> Result<()> {
+    async fn take_up(&mut self, id: &PartitionId) -> Result<()> {
         let topic = &id.topic;
         if self.routes.contains_key(topic) {
             return Ok(());
@@ -202,7 +217,7 @@ impl Pipeline {
         let kind = self.classify_bronze(topic, &table).await?;
         let bronze = Bronze::spawn(Arc::clone(topic), table, self.config.flush, Arc::clone(&self.progress));
         self.routes.insert(Arc::clone(topic), Route { bronze, kind: TopicKind::Unknown, silver: None });
-        self.learn_kind(topic, kind, source).await
+        self.learn_kind(topic, kind).await
     }
 
     fn bronze_location(&self, topic: &str) -> Result<Location> {
@@ -246,7 +261,7 @@ impl Pipeline {
     }
 
     /// A topic shows what it carries: rows get their Silver table.
-    async fn learn_kind(&mut self, topic: &Arc<str>, kind: TopicKind, source: &Source) -> Result<()> {
+    async fn learn_kind(&mut self, topic: &Arc<str>, kind: TopicKind) -> Result<()> {
         if let TopicKind::Rows { table, .. } = &kind
             && let Some(plan) = self.plan(&table.database, &table.table)?
         {
@@ -260,7 +275,7 @@ impl Pipeline {
                 )
                 .hint("give one of them a section `[silver.<other name>]` with `from = \"<database>.<table>\"`"));
             }
-            let silver = match self.start_silver(topic, plan, source).await {
+            let silver = match self.start_silver(topic, table, plan).await {
                 Ok(silver) => Some(silver),
                 Err(error) => {
                     self.note_stop(&name, &error);
@@ -303,7 +318,7 @@ impl Pipeline {
         Ok(mirrored.then_some(Plan { name, module: None, partition_by: Vec::new() }))
     }
 
-    async fn start_silver(&mut self, topic: &Arc<str>, plan: Plan, source: &Source) -> Result<Silver> {
+    async fn start_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) -> Result<Silver> {
         let connector = self.connector(decode::schema_topic(topic).unwrap_or(topic));
         let Some(route) = self.routes.get(topic) else {
             return Err(Error::new(ErrorKind::Internal, format!("topic `{topic}` has no route")));
@@ -311,9 +326,9 @@ impl Pipeline {
         let name = plan.name.clone();
         let section = self.config.silver.iter().find(|s| s.name == name);
         let overrides = section.map(|s| s.columns.as_slice()).unwrap_or_default();
-        let mut decoder = Decoder::new(Arc::clone(topic), decode::Settings::from_config(&self.config.debezium, overrides)?);
+        let mut decoder = Decoder::new(Arc::clone(topic), decode_settings(&self.config.debezium, overrides)?);
         let location = self.root.table(&format!("silver/{name}"))?;
-        let upsert = Upsert::open(plan, location, self.settings.clone(), Arc::clone(&self.letters)).await?;
+        let upsert = Upsert::open(plan, location, &self.lake, self.settings.clone(), Arc::clone(&self.letters)).await?;
         if let Some(epochs) = upsert.epochs() {
             decoder.set_epochs(epochs.parse::<Epochs>().map_err(|e| {
                 Error::new(ErrorKind::Corrupt, format!("silver `{name}`: `lode.epochs` cannot be read")).caused_by(e.to_string())
@@ -322,6 +337,8 @@ impl Pipeline {
         Ok(Reader {
             name,
             topic: Arc::clone(topic),
+            source: table.clone(),
+            follows_schema: overrides.is_empty(),
             decoder,
             connector,
             upsert,
@@ -329,14 +346,14 @@ impl Pipeline {
             committed: route.bronze.committed.clone(),
             bronze: self.bronze_location(topic)?,
             settings: self.settings.clone(),
-            ends: source.ends.clone(),
+            ends: self.ends.clone(),
             progress: Arc::clone(&self.progress),
         }
         .spawn())
     }
 
     /// Hands a delivery to the topic's Bronze, and to whoever else reads the topic.
-    async fn route(&mut self, delivery: Delivery, source: &Source) -> Result<()> {
+    async fn route(&mut self, delivery: Delivery) -> Result<()> {
         let topic = Arc::clone(&delivery.block.partition().topic);
         self.progress.read(delivery.block.len());
         let Some(route) = self.routes.get_mut(&topic) else { return Ok(()) };
@@ -350,7 +367,7 @@ impl Pipeline {
                 if matches!(kind, TopicKind::SchemaChanges) {
                     self.connector(&topic);
                 }
-                self.learn_kind(&topic, kind, source).await?;
+                self.learn_kind(&topic, kind).await?;
             }
         }
         let Some(route) = self.routes.get_mut(&topic) else { return Ok(()) };
@@ -379,7 +396,7 @@ impl Pipeline {
     }
 
     /// Commits everything that was handed over: Bronze first, then each Silver up to what Bronze holds.
-    async fn drain(&mut self, source: &Source) -> Result<()> {
+    async fn drain(&mut self, ending: Ending) -> Result<()> {
         let mut answers = Vec::new();
         for (topic, route) in &self.routes {
             let (done, answer) = oneshot::channel();
@@ -405,14 +422,14 @@ impl Pipeline {
             .collect();
         for topic in unknown {
             if let Some(kind) = decode::classify_name(&topic) {
-                self.learn_kind(&topic, kind, source).await?;
+                self.learn_kind(&topic, kind).await?;
             }
         }
         let mut first = None;
         let mut waiting = Vec::new();
         for route in self.routes.values_mut() {
             if let Some(silver) = route.silver.take() {
-                let _ = silver.orders.send(silver::Order::Drain).await;
+                let _ = silver.orders.send(silver::Order::Drain(ending)).await;
                 waiting.push(silver);
             }
         }
@@ -460,4 +477,32 @@ impl Pipeline {
             }
         }
     }
+}
+
+fn decode_settings(debezium: &config::Debezium, columns: &[(String, String)]) -> Result<decode::Settings> {
+    use decode::{BinaryHandling, DecimalHandling, TimePrecision};
+    let columns = columns.iter().map(|(name, kind)| {
+        let parsed = kind.parse().map_err(|e: String| {
+            Error::new(ErrorKind::Config, format!("column `{name}`: `{kind}` is not a type")).caused_by(e)
+        })?;
+        Ok((name.clone(), parsed))
+    });
+    Ok(decode::Settings {
+        time_precision: debezium.time_precision.as_deref().map(|mode| match mode {
+            "connect" => TimePrecision::Connect,
+            "isostring" => TimePrecision::IsoString,
+            _ => TimePrecision::AdaptiveTimeMicroseconds,
+        }),
+        decimal_handling: debezium.decimal_handling.as_deref().map(|mode| match mode {
+            "string" => DecimalHandling::String,
+            "double" => DecimalHandling::Double,
+            _ => DecimalHandling::Precise,
+        }),
+        binary_handling: debezium.binary_handling.as_deref().map(|mode| match mode {
+            "hex" => BinaryHandling::Hex,
+            _ => BinaryHandling::Base64,
+        }),
+        columns: columns.collect::<Result<_>>()?,
+        ..decode::Settings::default()
+    })
 }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use datafusion::catalog::{CatalogProvider, MemorySchemaProvider, SchemaProvider};
+use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use deltalake::DeltaTableBuilder;
 use futures::TryStreamExt;
@@ -95,14 +95,15 @@ impl Lake {
 
     async fn register(&self, schema: &dyn SchemaProvider, name: &str, path: &str) -> Result<()> {
         let location = self.root.table(path)?;
-        let unreadable = |e| Error::new(ErrorKind::Corrupt, format!("table `{path}` cannot be read")).caused_by(e);
+        let broken = || Error::new(ErrorKind::Corrupt, format!("table `{path}` cannot be read"));
+        let unreadable = |e: deltalake::DeltaTableError| broken().caused_by(e);
         let table = DeltaTableBuilder::from_url(location.url().clone())
             .map_err(unreadable)?
             .with_storage_options(self.options.clone())
             .load()
             .await
             .map_err(unreadable)?;
-        let provider = table.table_provider().await.map_err(unreadable)?;
+        let provider = table.table_provider().await.map_err(|e| broken().caused_by(e))?;
         schema.register_table(name.to_owned(), provider).map_err(query_error)?;
         Ok(())
     }
@@ -146,7 +147,7 @@ impl Lake {
                 let batches = self.query(&format!("SELECT count(*) AS n FROM {layer}.\"{name}\"")).await?;
                 let n = batches.iter().flat_map(|b| {
                     let column = b.column_by_name("n").map(|c| arrow::util::display::array_value_to_string(c, 0));
-                    column.and_then(Result::ok).and_then(|n| n.parse().ok())
+                    column.and_then(Result::ok).and_then(|n| n.parse::<u64>().ok())
                 });
                 counts.insert(format!("{layer}.{name}"), n.sum());
             }

@@ -108,6 +108,11 @@ pub(crate) struct EndQuery {
 }
 
 impl EndQueries {
+    /// Asks nobody: every answer is `None`.
+    pub(crate) fn closed() -> Self {
+        EndQueries(std::sync::mpsc::channel().0)
+    }
+
     /// Exclusive ends of the topic's partitions as of now; empty when the source has no such topic.
     /// `None` when the source has ended.
     pub async fn end_of(&self, topic: &str) -> Option<Positions> {

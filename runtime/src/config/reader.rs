@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml_edit::{ImDocument, Item, TableLike, Value};
+use toml_edit::{Document as Toml, Item, TableLike, Value};
 
 use super::units::{parse_bytes, parse_duration};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) struct Document {
     file: PathBuf,
-    inner: ImDocument<String>,
+    inner: Toml<String>,
 }
 
 /// A table of the file and the dotted key that leads to it.
@@ -23,7 +23,7 @@ pub(super) struct Section<'a> {
 
 impl Document {
     pub(super) fn parse(file: &Path, text: &str) -> Result<Self> {
-        let inner = ImDocument::parse(text.to_owned()).map_err(|e| {
+        let inner = Toml::parse(text.to_owned()).map_err(|e| {
             let line = e.span().map_or(1, |s| line_of(text, s.start));
             let detail = e.message().lines().next().unwrap_or("bad syntax").to_owned();
             Error::new(ErrorKind::Config, format!("{}:{line}: not valid TOML: {detail}", file.display()))

@@ -64,6 +64,12 @@ fn kind(topic: &str, record: Record<'_>) -> Option<TopicKind> {
     None
 }
 
+/// What a topic with the name of a row topic carries, when no record of it can be read.
+pub fn classify_name(topic: &str) -> Option<TopicKind> {
+    schema_topic(topic)?;
+    Some(TopicKind::Rows { table: named(topic, None, None)?, flattened: false })
+}
+
 /// A table's name, filled up from the topic's.
 pub(super) fn named(topic: &str, database: Option<String>, table: Option<String>) -> Option<TableName> {
     let mut parts = topic.rsplit('.');

@@ -16,7 +16,7 @@ use super::progress::Progress;
 use super::retry::Backoff;
 use super::upsert::Upsert;
 use crate::buffer::Pending;
-use crate::decode::{Decoded, Decoder, Patience, Step};
+use crate::decode::{Decoded, Decoder, Patience, Step, TableName};
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Positions, Range};
 use crate::source::{Delivery, EndQueries};
@@ -28,7 +28,16 @@ const QUEUE: usize = 32;
 pub(super) enum Order {
     Take(Delivery),
     /// nothing more will come: catch up with Bronze, commit, end
-    Drain,
+    Drain(Ending),
+}
+
+/// How a run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// the source holds no more: what is not explained now never will be
+    Complete,
+    /// the run is broken off: what waits for a schema goes on waiting at the next start
+    BrokenOff,
 }
 
 /// The pipeline's end of a Silver task.
@@ -44,6 +53,10 @@ pub(super) struct Silver {
 pub(super) struct Reader {
     pub(super) name: String,
     pub(super) topic: Arc<str>,
+    /// the table in the database
+    pub(super) source: TableName,
+    /// false where the pipeline file says the types itself
+    pub(super) follows_schema: bool,
     pub(super) decoder: Decoder,
     pub(super) connector: Arc<Connector>,
     pub(super) upsert: Upsert,
@@ -66,7 +79,9 @@ impl Reader {
             pending: Pending::new(self.flush),
             inbox,
             live: Arc::clone(&live),
-            draining: false,
+            ending: None,
+            alone: false,
+            learned: self.connector.changed(),
             reader: self,
         };
         Silver { name, orders, live, task: tokio::spawn(worker.run()) }
@@ -81,7 +96,11 @@ struct Worker {
     next: Positions,
     decoded: Decoded,
     pending: Pending,
-    draining: bool,
+    ending: Option<Ending>,
+    /// the source has no schema-change topic: there is nothing to wait for
+    alone: bool,
+    /// changes once something was learned after the last decoding
+    learned: watch::Receiver<u64>,
 }
 
 /// What stopped the decoding of a block.
@@ -95,7 +114,7 @@ impl Worker {
         let mut learned = self.reader.connector.changed();
         self.reach_bronze().await?;
         loop {
-            if self.draining {
+            if self.ending.is_some() {
                 return self.finish().await;
             }
             let due = self.pending.due_at();
@@ -104,7 +123,8 @@ impl Worker {
                 () = at(due) => self.flush().await?,
                 Ok(()) = learned.changed() => self.follow_schema().await?,
                 order = self.inbox.recv() => match order {
-                    None | Some(Order::Drain) => self.draining = true,
+                    None => self.ending = Some(Ending::BrokenOff),
+                    Some(Order::Drain(ending)) => self.ending = Some(ending),
                     Some(Order::Take(delivery)) => self.take(delivery).await?,
                 },
             }
@@ -132,8 +152,7 @@ impl Worker {
             Taken::All => {}
             Taken::Held(reason) => {
                 drop(delivery);
-                self.hold(&reason).await?;
-                return self.reach_bronze().await;
+                return self.wait_and_reach(&reason).await;
             }
         }
         drop(delivery);
@@ -152,17 +171,30 @@ impl Worker {
         if !reached {
             return Err(bronze_ended(&self.reader.topic));
         }
-        self.reach_bronze().await?;
-        // What Bronze holds by now may cover the delivery as well.
+        // The queue is kept: what follows on this delivery is in it, and Bronze may not hold it for a while.
+        if let Taken::Held(reason) = self.read_bronze(Patience::Hold).await? {
+            drop(delivery);
+            return self.wait_and_reach(&reason).await;
+        }
         Box::pin(self.take(delivery)).await
+    }
+
+    async fn wait_and_reach(&mut self, reason: &str) -> Result<()> {
+        match self.hold(reason).await? {
+            Some(patience) => self.catch_up(patience).await,
+            None => Ok(()),
+        }
     }
 
     /// Reads Bronze from our position until it holds nothing that we lack; then the table is live.
     async fn reach_bronze(&mut self) -> Result<()> {
+        self.catch_up(Patience::Hold).await
+    }
+
+    async fn catch_up(&mut self, mut patience: Patience) -> Result<()> {
         self.live.store(false, Relaxed);
-        let mut patience = Patience::Hold;
         loop {
-            if !self.draining {
+            if self.ending.is_none() {
                 // What was queued is in Bronze by the time it is needed; room for it must not be kept.
                 self.drop_queue();
             }
@@ -175,9 +207,10 @@ impl Worker {
             }
             match self.read_bronze(patience).await? {
                 Taken::All => patience = Patience::Hold,
-                Taken::Held(reason) => {
-                    patience = self.hold(&reason).await?;
-                }
+                Taken::Held(reason) => match self.hold(&reason).await? {
+                    Some(next) => patience = next,
+                    None => return Ok(()),
+                },
             }
         }
         self.live.store(true, Relaxed);
@@ -186,8 +219,8 @@ impl Worker {
 
     fn drop_queue(&mut self) {
         while let Ok(order) = self.inbox.try_recv() {
-            if matches!(order, Order::Drain) {
-                self.draining = true;
+            if let Order::Drain(ending) = order {
+                self.ending = Some(ending);
                 return;
             }
         }
@@ -235,10 +268,12 @@ impl Worker {
         let Some(covered) = range.or_else(|| block.range()) else { return Ok(Taken::All) };
         let next = self.next.get(id).copied().unwrap_or(0);
         let row = block.iter().take_while(|r| r.offset < next).count();
+        let patience = if self.alone { Patience::LastChance } else { patience };
+        self.learned.borrow_and_update();
         let mut evidence = self.reader.connector.evidence();
         let before = self.decoded.bytes();
         let step = self.reader.connector.with_history(|history| {
-            self.reader.decoder.decode(block, row, history, &mut evidence, &mut self.decoded, patience)
+            self.reader.decoder.decode(block, row, history, &mut evidence, patience, &mut self.decoded)
         });
         self.reader.connector.learn(evidence);
         let (end, last, held) = match step {
@@ -254,32 +289,37 @@ impl Worker {
         Ok(held.map_or(Taken::All, Taken::Held))
     }
 
-    /// Waits until more is known, or until nothing more can come.
-    async fn hold(&mut self, reason: &str) -> Result<Patience> {
+    /// Waits until more is known, or until nothing more can come; `None` when the run is broken off meanwhile.
+    async fn hold(&mut self, reason: &str) -> Result<Option<Patience>> {
         self.live.store(false, Relaxed);
         tracing::info!(table = %self.reader.name, reason, "held");
         self.flush().await?;
-        let mut learned = self.reader.connector.changed();
-        learned.mark_unchanged();
         let ends = self.reader.ends.clone();
         let topic = self.reader.connector.topic.clone();
         let mut asked = Box::pin(async move { ends.end_of(&topic).await.unwrap_or_default() });
         let mut ends: Option<Positions> = None;
         loop {
+            match self.ending {
+                Some(Ending::Complete) => return Ok(Some(Patience::LastChance)),
+                Some(Ending::BrokenOff) => return Ok(None),
+                None => {}
+            }
+            self.alone |= ends.as_ref().is_some_and(Positions::is_empty);
             if let Some(ends) = &ends
                 && self.reader.connector.has_reached(ends)
             {
-                return Ok(Patience::LastChance);
+                return Ok(Some(Patience::LastChance));
             }
             tokio::select! {
-                Ok(()) = learned.changed() => {
+                Ok(()) = self.learned.changed() => {
                     if ends.is_none() {
-                        return Ok(Patience::Hold);
+                        return Ok(Some(Patience::Hold));
                     }
                 }
                 known = &mut asked, if ends.is_none() => ends = Some(known),
-                order = self.inbox.recv(), if !self.draining => match order {
-                    None | Some(Order::Drain) => self.draining = true,
+                order = self.inbox.recv() => match order {
+                    None => self.ending = Some(Ending::BrokenOff),
+                    Some(Order::Drain(ending)) => self.ending = Some(ending),
                     Some(Order::Take(delivery)) => drop(delivery),
                 },
             }
@@ -288,7 +328,10 @@ impl Worker {
 
     /// Brings the table to the structure that the connector announced last.
     async fn follow_schema(&mut self) -> Result<()> {
-        let schema = self.reader.connector.with_history(|history| self.reader.decoder.current_schema(history));
+        if !self.reader.follows_schema {
+            return Ok(());
+        }
+        let schema = self.reader.connector.with_history(|history| history.latest(&self.reader.source));
         if let Some(schema) = schema
             && self.reader.upsert.needs(&schema)
         {

@@ -2,10 +2,16 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use arrow::array::{Array, ArrayRef, Decimal128Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    Array, ArrayRef, Decimal128Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray, UInt32Array,
+    new_null_array,
+};
+use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use serde_json::{Map, Value};
+use tokio::task::JoinHandle;
 
 use super::retry::Backoff;
 use crate::change::{Changes, Floor};
@@ -13,10 +19,14 @@ use crate::deadletter::{DeadLetter, DeadLetters, Stage};
 use crate::decode::BadRow;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::failpoint;
+use crate::query::Lake;
 use crate::record::{Positions, Ranges};
 use crate::schema::TableSchema;
-use crate::table::{KeyedTable, Location, Outcome, Selection, Settings, TableSpec};
+use crate::table::{KeyedTable, Location, Outcome, Rewritten, Selection, Settings, TableSpec};
 use crate::transform::{Module, Prepared, Relation};
+
+/// Time between two vacuums of a table that is written to.
+const VACUUM_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// What one commit did.
 #[derive(Debug, Default)]
@@ -45,6 +55,8 @@ pub(super) struct Upsert {
     /// the schema that the table, or its module, was last brought to
     schema: Option<Arc<TableSchema>>,
     prepared: Option<Arc<Prepared>>,
+    compaction: Option<JoinHandle<Result<Rewritten>>>,
+    vacuumed: Instant,
 }
 
 impl Upsert {
@@ -52,17 +64,21 @@ impl Upsert {
     pub(super) async fn open(
         plan: Plan,
         location: Location,
+        lake: &Lake,
         settings: Settings,
         letters: Arc<DeadLetters>,
     ) -> Result<Self> {
-        let table = if KeyedTable::exists(&location).await? {
-            Some(KeyedTable::open(location.clone(), settings.clone()).await?)
+        let path = format!("silver/{}", plan.name);
+        let table = if lake.has_table(&path).await? {
+            // An existing table keeps its own columns and key.
+            let spec = TableSpec { name: path, fields: Arc::new(Schema::empty()), key: Vec::new(), partition_by: Vec::new() };
+            Some(KeyedTable::open_or_create(location.clone(), spec, settings.clone()).await?)
         } else {
             None
         };
         let positions = table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
         letters.forget_from(&plan.name, &positions).await?;
-        Ok(Upsert { plan, location, settings, letters, table, positions, schema: None, prepared: None })
+        Ok(Upsert { plan, location, settings, letters, table, positions, schema: None, prepared: None, compaction: None, vacuumed: Instant::now() })
     }
 
     /// Next offset of each Kafka partition, as committed at start.
@@ -225,13 +241,15 @@ impl Upsert {
 
     /// Output rows, for each its row of the selection, and the rows rejected with the reason.
     async fn transform(&self, selection: &Selection) -> Result<(RecordBatch, Option<Vec<u32>>, Vec<(u32, String)>)> {
-        let upserts = selection.upserts().clone();
-        let (Some(prepared), Some(schema)) = (self.prepared.clone(), self.schema.clone()) else {
-            return Ok((upserts, None, Vec::new()));
+        let (Some(table), Some(schema)) = (&self.table, self.schema.clone()) else {
+            return Err(unmade(&self.plan.name));
+        };
+        let upserts = align(selection.upserts(), &schema.fields, &schema)?;
+        let Some(prepared) = self.prepared.clone() else {
+            return Ok((align(&upserts, table.schema(), &schema)?, None, Vec::new()));
         };
         if upserts.num_rows() == 0 {
-            let fields = self.table.as_ref().map(|t| Arc::clone(t.schema())).unwrap_or_else(|| Arc::new(Schema::empty()));
-            return Ok((RecordBatch::new_empty(fields), None, Vec::new()));
+            return Ok((RecordBatch::new_empty(Arc::clone(table.schema())), None, Vec::new()));
         }
         let input = with_pseudo_columns(&upserts, selection)?;
         let applied = tokio::task::spawn_blocking(move || prepared.apply(&input))
@@ -242,18 +260,18 @@ impl Upsert {
         }
         let mut fields: Vec<Arc<Field>> = applied.rows.schema().fields().iter().cloned().collect();
         let mut columns = applied.rows.columns().to_vec();
-        let picked = applied.source_rows.as_ref().map(|rows| arrow::array::UInt32Array::from(rows.clone()));
+        let picked = applied.source_rows.as_ref().map(|rows| UInt32Array::from(rows.clone()));
         for (source, stored) in self.dropped_keys(&schema, &applied.rows.schema()) {
             let Some(column) = upserts.column_by_name(&source) else { continue };
             let column = match &picked {
-                Some(rows) => arrow::compute::take(column, rows, None).map_err(arrow_error)?,
+                Some(rows) => take(column, rows, None).map_err(arrow_error)?,
                 None => Arc::clone(column),
             };
             fields.push(Arc::new(Field::new(stored, column.data_type().clone(), true)));
             columns.push(column);
         }
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow_error)?;
-        Ok((rows, applied.source_rows, applied.rejected))
+        Ok((align(&rows, table.schema(), &schema)?, applied.source_rows, applied.rejected))
     }
 
     async fn set_aside(&self, bad: &[BadRow], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {
@@ -281,10 +299,10 @@ impl Upsert {
         Ok(letters.len() as u64)
     }
 
-    /// Upkeep that is due, between two flushes.
+    /// Upkeep that is due, between two flushes. Compaction reads and writes files beside the stream; only its commit
+    /// takes a turn here.
     pub(super) async fn maintain(&mut self) -> Result<()> {
-        let Some(table) = &mut self.table else { return Ok(()) };
-        match table.maintain().await {
+        match self.upkeep().await {
             // Upkeep can wait: the next flush brings it up again.
             Err(error) if error.action() == Action::Retry => {
                 tracing::warn!(table = %self.plan.name, %error, "maintenance put off");
@@ -294,10 +312,61 @@ impl Upsert {
         }
     }
 
-    /// The end of a run: nothing is left half done.
-    pub(super) async fn settle(&mut self) -> Result<()> {
-        self.maintain().await
+    async fn upkeep(&mut self) -> Result<()> {
+        let Some(table) = &mut self.table else { return Ok(()) };
+        if self.compaction.as_ref().is_some_and(JoinHandle::is_finished)
+            && let Some(done) = self.compaction.take()
+        {
+            let rewritten = done
+                .await
+                .map_err(|e| Error::new(ErrorKind::Internal, "a compaction's task ended").caused_by(e))??;
+            table.commit_compaction(rewritten).await?;
+        }
+        if self.compaction.is_none()
+            && let Some(plan) = table.plan_compaction()
+        {
+            self.compaction = Some(tokio::spawn(plan.rewrite()));
+        }
+        table.checkpoint().await?;
+        table.merge_owners().await?;
+        if self.vacuumed.elapsed() >= VACUUM_INTERVAL {
+            self.vacuumed = Instant::now();
+            table.vacuum().await?;
+        }
+        Ok(())
     }
+
+    /// The end of a run: a compaction that still works is given up, what it wrote is left to vacuum.
+    pub(super) async fn settle(&mut self) -> Result<()> {
+        if let Some(running) = self.compaction.take() {
+            running.abort();
+        }
+        Ok(())
+    }
+}
+
+/// `batch` in the columns `fields`: narrower types widened, absent columns at the schema's default.
+fn align(batch: &RecordBatch, fields: &SchemaRef, schema: &TableSchema) -> Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let columns = fields.fields().iter().map(|field| match batch.column_by_name(field.name()) {
+        Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
+        Some(column) => {
+            let options = CastOptions { safe: false, ..CastOptions::default() };
+            cast_with_options(column, field.data_type(), &options).map_err(arrow_error)
+        }
+        None => {
+            let at = schema.fields.index_of(field.name()).ok();
+            match at.and_then(|at| schema.defaults.get(at)).and_then(Option::as_ref) {
+                Some(default) if default.data_type() == field.data_type() => {
+                    take(default, &UInt32Array::from(vec![0; rows]), None).map_err(arrow_error)
+                }
+                _ => Ok(new_null_array(field.data_type(), rows)),
+            }
+        }
+    });
+    let columns = columns.collect::<Result<Vec<_>>>()?;
+    RecordBatch::try_new_with_options(Arc::clone(fields), columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
+        .map_err(arrow_error)
 }
 
 fn key_names(schema: &TableSchema) -> Vec<String> {

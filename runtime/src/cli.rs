@@ -1,0 +1,161 @@
+//! The commands of `lode`: arguments in, library calls, text or JSON out.
+//!
+//! Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 failed, 2 the pipeline
+//! file or the command line is wrong.
+
+mod check;
+mod print;
+mod run;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::lake_options;
+use crate::query::Lake;
+use crate::table::Location;
+use print::Form;
+
+/// Carries database changes from Kafka into Delta tables.
+#[derive(Parser)]
+#[command(name = "lode", version, max_term_width = 100)]
+struct Arguments {
+    /// More messages (-v: debug, -vv: trace); RUST_LOG overrides
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a pipeline
+    Run {
+        /// The pipeline file
+        pipeline: PathBuf,
+        /// End when everything present at the start is committed
+        #[arg(long)]
+        until_end: bool,
+        /// Print the summary as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check a pipeline file and everything it names
+    Check {
+        /// The pipeline file
+        pipeline: PathBuf,
+        /// Print the findings as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tables, positions and dead letters of a pipeline's lake
+    Status {
+        /// The pipeline file
+        pipeline: PathBuf,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run SQL over the lake: bronze."topic", silver.table, dead_letters
+    Query {
+        /// The pipeline file
+        pipeline: PathBuf,
+        /// The query
+        sql: String,
+        /// Print one JSON object a row
+        #[arg(long, conflicts_with = "csv")]
+        json: bool,
+        /// Print CSV with a header
+        #[arg(long)]
+        csv: bool,
+    },
+    /// List records and rows that could not be applied
+    DeadLetters {
+        /// The pipeline file
+        pipeline: PathBuf,
+        /// Only those of this Silver table
+        #[arg(long)]
+        table: Option<String>,
+        /// At most so many, newest first
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// Print one JSON object a letter
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compact, checkpoint and vacuum the Silver tables now
+    Maintain {
+        /// The pipeline file
+        pipeline: PathBuf,
+    },
+}
+
+/// Reads the command line and does what it says.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    start_logging(arguments.verbose);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return fail(&Error::new(ErrorKind::Internal, "cannot start the runtime").caused_by(error));
+        }
+    };
+    match runtime.block_on(execute(arguments.command)) {
+        Ok(code) => code,
+        Err(error) => fail(&error),
+    }
+}
+
+fn start_logging(verbose: u8) {
+    use tracing_subscriber::EnvFilter;
+    let level = match verbose {
+        0 => "warn,lodestream=info",
+        1 => "info,lodestream=debug",
+        _ => "debug,lodestream=trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+}
+
+fn fail(error: &Error) -> ExitCode {
+    eprintln!("error: {error}");
+    if let Some(hint) = error.next_step() {
+        eprintln!("\nhint: {hint}");
+    }
+    ExitCode::from(if error.kind() == ErrorKind::Config { 2 } else { 1 })
+}
+
+async fn execute(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run { pipeline, until_end, json } => run::run(Config::load(&pipeline)?, until_end, json).await?,
+        Command::Check { pipeline, json } => return check::check(&Config::load(&pipeline)?, json).await,
+        Command::Status { pipeline, json } => status::status(&Config::load(&pipeline)?, json).await?,
+        Command::Query { pipeline, sql, json, csv } => {
+            let form = Form::of(json, csv);
+            let batches = lake(&Config::load(&pipeline)?)?.query(&sql).await?;
+            print::batches(&batches, form)?;
+        }
+        Command::DeadLetters { pipeline, table, limit, json } => {
+            status::dead_letters(&Config::load(&pipeline)?, table.as_deref(), limit, Form::of(json, false)).await?;
+        }
+        Command::Maintain { pipeline } => run::maintain(&Config::load(&pipeline)?).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The lake of a pipeline, read-only.
+fn lake(config: &Config) -> Result<Lake> {
+    let options = lake_options(config);
+    Ok(Lake::new(Location::open(&config.lake.root, &options)?, options))
+}

@@ -1,0 +1,127 @@
+//! `lode run` and `lode maintain`.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::Schema;
+
+use super::lake;
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::{Options, Pipeline, Progress, Summary, lake_options, table_settings};
+use crate::table::{KeyedTable, Location, TableSpec};
+
+/// Runs the pipeline until its source is drained or a signal asks for the end.
+pub(super) async fn run(config: Config, until_end: bool, json: bool) -> Result<()> {
+    let name = config.name.clone();
+    let pipeline = Pipeline::new(config, Options { until_end })?;
+    let progress = pipeline.progress();
+    let ticker = std::io::stderr().is_terminal().then(|| tokio::spawn(show_progress(Arc::clone(&progress))));
+    let ended = pipeline.run(signal()).await;
+    if let Some(ticker) = ticker {
+        ticker.abort();
+        eprint!("\r\x1b[K");
+    }
+    let summary = match &ended {
+        Ok(summary) => summary.clone(),
+        Err(_) => progress.summary(),
+    };
+    if json {
+        let text = serde_json::to_string(&summary)
+            .map_err(|e| Error::new(ErrorKind::Internal, "cannot write the summary").caused_by(e))?;
+        println!("{text}");
+    } else {
+        print_summary(&name, &summary);
+    }
+    ended.map(|_| ())
+}
+
+/// Resolves at SIGINT or SIGTERM; a second one ends the process at once.
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = match signal(SignalKind::terminate()) {
+        Ok(stream) => stream,
+        Err(error) => {
+            tracing::warn!(%error, "cannot listen for SIGTERM");
+            return std::future::pending().await;
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("stopping: committing what was read; a second signal ends at once");
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        std::process::exit(130);
+    });
+}
+
+async fn show_progress(progress: Arc<Progress>) {
+    let mut last = 0;
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let now = progress.summary();
+        let rate = now.records.saturating_sub(last);
+        last = now.records;
+        let rows: u64 = now.silver.values().map(|t| t.rows).sum();
+        let letters: u64 = now.silver.values().map(|t| t.dead_letters).sum();
+        eprint!(
+            "\r\x1b[K{:.0}s  {} records read ({rate}/s)  bronze {}  silver rows {rows}  dead letters {letters}",
+            now.seconds, now.records, now.bronze
+        );
+    }
+}
+
+fn print_summary(name: &str, summary: &Summary) {
+    let changes: u64 = summary.silver.values().map(|t| t.changes).sum();
+    let letters: u64 = summary.silver.values().map(|t| t.dead_letters).sum();
+    println!(
+        "{name}: {} records read, {} appended to bronze, {changes} changes into {} silver tables, {letters} dead letters, {:.1} s",
+        summary.records,
+        summary.bronze,
+        summary.silver.len(),
+        summary.seconds
+    );
+    for (table, counts) in &summary.silver {
+        let stopped = counts.stopped.as_deref().map(|s| format!("  stopped: {s}")).unwrap_or_default();
+        println!(
+            "  {table:<28} {:>9} changes {:>9} rows written {:>5} commits {:>5} dead letters{stopped}",
+            counts.changes, counts.rows, counts.commits, counts.dead_letters
+        );
+    }
+}
+
+/// Compacts, checkpoints and vacuums every Silver table and the dead letters.
+pub(super) async fn maintain(config: &Config) -> Result<()> {
+    let lake = lake(config)?;
+    let root = Location::open(&config.lake.root, &lake_options(config))?;
+    let settings = table_settings(config);
+    let mut paths: Vec<String> = lake.tables("silver").await?.into_iter().map(|t| format!("silver/{t}")).collect();
+    if lake.has_table(crate::deadletter::TABLE).await? {
+        paths.push(crate::deadletter::TABLE.to_owned());
+    }
+    for path in paths {
+        let spec = TableSpec {
+            name: path.clone(),
+            fields: Arc::new(Schema::empty()),
+            key: Vec::new(),
+            partition_by: Vec::new(),
+        };
+        let mut table = KeyedTable::open_or_create(root.table(&path)?, spec, settings.clone()).await?;
+        let before = table.version();
+        table.maintain().await?;
+        let vacuumed = table.vacuum().await?;
+        println!(
+            "{path}: version {before} to {}, {} files ({} bytes) vacuumed",
+            table.version(),
+            vacuumed.files,
+            vacuumed.bytes
+        );
+    }
+    Ok(())
+}

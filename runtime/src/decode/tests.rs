@@ -1,0 +1,7 @@
+//! Tests of the stage as a whole: the captures of shared/corpus, records that are wrong in every way, and mutations.
+
+mod capture;
+mod corpus;
+mod fold;
+mod fuzz;
+mod records;

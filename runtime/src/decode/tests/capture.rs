@@ -1,0 +1,81 @@
+//! Reads the captures of shared/corpus.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::record::{Block, PartitionId, Record};
+
+/// One captured record.
+pub(super) struct Line {
+    pub(super) offset: i64,
+    pub(super) timestamp_ms: i64,
+    pub(super) key: Option<String>,
+    pub(super) value: Option<String>,
+    pub(super) headers: String,
+}
+
+impl Line {
+    pub(super) fn record(&self) -> Record<'_> {
+        Record {
+            offset: self.offset,
+            timestamp_ms: self.timestamp_ms,
+            key: self.key.as_deref().map(str::as_bytes),
+            value: self.value.as_deref().map(str::as_bytes),
+            headers: self.headers.as_bytes(),
+        }
+    }
+}
+
+/// All records of a capture, by topic and Kafka partition.
+pub(super) type Capture = BTreeMap<PartitionId, Vec<Line>>;
+
+/// The folder of the captures: `CORPUS`, or `shared/corpus` beside the workspace or above it.
+pub(super) fn folder() -> PathBuf {
+    if let Ok(folder) = std::env::var("CORPUS") {
+        return folder.into();
+    }
+    let mut at = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    loop {
+        let here = at.join("shared/corpus");
+        if here.is_dir() {
+            return here;
+        }
+        assert!(at.pop(), "no `shared/corpus` above the workspace; set CORPUS to the folder of the captures");
+    }
+}
+
+pub(super) fn lines(path: &std::path::Path) -> impl Iterator<Item = Value> + use<> {
+    let file = std::fs::File::open(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    BufReader::new(flate2::read::GzDecoder::new(file)).lines().map(|l| serde_json::from_str(&l.unwrap()).unwrap())
+}
+
+pub(super) fn load(variant: &str) -> Capture {
+    let mut capture = Capture::new();
+    for line in lines(&folder().join(format!("{variant}.events.jsonl.gz"))) {
+        let text = |name: &str| line[name].as_str().map(str::to_owned);
+        let partition = PartitionId {
+            topic: Arc::from(line["topic"].as_str().unwrap()),
+            partition: line["partition"].as_i64().unwrap() as i32,
+        };
+        capture.entry(partition).or_default().push(Line {
+            offset: line["offset"].as_i64().unwrap(),
+            timestamp_ms: line["ts"].as_i64().unwrap(),
+            key: text("key"),
+            value: text("value"),
+            headers: line["headers"].to_string(),
+        });
+    }
+    capture
+}
+
+pub(super) fn block(partition: &PartitionId, lines: &[Line]) -> Block {
+    let mut block = Block::new(partition.clone());
+    for line in lines {
+        assert!(block.push(line.record()));
+    }
+    block
+}
