@@ -17,11 +17,27 @@
 //! - `commitInfo` holds an object `lode` given by the caller, with a `batch` of ours that is unique.
 
 mod append;
+mod commit;
 mod compact;
+mod files;
+mod flush;
+mod foreign;
+mod index;
+mod key;
 mod keyed;
+mod live;
+mod log;
+mod multiset;
+mod owners;
+mod schema;
 mod select;
+mod stats;
 mod store;
 mod vacuum;
+mod vector;
+
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -121,3 +137,19 @@ pub enum Outcome {
     /// another instance moved the table's positions: drop the batch and read the positions again
     Fenced,
 }
+
+/// A named point where tests end the process: `LODE_FAILPOINT=<name>[:nth]`.
+#[cfg(feature = "failpoints")]
+fn failpoint(name: &str) {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    static HITS: AtomicU64 = AtomicU64::new(0);
+    let Ok(wanted) = std::env::var("LODE_FAILPOINT") else { return };
+    let (point, nth) = wanted.split_once(':').unwrap_or((&wanted, "1"));
+    if point == name && HITS.fetch_add(1, Ordering::SeqCst) + 1 == nth.parse().unwrap_or(1) {
+        eprintln!("failpoint {name}");
+        std::process::abort();
+    }
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn failpoint(_: &str) {}

@@ -1,132 +1,389 @@
-//! Keyed tables.
+//! Keyed tables: for every owner, the rows of the owner's latest change.
+//!
+//! Receives decoded changes and, for the winning ones, the rows they became. Promises one rule for inserts, updates,
+//! deletes, filters, fan-out and changed keys: for each owner touched by a batch, hide the rows it owned and write the
+//! rows it owns now. Keeps in memory the file list, the hidden rows and the index, and follows the log: they always
+//! stand at [`KeyedTable::version`]. Never runs MERGE and never reads a row to change it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::SchemaRef;
-use serde_json::{Map, Value};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use deltalake::kernel::Add;
+use futures::{StreamExt, TryStreamExt, stream};
+use roaring::RoaringBitmap;
+use serde_json::{Map, Value, json};
 
-use super::{Compaction, Location, Outcome, Rewritten, Selection, Settings, TableSpec, Vacuumed};
+use super::commit::{Commit, Committer, configuration};
+use super::files::scan;
+use super::index::Place;
+use super::key::{Hasher, Owner};
+use super::live::{LiveFile, LiveFiles};
+use super::multiset::Multiset;
+use super::owners::{self, Kind};
+use super::schema::TableSchema;
+use super::select::{Selection, gather, newest_floor, winners};
+use super::{Location, OWNER, SEQ, Settings, TableSpec, failpoint, index::Index, log, vector};
 use crate::change::{Changes, Floor};
-use crate::error::Result;
-use crate::record::{Positions, Ranges};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::Positions;
+use crate::sequence::Sequence;
+
+const FILES_AT_ONCE: usize = 4;
+
+/// Who owns what.
+#[derive(Debug)]
+pub(super) enum Owners {
+    /// by key: one state an owner
+    Keyed(Index),
+    /// by row image: any number of equal rows
+    Multiset(Multiset),
+}
 
 /// A table that holds, for every owner, the rows of the owner's latest change.
 #[derive(Debug)]
 pub struct KeyedTable {
-    positions: Positions,
-    fields: SchemaRef,
+    pub(super) committer: Committer,
+    pub(super) files: LiveFiles,
+    pub(super) owners: Owners,
+    pub(super) key: Vec<String>,
+    pub(super) hasher: Hasher,
+    pub(super) floor: Sequence,
+    /// owners files in the lake
+    pub(super) owners_files: usize,
+    /// text of `lode.epochs` that the next commit stores
+    pub(super) epochs_due: Option<String>,
+}
+
+/// The visible rows of one file: row number, owner, sequence.
+pub(super) type Rows = Vec<(u32, Owner, Sequence)>;
+
+/// A file read for the index.
+pub(super) struct Read {
+    pub(super) file: LiveFile,
+    pub(super) rows: Rows,
 }
 
 impl KeyedTable {
     /// Opens the table at `location`, or makes it by `spec`, and loads its index. An existing table keeps its own
     /// columns; see [`Self::evolve`].
+    ///
+    /// Errors: `Config` when the table there has another key, or asks for features lode does not write.
     pub async fn open_or_create(location: Location, spec: TableSpec, settings: Settings) -> Result<Self> {
-        let _ = (location, spec, settings);
-        Err(crate::error::Error::new(crate::error::ErrorKind::Internal, "not built yet"))
+        let make = || {
+            let schema = TableSchema::of_spec(&spec)?;
+            let protocol = schema.protocol(true);
+            let configuration = json!({
+                "delta.enableDeletionVectors": "true",
+                "lode.generation": "0",
+                "lode.key": json!(spec.key).to_string(),
+                "lode.table": spec.name,
+                "lode.seed": format!("{:016x}", uuid::Uuid::new_v4().as_u128() as u64),
+            });
+            Ok((schema, protocol, configuration))
+        };
+        let opened = log::open_or_create(location, &spec.name, settings, make).await?;
+        let settled = configuration(&opened.committer.metadata);
+        let key: Vec<String> = settled.get("lode.key").and_then(|k| serde_json::from_str(k).ok()).ok_or_else(|| {
+            Error::new(ErrorKind::Config, format!("the Delta table `{}` was not made by lode", spec.name))
+                .hint("move it away, or give the table another name")
+        })?;
+        if key != spec.key {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("table `{}` has the key ({}), not ({})", spec.name, key.join(", "), spec.key.join(", ")),
+            )
+            .hint("`lode rebuild` makes the table anew with another key"));
+        }
+        let seed = settled.get("lode.seed").and_then(|s| u64::from_str_radix(s, 16).ok()).unwrap_or(0);
+        let owners = if key.is_empty() { Owners::Multiset(Multiset::default()) } else { Owners::Keyed(Index::default()) };
+        let mut table = KeyedTable {
+            committer: opened.committer,
+            files: LiveFiles::default(),
+            owners,
+            key,
+            hasher: Hasher::with_seed(seed),
+            floor: Sequence::MIN,
+            owners_files: 0,
+            epochs_due: None,
+        };
+        table.load(opened.files).await?;
+        Ok(table)
+    }
+
+    async fn load(&mut self, adds: Vec<Add>) -> Result<()> {
+        self.load_owners().await?;
+        let reserve: u64 = adds
+            .iter()
+            .filter_map(|add| {
+                let rows = add.stats.as_deref().and_then(super::stats::records)?;
+                let hidden = add.deletion_vector.as_ref().map_or(0, |v| u64::try_from(v.cardinality).unwrap_or(0));
+                Some(rows.saturating_sub(hidden))
+            })
+            .sum();
+        if let Owners::Keyed(index) = &mut self.owners {
+            index.reserve(usize::try_from(reserve).unwrap_or(0));
+        }
+        let reader = self.reader();
+        let mut reads = stream::iter(adds.into_iter().map(|add| {
+            let reader = reader.clone();
+            // a task each, so that decoding uses the cores
+            tokio::spawn(async move { reader.read(add).await })
+        }))
+        .buffered(FILES_AT_ONCE);
+        while let Some(read) = reads.next().await {
+            failpoint("index.while_loading");
+            let read = read.map_err(|e| Error::new(ErrorKind::Internal, "loading the index failed").caused_by(e))??;
+            self.take_in(read)?;
+        }
+        Ok(())
+    }
+
+    async fn load_owners(&mut self) -> Result<()> {
+        let store = self.committer.store.clone();
+        let paths = owners::list(&store, self.committer.generation).await?;
+        self.owners_files = paths.len();
+        let ledger = self.committer.other_txns.get(&super::multiset::ledger_id(self.committer.generation)).copied();
+        for path in &paths {
+            let positions = &self.committer.positions;
+            let (floor, owners) = (&mut self.floor, &mut self.owners);
+            owners::read(&store, path, |entry| {
+                if !entry.is_valid(positions) {
+                    return;
+                }
+                match (entry.kind, &mut *owners) {
+                    (Kind::Floor, _) => *floor = (*floor).max(entry.seq),
+                    (Kind::Gone, Owners::Keyed(index)) => index.note(entry.owner, entry.seq),
+                    (Kind::Applied, Owners::Multiset(set)) => set.note_applied(&entry),
+                    _ => {}
+                }
+            })
+            .await?;
+        }
+        if let (Owners::Multiset(set), Some(ledger)) = (&mut self.owners, ledger) {
+            set.load_ledger(&store, self.committer.generation, ledger).await?;
+        }
+        if let Owners::Keyed(index) = &mut self.owners {
+            let floor = self.floor;
+            index.forget_rowless(|seq| seq < floor);
+        }
+        Ok(())
+    }
+
+    /// Puts a file and its rows into the file list and the index.
+    pub(super) fn take_in(&mut self, read: Read) -> Result<u32> {
+        let file = self.files.insert(read.file)?;
+        for (row, owner, seq) in read.rows {
+            self.add_row(owner, seq, Place { file, row });
+        }
+        Ok(file)
+    }
+
+    /// Puts one row into the index.
+    pub(super) fn add_row(&mut self, owner: Owner, seq: Sequence, place: Place) {
+        match &mut self.owners {
+            Owners::Keyed(index) => index.add(owner, seq, place),
+            Owners::Multiset(set) => set.add(owner, seq, place),
+        }
+    }
+
+    /// What reading files for the index needs, without the table.
+    pub(super) fn reader(&self) -> Reader {
+        Reader {
+            committer_store: self.committer.store.clone(),
+            schema: self.committer.schema.clone(),
+            key: self.key.clone(),
+            hasher: self.hasher,
+        }
     }
 
     /// Next offset of each Kafka partition that feeds the table.
     pub fn positions(&self) -> &Positions {
-        &self.positions
+        &self.committer.positions
     }
 
     /// Version of the Delta table that the index stands at.
     pub fn version(&self) -> u64 {
-        0
+        self.committer.version
     }
 
-    /// The decoder's text, as last stored.
+    /// The decoder's text, as last stored or set.
     pub fn epochs(&self) -> Option<&str> {
-        None
+        self.epochs_due.as_deref().or_else(|| self.committer.metadata.pointer("/configuration/lode.epochs")?.as_str())
+    }
+
+    /// Text to store as `lode.epochs` with the next flush, where it differs from what is stored.
+    pub fn set_epochs(&mut self, epochs: impl Into<String>) {
+        let epochs = epochs.into();
+        let stored = self.committer.metadata.pointer("/configuration/lode.epochs").and_then(Value::as_str);
+        self.epochs_due = (stored != Some(epochs.as_str())).then_some(epochs);
     }
 
     /// Which rebuild of the table this is.
     pub fn generation(&self) -> u64 {
-        0
+        self.committer.generation
     }
 
     /// The table's columns without `_seq`, `_source_ts` and `_owner`: what `output` of [`Self::flush`] must hold.
     pub fn schema(&self) -> &SchemaRef {
-        &self.fields
+        &self.committer.schema.data
     }
 
     /// The metadata id of the Delta table.
     pub fn id(&self) -> &str {
-        ""
+        self.committer.metadata.get("id").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The address of the table.
+    pub fn location(&self) -> &Location {
+        &self.committer.location
+    }
+
+    /// Owners known and the bytes that knowing them takes, about.
+    pub fn index_size(&self) -> (usize, usize) {
+        match &self.owners {
+            Owners::Keyed(index) => (index.len(), index.bytes()),
+            Owners::Multiset(set) => (set.len(), set.bytes()),
+        }
+    }
+
+    /// Data files of the newest version, and rows visible in them.
+    pub fn size(&self) -> (usize, u64) {
+        (self.files.len(), self.files.iter().map(|(_, file)| file.visible()).sum())
     }
 
     /// Phase one: the newest change of each owner, where it is strictly newer than what the table has and not below
     /// a floor. Rows at offsets below [`Self::positions`] are left out.
+    ///
+    /// Errors: `Config` when the changes' schemas cannot be brought together by widening.
     pub fn select(&self, changes: &[Changes], floors: &[Floor]) -> Result<Selection> {
-        let _ = (changes, floors);
-        Err(crate::error::Error::new(crate::error::ErrorKind::Internal, "not built yet"))
+        let positions = &self.committer.positions;
+        let floor = newest_floor(floors, positions, self.floor);
+        let in_force = floor.as_ref().map_or(self.floor, |(seq, _)| *seq);
+        let chosen = match &self.owners {
+            Owners::Keyed(index) => {
+                winners(changes, positions, in_force, self.hasher, |owner| index.sequence(owner))?
+            }
+            Owners::Multiset(set) => set.choose(changes, positions, in_force, self.hasher)?,
+        };
+        gather(changes, chosen, floor, positions.clone())
     }
 
-    /// Phase two: makes `output` the rows of the selected owners, and the end of `ranges` the positions, in one
-    /// commit. `source_rows` names for each output row its row of [`Selection::upserts`]; `None`: one to one. An
-    /// upsert that is not named leaves its owner without rows; one in `rejected` leaves the owner as it was.
-    /// On an error nothing is known to be committed; calling again with the same arguments is right.
-    #[allow(clippy::too_many_arguments)]
-    pub async fn flush(
-        &mut self,
-        selection: &Selection,
-        output: &RecordBatch,
-        source_rows: Option<&[u32]>,
-        rejected: &[u32],
-        ranges: &Ranges,
-        info: Map<String, Value>,
-    ) -> Result<Outcome> {
-        let _ = (selection, output, source_rows, rejected, ranges, info);
-        Err(crate::error::Error::new(crate::error::ErrorKind::Internal, "not built yet"))
+    /// The `metaData` action that stores what is due, if anything is.
+    pub(super) fn metadata_due(&self) -> Option<Value> {
+        let epochs = self.epochs_due.as_ref()?;
+        let mut metadata = self.committer.metadata.clone();
+        let members = metadata.as_object_mut()?;
+        let configuration = members.entry("configuration").or_insert_with(|| Value::Object(Map::new()));
+        configuration.as_object_mut()?.insert("lode.epochs".to_string(), Value::from(epochs.as_str()));
+        Some(metadata)
     }
 
-    /// Text to store as `lode.epochs` with the next flush.
-    pub fn set_epochs(&mut self, epochs: impl Into<String>) {
-        let _ = epochs.into();
+    /// The stored positions say that another commit of ours is in `commit`'s place: replay it.
+    pub(super) async fn overtaken(&mut self, commit: Commit) -> Result<()> {
+        super::foreign::replay(self, commit).await
+    }
+}
+
+/// Reads data files for the index.
+#[derive(Clone)]
+pub(super) struct Reader {
+    pub(super) committer_store: Arc<dyn object_store::ObjectStore>,
+    schema: TableSchema,
+    key: Vec<String>,
+    hasher: Hasher,
+}
+
+impl Reader {
+    /// The visible rows of a file with their owners and sequences.
+    pub(super) async fn read(&self, add: Add) -> Result<Read> {
+        let hidden = match &add.deletion_vector {
+            Some(vector) => vector::read(&self.committer_store, vector).await?,
+            None => RoaringBitmap::new(),
+        };
+        let (rows, total) = self.rows(&add, |row| !hidden.contains(row)).await?;
+        Ok(Read { file: LiveFile { add, rows: total, hidden }, rows })
     }
 
-    /// Brings the table to the columns `fields`: adds those it lacks and widens those that are wider there.
-    /// `fills` holds an array of one value for an added column: what rows older than the column have.
-    pub async fn evolve(&mut self, fields: SchemaRef, fills: &HashMap<String, ArrayRef>) -> Result<Outcome> {
-        let _ = (fields, fills);
-        Err(crate::error::Error::new(crate::error::ErrorKind::Internal, "not built yet"))
+    /// Owners and sequences of the rows that `wanted` names, and the number of all rows in the file.
+    pub(super) async fn rows(&self, add: &Add, wanted: impl Fn(u32) -> bool) -> Result<(Rows, u32)> {
+        let names: Vec<&str> = if self.key.is_empty() {
+            vec![OWNER, SEQ]
+        } else {
+            self.key.iter().map(String::as_str).chain([SEQ]).collect()
+        };
+        let fields = self.columns(&names)?;
+        let mut rows = Rows::new();
+        let mut total = 0u32;
+        let mut batches = scan(&self.committer_store, add, fields).await?;
+        let mut owners_due = false;
+        while let Some(batch) = batches.try_next().await? {
+            let seqs = sequences(&batch)?;
+            let owners = match self.key.as_slice() {
+                [] => stored_owners(&batch)?,
+                key => {
+                    let columns = batch.columns().get(..key.len()).unwrap_or_default();
+                    self.hasher.owners(columns)?.into_iter().map(Some).collect()
+                }
+            };
+            for (owner, seq) in owners.into_iter().zip(seqs) {
+                if wanted(total) {
+                    owners_due |= owner.is_none();
+                    rows.push((total, owner.unwrap_or(0), seq));
+                }
+                total = total.checked_add(1).ok_or_else(|| {
+                    Error::new(ErrorKind::Corrupt, format!("data file `{}` has over 2^32 rows", add.path))
+                })?;
+            }
+        }
+        if owners_due {
+            self.fill_owners(add, &mut rows).await?;
+        }
+        Ok((rows, total))
     }
 
-    /// Files worth rewriting now; `None` when there are none. Cheap.
-    pub fn plan_compaction(&self) -> Option<Compaction> {
-        None
+    /// Rows that another engine wrote into a table without key have no owner stored: it is their image.
+    async fn fill_owners(&self, add: &Add, rows: &mut Rows) -> Result<()> {
+        let mut batches = scan(&self.committer_store, add, self.schema.data.clone()).await?;
+        let mut images = Vec::new();
+        while let Some(batch) = batches.try_next().await? {
+            images.extend(self.hasher.batch_images(&batch)?);
+        }
+        for (row, owner, _) in rows.iter_mut().filter(|(_, owner, _)| *owner == 0) {
+            *owner = images.get(*row as usize).copied().unwrap_or(0);
+        }
+        Ok(())
     }
 
-    /// Commits what [`Compaction::rewrite`] wrote; false when it was overtaken and dropped.
-    pub async fn commit_compaction(&mut self, rewritten: Rewritten) -> Result<bool> {
-        let _ = rewritten;
-        Err(crate::error::Error::new(crate::error::ErrorKind::Internal, "not built yet"))
+    fn columns(&self, names: &[&str]) -> Result<SchemaRef> {
+        let fields = names
+            .iter()
+            .map(|name| {
+                self.schema.all.fields().find(name).map(|(_, field)| field.clone()).ok_or_else(|| {
+                    Error::new(ErrorKind::Corrupt, format!("the table has lost its column `{name}`"))
+                        .hint("`lode rebuild` makes the table anew")
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Arc::new(Schema::new(fields)))
     }
+}
 
-    /// Writes a checkpoint when one is due; true when it wrote one.
-    pub async fn checkpoint(&mut self) -> Result<bool> {
-        Err(crate::error::Error::new(crate::error::ErrorKind::Internal, "not built yet"))
-    }
+fn sequences(batch: &RecordBatch) -> Result<Vec<Sequence>> {
+    use arrow::array::{Array, AsArray};
+    let column = batch
+        .column_by_name(SEQ)
+        .and_then(|c| c.as_primitive_opt::<arrow::datatypes::Decimal128Type>())
+        .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the table's column `_seq` is not decimal(38,0)"))?;
+    let seq = |row| if column.is_null(row) { 0 } else { u128::try_from(column.value(row)).unwrap_or(0) };
+    Ok((0..column.len()).map(|row| Sequence(seq(row))).collect())
+}
 
-    /// Deletes the files that no retained version uses.
-    pub async fn vacuum(&mut self) -> Result<Vacuumed> {
-        Err(crate::error::Error::new(crate::error::ErrorKind::Internal, "not built yet"))
-    }
-
-    /// Merges the owners files when there are many, leaving out what is older than the window.
-    pub async fn merge_owners(&mut self) -> Result<bool> {
-        Err(crate::error::Error::new(crate::error::ErrorKind::Internal, "not built yet"))
-    }
-
-    /// One round of compaction, checkpoint, owners merge and vacuum, in turn.
-    pub async fn maintain(&mut self) -> Result<()> {
-        Err(crate::error::Error::new(crate::error::ErrorKind::Internal, "not built yet"))
-    }
-
-    /// The address of the table.
-    pub fn location(&self) -> Option<&Arc<Location>> {
-        None
-    }
+fn stored_owners(batch: &RecordBatch) -> Result<Vec<Option<Owner>>> {
+    use arrow::array::AsArray;
+    let column = batch
+        .column_by_name(OWNER)
+        .and_then(|c| c.as_binary_opt::<i32>())
+        .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the table's column `_owner` is not binary"))?;
+    Ok(column.iter().map(|bytes| Some(Owner::from_be_bytes(bytes?.try_into().ok()?))).collect())
 }

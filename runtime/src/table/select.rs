@@ -1,12 +1,22 @@
 //! Phase one of a flush: which changes win.
+//!
+//! Receives decoded changes and floors, the table's positions and its index. Promises at most one change an owner:
+//! the newest one, at an offset the table does not have yet, not below a floor, strictly newer than what the table
+//! knows of the owner. Never touches the lake.
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::interleave;
+use arrow::datatypes::Schema;
 
-use crate::change::Op;
-use crate::record::Positions;
-use crate::schema::TableSchemaRef;
+use super::files::{pick_column, repeat};
+use super::key::{Hasher, Owner};
+use super::schema::{batch_of, widen};
+use crate::change::{Changes, Floor, Op};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{PartitionId, Positions};
+use crate::schema::{TableSchema, TableSchemaRef};
 use crate::sequence::Sequence;
 
 /// Where a change came from.
@@ -20,18 +30,31 @@ pub struct Origin {
     pub offset: i64,
 }
 
+/// An owner that loses its rows.
+#[derive(Debug, Clone)]
+pub(super) struct Gone {
+    pub(super) owner: Owner,
+    pub(super) seq: Sequence,
+    pub(super) origin: Origin,
+}
+
 /// The winning changes of one batch, as [`super::KeyedTable::select`] found them.
 #[derive(Debug)]
 pub struct Selection {
     pub(super) upserts: RecordBatch,
     pub(super) schema: Option<TableSchemaRef>,
+    pub(super) owners: Vec<Owner>,
     pub(super) sequences: Vec<Sequence>,
     pub(super) ops: Vec<Op>,
     pub(super) source_ts_ms: Vec<i64>,
     pub(super) origins: Vec<Origin>,
-    pub(super) deletes: usize,
-    pub(super) floor: Option<Sequence>,
+    pub(super) gone: Vec<Gone>,
+    pub(super) floor: Option<(Sequence, Origin)>,
     pub(super) positions: Positions,
+    /// tables without a key: every change that this batch applies
+    pub(super) applied: Vec<(Op, Gone)>,
+    /// tables without a key: inserts that meet deletes which came before them
+    pub(super) settled: Vec<(Owner, i64)>,
 }
 
 impl Selection {
@@ -67,16 +90,240 @@ impl Selection {
 
     /// How many owners lose their rows by a delete.
     pub fn deletes(&self) -> usize {
-        self.deletes
+        self.gone.len()
     }
 
     /// Rows older than this go away.
     pub fn floor(&self) -> Option<Sequence> {
-        self.floor
+        self.floor.as_ref().map(|(seq, _)| *seq)
     }
 
     /// True when nothing changes but the positions.
     pub fn is_empty(&self) -> bool {
-        self.sequences.is_empty() && self.deletes == 0 && self.floor.is_none()
+        self.sequences.is_empty() && self.gone.is_empty() && self.floor.is_none() && self.applied.is_empty()
     }
+}
+
+/// A row of a batch of changes.
+pub(super) type At = (usize, usize);
+
+/// What [`winners`] and the multiset give to [`gather`].
+#[derive(Default)]
+pub(super) struct Chosen {
+    pub(super) upserts: Vec<(Owner, At)>,
+    pub(super) gone: Vec<(Owner, At)>,
+    pub(super) applied: Vec<(Owner, At)>,
+    /// tables without a key: inserts that meet deletes which came before them
+    pub(super) settled: Vec<(Owner, i64)>,
+}
+
+/// The floor in force: the table's, or a newer one among `floors` that the table does not have yet.
+pub(super) fn newest_floor(floors: &[Floor], positions: &Positions, table: Sequence) -> Option<(Sequence, Origin)> {
+    floors
+        .iter()
+        .filter(|floor| {
+            let partition = PartitionId { topic: floor.topic.clone(), partition: floor.partition };
+            positions.get(&partition).is_none_or(|at| floor.offset >= *at) && floor.sequence > table
+        })
+        .max_by_key(|floor| floor.sequence)
+        .map(|floor| {
+            let origin = Origin { topic: floor.topic.clone(), partition: floor.partition, offset: floor.offset };
+            (floor.sequence, origin)
+        })
+}
+
+/// Calls `with` for every row that the table does not have yet and that no floor voids.
+pub(super) fn fresh(
+    changes: &[Changes],
+    positions: &Positions,
+    floor: Sequence,
+    mut owners: impl FnMut(&Changes) -> Result<Vec<Owner>>,
+    mut with: impl FnMut(At, Owner, Op, Sequence),
+) -> Result<()> {
+    for (batch, change) in changes.iter().enumerate() {
+        let rows = change.rows.num_rows();
+        let lengths =
+            [change.ops.len(), change.sequences.len(), change.source_ts_ms.len(), change.partitions.len(), change.offsets.len()];
+        if lengths.iter().any(|len| *len != rows) {
+            return Err(Error::new(ErrorKind::Internal, "a batch of changes has columns of different lengths"));
+        }
+        let owners = owners(change)?;
+        let mut partition: Option<(i32, i64)> = None;
+        let rows = owners
+            .iter()
+            .zip(&change.ops)
+            .zip(&change.sequences)
+            .zip(change.partitions.iter().zip(&change.offsets))
+            .enumerate();
+        for (row, (((owner, op), seq), (number, offset))) in rows {
+            let stored = match partition {
+                Some((known, at)) if known == *number => at,
+                _ => {
+                    let id = PartitionId { topic: change.topic.clone(), partition: *number };
+                    let at = positions.get(&id).copied().unwrap_or(i64::MIN);
+                    partition = Some((*number, at));
+                    at
+                }
+            };
+            if *offset >= stored && *seq >= floor {
+                with((batch, row), *owner, *op, *seq);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The newest change of each owner, where it is newer than `known` of the owner.
+pub(super) fn winners(
+    changes: &[Changes],
+    positions: &Positions,
+    floor: Sequence,
+    hasher: Hasher,
+    known: impl Fn(Owner) -> Option<Sequence>,
+) -> Result<Chosen> {
+    let rows = changes.iter().map(|c| c.rows.num_rows()).sum();
+    let mut best: hashbrown::HashMap<Owner, (Sequence, Op, At)> = hashbrown::HashMap::with_capacity(rows);
+    let owners = |change: &Changes| hasher.owners(&key_columns(change)?);
+    fresh(changes, positions, floor, owners, |at, owner, op, seq| {
+        match best.entry(owner) {
+            hashbrown::hash_map::Entry::Vacant(slot) => {
+                if known(owner).is_none_or(|known| seq > known) {
+                    slot.insert((seq, op, at));
+                }
+            }
+            hashbrown::hash_map::Entry::Occupied(mut slot) => {
+                if seq > slot.get().0 {
+                    slot.insert((seq, op, at));
+                }
+            }
+        }
+    })?;
+    let mut chosen = Chosen::default();
+    for (owner, (_, op, at)) in best {
+        if op == Op::Delete {
+            chosen.gone.push((owner, at));
+        } else {
+            chosen.upserts.push((owner, at));
+        }
+    }
+    // hash order would differ from run to run
+    chosen.upserts.sort_unstable_by_key(|(_, at)| *at);
+    chosen.gone.sort_unstable_by_key(|(_, at)| *at);
+    Ok(chosen)
+}
+
+fn key_columns(change: &Changes) -> Result<Vec<ArrayRef>> {
+    change
+        .schema
+        .key
+        .iter()
+        .map(|at| {
+            change
+                .rows
+                .columns()
+                .get(*at)
+                .cloned()
+                .ok_or_else(|| Error::new(ErrorKind::Internal, "a key column of the changes is missing"))
+        })
+        .collect()
+}
+
+/// Collects the chosen rows into a selection.
+pub(super) fn gather(
+    changes: &[Changes],
+    chosen: Chosen,
+    floor: Option<(Sequence, Origin)>,
+    positions: Positions,
+) -> Result<Selection> {
+    let lost = || Error::new(ErrorKind::Internal, "a chosen change is missing");
+    let mut selection = Selection {
+        upserts: RecordBatch::new_empty(Arc::new(Schema::empty())),
+        schema: newest_schema(changes),
+        owners: Vec::with_capacity(chosen.upserts.len()),
+        sequences: Vec::with_capacity(chosen.upserts.len()),
+        ops: Vec::with_capacity(chosen.upserts.len()),
+        source_ts_ms: Vec::with_capacity(chosen.upserts.len()),
+        origins: Vec::with_capacity(chosen.upserts.len()),
+        gone: Vec::with_capacity(chosen.gone.len()),
+        floor,
+        positions,
+        applied: Vec::with_capacity(chosen.applied.len()),
+        settled: chosen.settled,
+    };
+    let tell = |owner: Owner, (batch, row): At| -> Option<(Op, i64, Gone)> {
+        let change = changes.get(batch)?;
+        let origin = Origin {
+            topic: change.topic.clone(),
+            partition: *change.partitions.get(row)?,
+            offset: *change.offsets.get(row)?,
+        };
+        let seq = *change.sequences.get(row)?;
+        Some((*change.ops.get(row)?, *change.source_ts_ms.get(row)?, Gone { owner, seq, origin }))
+    };
+    for (owner, at) in &chosen.upserts {
+        let (op, ts, of) = tell(*owner, *at).ok_or_else(lost)?;
+        selection.owners.push(*owner);
+        selection.sequences.push(of.seq);
+        selection.ops.push(op);
+        selection.source_ts_ms.push(ts);
+        selection.origins.push(of.origin);
+    }
+    for (owner, at) in &chosen.gone {
+        selection.gone.push(tell(*owner, *at).ok_or_else(lost)?.2);
+    }
+    for (owner, at) in &chosen.applied {
+        let (op, _, of) = tell(*owner, *at).ok_or_else(lost)?;
+        selection.applied.push((op, of));
+    }
+    if let Some(schema) = selection.schema.clone() {
+        selection.upserts = rows_of(changes, &schema, &chosen.upserts)?;
+    }
+    Ok(selection)
+}
+
+/// The schema of the newest change.
+fn newest_schema(changes: &[Changes]) -> Option<TableSchemaRef> {
+    changes
+        .iter()
+        .filter_map(|change| Some((change.sequences.iter().max()?, &change.schema)))
+        .max_by_key(|(seq, _)| **seq)
+        .map(|(_, schema)| schema.clone())
+}
+
+/// Rows of several batches in the columns of `schema`.
+fn rows_of(changes: &[Changes], schema: &TableSchema, rows: &[(Owner, At)]) -> Result<RecordBatch> {
+    let mut used: Vec<usize> = rows.iter().map(|(_, (batch, _))| *batch).collect();
+    used.dedup();
+    let fields: Vec<_> =
+        schema.fields.fields().iter().map(|f| Arc::new(f.as_ref().clone().with_nullable(true))).collect();
+    let mut columns = Vec::with_capacity(fields.len());
+    let single = match used.as_slice() {
+        [one] => changes.get(*one),
+        _ => None,
+    };
+    let picks = single.map(|_| UInt32Array::from_iter_values(rows.iter().map(|(_, (_, row))| *row as u32)));
+    let pairs: Vec<At> = rows.iter().map(|(_, at)| *at).collect();
+    for (at, field) in fields.iter().enumerate() {
+        let default = schema.defaults.get(at).and_then(Option::as_ref);
+        let of = |change: &Changes| -> Result<ArrayRef> {
+            match change.rows.column_by_name(field.name()) {
+                Some(column) => widen(column, field.data_type(), field.name()),
+                None => match default {
+                    Some(one) => repeat(&widen(one, field.data_type(), field.name())?, change.rows.num_rows()),
+                    None => Ok(arrow::array::new_null_array(field.data_type(), change.rows.num_rows())),
+                },
+            }
+        };
+        let column = match (single, &picks) {
+            (Some(change), Some(picks)) => pick_column(&of(change)?, picks)?,
+            _ => {
+                let arrays = changes.iter().map(of).collect::<Result<Vec<_>>>()?;
+                let arrays: Vec<&dyn arrow::array::Array> = arrays.iter().map(AsRef::as_ref).collect();
+                interleave(&arrays, &pairs)
+                    .map_err(|e| Error::new(ErrorKind::Internal, "changes cannot be joined").caused_by(e))?
+            }
+        };
+        columns.push(column);
+    }
+    batch_of(Arc::new(Schema::new(fields)), columns, rows.len())
 }

@@ -1,0 +1,383 @@
+//! The one place that writes to a Delta log.
+//!
+//! Receives actions built against the version that [`Committer::version`] names. Promises that [`Committer::put`]
+//! answers `Written` only when that version holds these very actions and `Taken` only when it holds others; what
+//! happened is read from the log after any error, hang or lost answer. Never rebases: the caller replays the other
+//! commit and builds its actions anew.
+//!
+//! A late put of an attempt that was given up is harmless: it is a put-if-absent of a version that is either still
+//! ours to write or taken.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use deltalake::kernel::{Add, Remove};
+use object_store::path::Path;
+use object_store::{GetOptions, ObjectStore, PutMode, PutOptions};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::schema::TableSchema;
+use super::{Location, Settings};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{PartitionId, Positions, Ranges};
+
+/// The largest commit we are willing to read.
+const COMMIT_BYTES_MAX: u64 = 1 << 30;
+/// More commits of others than this within one flush is a table we cannot keep up with.
+pub(super) const REPLAYS_MAX: u32 = 1000;
+
+/// What a version of the log holds, as far as it matters here.
+#[derive(Debug, Default)]
+pub(super) struct Commit {
+    pub(super) adds: Vec<Add>,
+    pub(super) removes: Vec<Remove>,
+    pub(super) txns: BTreeMap<String, i64>,
+    pub(super) metadata: Option<Value>,
+    pub(super) protocol: Option<Value>,
+    /// `commitInfo.lode.batch`
+    pub(super) batch: Option<String>,
+}
+
+impl Commit {
+    /// Reads the lines of a commit file.
+    pub(super) fn parse(bytes: &[u8], version: u64) -> Result<Self> {
+        let bad = |e: serde_json::Error| {
+            Error::new(ErrorKind::Corrupt, format!("version `{version}` of the log is not readable")).caused_by(e)
+        };
+        let mut commit = Commit::default();
+        for line in bytes.split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty()) {
+            let action: Map<String, Value> = serde_json::from_slice(line).map_err(bad)?;
+            for (name, value) in action {
+                match name.as_str() {
+                    "add" => commit.adds.push(Add::deserialize(value).map_err(bad)?),
+                    "remove" => commit.removes.push(Remove::deserialize(value).map_err(bad)?),
+                    "txn" => {
+                        if let (Some(id), Some(to)) =
+                            (value.get("appId").and_then(Value::as_str), value.get("version").and_then(Value::as_i64))
+                        {
+                            commit.txns.insert(id.to_string(), to);
+                        }
+                    }
+                    "metaData" => commit.metadata = Some(value),
+                    "protocol" => commit.protocol = Some(value),
+                    "commitInfo" => {
+                        commit.batch =
+                            value.pointer("/lode/batch").and_then(Value::as_str).map(ToString::to_string);
+                    }
+                    // what else a commit may hold changes neither rows nor positions
+                    _ => {}
+                }
+            }
+        }
+        Ok(commit)
+    }
+}
+
+/// What stands in the log for our version.
+#[derive(Debug)]
+pub(super) enum Put {
+    /// our actions
+    Written,
+    /// somebody else's
+    Taken(Box<Commit>),
+}
+
+/// How the stored positions compare with the ranges of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// every partition stands where its range begins
+    Ready,
+    /// every partition stands at the end of its range or past it
+    Past,
+    /// anything else
+    Elsewhere,
+}
+
+/// A table's place in its log, and the only writer to it.
+#[derive(Debug)]
+pub(super) struct Committer {
+    pub(super) location: Location,
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) settings: Settings,
+    pub(super) version: u64,
+    pub(super) generation: u64,
+    pub(super) positions: Positions,
+    /// all application ids that are not positions of ours
+    pub(super) other_txns: BTreeMap<String, i64>,
+    pub(super) metadata: Value,
+    pub(super) schema: TableSchema,
+    pub(super) since_checkpoint: u64,
+}
+
+impl Committer {
+    /// The application id of a Kafka partition's position.
+    pub(super) fn app_id(generation: u64, partition: &PartitionId) -> String {
+        format!("lode/g{generation}/{}/{}", partition.topic, partition.partition)
+    }
+
+    /// The Kafka partition that an application id of this generation stands for.
+    pub(super) fn partition_of(generation: u64, app_id: &str) -> Option<PartitionId> {
+        let rest = app_id.strip_prefix("lode/g")?.strip_prefix(generation.to_string().as_str())?.strip_prefix('/')?;
+        let (topic, partition) = rest.rsplit_once('/')?;
+        Some(PartitionId { topic: topic.into(), partition: partition.parse().ok()? })
+    }
+
+    /// Takes over the positions a commit carries.
+    pub(super) fn note_txns(&mut self, txns: &BTreeMap<String, i64>) {
+        for (id, to) in txns {
+            match Self::partition_of(self.generation, id) {
+                Some(partition) => {
+                    self.positions.insert(partition, *to);
+                }
+                None => {
+                    self.other_txns.insert(id.clone(), *to);
+                }
+            }
+        }
+    }
+
+    /// Where the stored positions stand against `ranges`. A partition that was never stored stands where its
+    /// range begins.
+    pub(super) fn standing(&self, ranges: &Ranges) -> Standing {
+        let mut ready = true;
+        let mut past = !ranges.is_empty();
+        for (partition, range) in ranges {
+            match self.positions.get(partition) {
+                Some(stored) => {
+                    ready &= *stored == range.from;
+                    past &= *stored >= range.to && range.to > range.from;
+                }
+                None => past = false,
+            }
+        }
+        match (ready, past) {
+            (true, _) => Standing::Ready,
+            (false, true) => Standing::Past,
+            (false, false) => Standing::Elsewhere,
+        }
+    }
+
+    /// The `txn` actions that move the positions to the ends of `ranges`.
+    pub(super) fn txn_actions(&self, ranges: &Ranges) -> Vec<Value> {
+        let now = now_ms();
+        ranges
+            .iter()
+            .map(|(partition, range)| {
+                json!({"txn": {"appId": Self::app_id(self.generation, partition), "version": range.to, "lastUpdated": now}})
+            })
+            .collect()
+    }
+
+    /// Reads version `version` of the log; `None` when there is none yet.
+    pub(super) async fn read(&self, version: u64) -> Result<Option<Commit>> {
+        match self.read_bytes(version).await? {
+            Some(bytes) => Commit::parse(&bytes, version).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn read_bytes(&self, version: u64) -> Result<Option<Bytes>> {
+        let get = async {
+            let found = self.store.get_opts(&log_path(version), GetOptions::default()).await?;
+            if found.meta.size > COMMIT_BYTES_MAX {
+                return Ok(None);
+            }
+            found.bytes().await.map(Some)
+        };
+        match tokio::time::timeout(self.settings.request_timeout, get).await {
+            Ok(Ok(Some(bytes))) => Ok(Some(bytes)),
+            Ok(Ok(None)) => Err(Error::new(ErrorKind::Corrupt, format!("version `{version}` of the log is too large"))),
+            Ok(Err(object_store::Error::NotFound { .. })) => Ok(None),
+            Ok(Err(e)) => Err(store_error("reading the log", e)),
+            Err(_) => Err(Error::new(ErrorKind::Unavailable, "reading the log took too long")),
+        }
+    }
+
+    /// Writes `actions` as the version after [`Self::version`], with a `commitInfo` before them. `batch` is unique
+    /// to these very actions.
+    ///
+    /// Errors: when after all attempts it is not known what the version holds.
+    pub(super) async fn put(
+        &self,
+        operation: &str,
+        batch: &str,
+        mut info: Map<String, Value>,
+        actions: &[Value],
+    ) -> Result<Put> {
+        let version = self.version + 1;
+        info.insert("batch".to_string(), Value::from(batch));
+        let head = json!({"commitInfo": {
+            "timestamp": now_ms(),
+            "operation": operation,
+            "operationParameters": {},
+            "readVersion": self.version,
+            "isBlindAppend": false,
+            "engineInfo": concat!("lodestream/", env!("CARGO_PKG_VERSION")),
+            "lode": info,
+        }});
+        put_body(&self.store, &self.settings, version, batch, encode(&head, actions)?).await
+    }
+
+    /// The table moved one version on.
+    pub(super) fn advance(&mut self) {
+        self.version += 1;
+        self.since_checkpoint += 1;
+    }
+}
+
+/// Makes a table: version 0 with its protocol and metadata. `Taken` when somebody made it first.
+pub(super) async fn create(store: &Arc<dyn ObjectStore>, settings: &Settings, actions: &[Value]) -> Result<Put> {
+    let batch = uuid::Uuid::new_v4().to_string();
+    let head = json!({"commitInfo": {
+        "timestamp": now_ms(),
+        "operation": "CREATE TABLE",
+        "operationParameters": {},
+        "engineInfo": concat!("lodestream/", env!("CARGO_PKG_VERSION")),
+        "lode": {"batch": batch},
+    }});
+    put_body(store, settings, 0, &batch, encode(&head, actions)?).await
+}
+
+fn encode(head: &Value, actions: &[Value]) -> Result<Bytes> {
+    let mut body = Vec::with_capacity(512 * (actions.len() + 1));
+    for action in std::iter::once(head).chain(actions) {
+        serde_json::to_writer(&mut body, action)
+            .map_err(|e| Error::new(ErrorKind::Internal, "a commit cannot be written as JSON").caused_by(e))?;
+        body.push(b'\n');
+    }
+    Ok(body.into())
+}
+
+/// The only put into `_delta_log`.
+async fn put_body(
+    store: &Arc<dyn ObjectStore>,
+    settings: &Settings,
+    version: u64,
+    batch: &str,
+    body: Bytes,
+) -> Result<Put> {
+    let path = log_path(version);
+    let mut last = None;
+    for attempt in 0..settings.commit_attempts.max(1) {
+        pause(attempt).await;
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let put = store.put_opts(&path, body.clone().into(), options);
+        match tokio::time::timeout(settings.request_timeout, put).await {
+            Ok(Ok(_)) => return Ok(Put::Written),
+            Ok(Err(object_store::Error::AlreadyExists { .. })) => {}
+            Ok(Err(e)) => last = Some(store_error("writing the log", e)),
+            Err(_) => last = Some(Error::new(ErrorKind::Unavailable, "writing the log took too long")),
+        }
+        let read = async { store.get_opts(&path, GetOptions::default()).await?.bytes().await };
+        match tokio::time::timeout(settings.request_timeout, read).await {
+            Ok(Ok(found)) => {
+                let commit = Commit::parse(&found, version)?;
+                if commit.batch.as_deref() == Some(batch) {
+                    return Ok(Put::Written);
+                }
+                return Ok(Put::Taken(Box::new(commit)));
+            }
+            Ok(Err(object_store::Error::NotFound { .. })) => {}
+            Ok(Err(e)) => last = Some(store_error("reading the log back", e)),
+            Err(_) => last = Some(Error::new(ErrorKind::Unavailable, "reading the log back took too long")),
+        }
+        // denied stays denied: more attempts only delay the message
+        if last.as_ref().is_some_and(|e| e.kind() == ErrorKind::Denied) {
+            break;
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, format!("version `{version}` could not be written"))))
+}
+
+/// Waits before attempt number `attempt`: nothing before the first, then longer each time, at random.
+pub(super) async fn pause(attempt: u32) {
+    if attempt == 0 {
+        return;
+    }
+    let cap = 50u64 << attempt.min(7);
+    let ms = cap / 2 + random_below(cap / 2 + 1);
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+fn random_below(n: u64) -> u64 {
+    (uuid::Uuid::new_v4().as_u128() % u128::from(n.max(1))) as u64
+}
+
+/// Path of a version in the log.
+pub(super) fn log_path(version: u64) -> Path {
+    Path::from(format!("_delta_log/{version:020}.json"))
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now_ms() -> i64 {
+    chrono::Utc::now().timestamp_millis()
+}
+
+/// An error of the lake with its kind.
+pub(super) fn store_error(what: &str, error: object_store::Error) -> Error {
+    let kind = match &error {
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
+            ErrorKind::Denied
+        }
+        object_store::Error::NotFound { .. } => ErrorKind::Corrupt,
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, format!("{what} failed")).caused_by(error)
+}
+
+/// An error of deltalake with its kind.
+pub(super) fn delta_error(what: &str, error: deltalake::DeltaTableError) -> Error {
+    match error {
+        deltalake::DeltaTableError::ObjectStore { source } => store_error(what, source),
+        other => Error::new(ErrorKind::Unavailable, format!("{what} failed")).caused_by(other),
+    }
+}
+
+/// An `add` action without its empty members.
+pub(super) fn add_action(add: &Add) -> Result<Value> {
+    action("add", add)
+}
+
+/// A `remove` action without its empty members.
+pub(super) fn remove_action(remove: &Remove) -> Result<Value> {
+    action("remove", remove)
+}
+
+fn action<T: serde::Serialize>(name: &str, of: &T) -> Result<Value> {
+    let mut value = serde_json::to_value(of)
+        .map_err(|e| Error::new(ErrorKind::Internal, format!("action `{name}` cannot be written")).caused_by(e))?;
+    if let Some(members) = value.as_object_mut() {
+        members.retain(|_, member| !member.is_null());
+    }
+    Ok(Value::Object(Map::from_iter([(name.to_string(), value)])))
+}
+
+/// The `remove` of a file as `add` last stated it.
+pub(super) fn removal(add: &Add, data_change: bool) -> Remove {
+    Remove {
+        path: add.path.clone(),
+        data_change,
+        deletion_timestamp: Some(now_ms()),
+        extended_file_metadata: Some(true),
+        partition_values: Some(add.partition_values.clone()),
+        size: Some(add.size),
+        tags: add.tags.clone(),
+        deletion_vector: add.deletion_vector.clone(),
+        base_row_id: add.base_row_id,
+        default_row_commit_version: add.default_row_commit_version,
+    }
+}
+
+/// Configuration of a table's metadata as text values.
+pub(super) fn configuration(metadata: &Value) -> HashMap<String, String> {
+    metadata
+        .get("configuration")
+        .and_then(Value::as_object)
+        .map(|members| {
+            members.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))).collect()
+        })
+        .unwrap_or_default()
+}

@@ -1,0 +1,317 @@
+//! Data files: written once, read in row order.
+//!
+//! Receives rows in the table's columns. Promises files with statistics that hold for every row in them, and reads
+//! whose rows count from 0 as the file has them, in the columns asked for: partition values added, narrower types
+//! widened, absent columns null. Never knows which rows are hidden.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, take, take_record_batch};
+use arrow::datatypes::SchemaRef;
+use arrow::row::{RowConverter, SortField};
+use deltalake::kernel::Add;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryFutureExt};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::{ArrowWriter, ParquetRecordBatchStreamBuilder, ProjectionMask};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+
+use super::commit::{now_ms, store_error};
+use super::schema::{TableSchema, batch_of, partition_text, partition_value, widen};
+use super::stats::Stats;
+use crate::error::{Error, ErrorKind, Result};
+
+const ROW_GROUP_ROWS: usize = 1 << 20;
+const PUT_BYTES_MAX: usize = 8 << 20;
+const READ_ROWS: usize = 8192;
+
+/// How rows fall into partitions: for each, its values and the rows in it.
+pub(super) type Split = Vec<(HashMap<String, Option<String>>, Option<UInt32Array>)>;
+
+/// Separates the rows of `batch` by their partition values; rows `None` is all of them.
+pub(super) fn split(batch: &RecordBatch, schema: &TableSchema, partitions_max: usize) -> Result<Split> {
+    if schema.partition_by.is_empty() {
+        return Ok(vec![(HashMap::new(), None)]);
+    }
+    let bad = |e: arrow::error::ArrowError| {
+        Error::new(ErrorKind::Internal, "rows cannot be separated by partition").caused_by(e)
+    };
+    let columns = schema
+        .partition_by
+        .iter()
+        .map(|name| {
+            batch
+                .column_by_name(name)
+                .cloned()
+                .ok_or_else(|| Error::new(ErrorKind::Internal, format!("partition column `{name}` is missing")))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let fields = columns.iter().map(|c| SortField::new(c.data_type().clone())).collect();
+    let rows = RowConverter::new(fields).map_err(bad)?.convert_columns(&columns).map_err(bad)?;
+    let mut groups: hashbrown::HashMap<&[u8], usize> = hashbrown::HashMap::new();
+    let mut members: Vec<Vec<u32>> = Vec::new();
+    for row in 0..batch.num_rows() {
+        let value = rows.row(row).data();
+        let group = *groups.entry(value).or_insert_with(|| {
+            members.push(Vec::new());
+            members.len() - 1
+        });
+        if members.len() > partitions_max {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("one batch has rows of more than `{partitions_max}` partition values"),
+            )
+            .hint("partition by a column with fewer values"));
+        }
+        if let Some(group) = members.get_mut(group) {
+            group.push(row as u32);
+        }
+    }
+    members
+        .into_iter()
+        .map(|rows| {
+            let first = rows.first().copied().unwrap_or(0) as usize;
+            let mut values = HashMap::new();
+            for (name, column) in schema.partition_by.iter().zip(&columns) {
+                values.insert(name.clone(), partition_text(column.as_ref(), first)?);
+            }
+            Ok((values, Some(UInt32Array::from(rows))))
+        })
+        .collect()
+}
+
+/// Rows `rows` of `batch`.
+pub(super) fn pick(batch: &RecordBatch, rows: Option<&UInt32Array>) -> Result<RecordBatch> {
+    match rows {
+        None => Ok(batch.clone()),
+        Some(rows) => take_record_batch(batch, rows)
+            .map_err(|e| Error::new(ErrorKind::Internal, "rows cannot be picked").caused_by(e)),
+    }
+}
+
+/// Rows `rows` of one column.
+pub(super) fn pick_column(column: &ArrayRef, rows: &UInt32Array) -> Result<ArrayRef> {
+    take(column, rows, None).map_err(|e| Error::new(ErrorKind::Internal, "rows cannot be picked").caused_by(e))
+}
+
+/// A data file in the making, held in memory.
+pub(super) struct DataFile {
+    schema: SchemaRef,
+    writer: ArrowWriter<Vec<u8>>,
+    stats: Stats,
+    rows: u64,
+}
+
+impl DataFile {
+    /// An empty file of the table's columns.
+    pub(super) fn new(schema: &TableSchema) -> Result<Self> {
+        let fields = schema.in_files();
+        // values of changed rows seldom repeat within a flush: dictionaries cost and do not pay
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_dictionary_enabled(false)
+            .set_statistics_enabled(EnabledStatistics::Chunk)
+            .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+            .set_offset_index_disabled(true)
+            .build();
+        let options = parquet::arrow::arrow_writer::ArrowWriterOptions::new()
+            .with_properties(properties)
+            .with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), fields.clone(), options).map_err(parquet_error)?;
+        Ok(DataFile { stats: Stats::of(&fields), schema: fields, writer, rows: 0 })
+    }
+
+    /// Appends rows; columns that are not in files are passed over.
+    pub(super) fn push(&mut self, batch: &RecordBatch) -> Result<()> {
+        let columns = self
+            .schema
+            .fields()
+            .iter()
+            .map(|field| {
+                let column = batch.column_by_name(field.name()).ok_or_else(|| {
+                    Error::new(ErrorKind::Internal, format!("column `{}` is missing", field.name()))
+                })?;
+                widen(column, field.data_type(), field.name())
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let batch = batch_of(self.schema.clone(), columns, batch.num_rows())?;
+        self.stats.push(&batch);
+        self.rows += batch.num_rows() as u64;
+        self.writer.write(&batch).map_err(parquet_error)
+    }
+
+    /// Rows so far.
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// About the bytes the file would have now.
+    pub(super) fn bytes(&self) -> usize {
+        self.writer.bytes_written() + self.writer.in_progress_size()
+    }
+
+    /// Puts the file under a new name and describes it.
+    pub(super) async fn write(
+        self,
+        store: &Arc<dyn ObjectStore>,
+        partition_values: HashMap<String, Option<String>>,
+        data_change: bool,
+    ) -> Result<Add> {
+        let bytes = self.writer.into_inner().map_err(parquet_error)?;
+        let path = format!("part-{}.zstd.parquet", uuid::Uuid::new_v4());
+        let size = bytes.len() as i64;
+        put(store, &Path::from(path.as_str()), bytes).await?;
+        Ok(Add {
+            path,
+            partition_values,
+            size,
+            modification_time: now_ms(),
+            data_change,
+            stats: Some(self.stats.text(self.rows)),
+            ..Add::default()
+        })
+    }
+}
+
+async fn put(store: &Arc<dyn ObjectStore>, path: &Path, bytes: Vec<u8>) -> Result<()> {
+    let failed = |e| store_error("writing a data file", e);
+    if bytes.len() <= PUT_BYTES_MAX {
+        return store.put(path, bytes.into()).await.map(|_| ()).map_err(failed);
+    }
+    let mut upload = WriteMultipart::new_with_chunk_size(store.put_multipart(path).await.map_err(failed)?, PUT_BYTES_MAX);
+    upload.put(bytes.into());
+    upload.finish().await.map(|_| ()).map_err(failed)
+}
+
+/// A file of the lake as parquet reads it.
+struct FileReader {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    size: u64,
+}
+
+impl AsyncFileReader for FileReader {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
+        self.store.get_range(&self.path, range).map_err(outside).boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
+        async move { self.store.get_ranges(&self.path, &ranges).await.map_err(outside) }.boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
+        async move {
+            let size = self.size;
+            let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options).with_prefetch_hint(Some(64 << 10));
+            reader.load_and_finish(self, size).await.map(Arc::new)
+        }
+        .boxed()
+    }
+}
+
+fn outside(e: object_store::Error) -> parquet::errors::ParquetError {
+    parquet::errors::ParquetError::External(Box::new(e))
+}
+
+/// Rows of the file that `add` describes, in file order, in the columns `fields` of the table.
+pub(super) async fn scan(
+    store: &Arc<dyn ObjectStore>,
+    add: &Add,
+    fields: SchemaRef,
+) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    let path = store_path(&add.path)?;
+    let lost = format!("data file `{}`", add.path);
+    let reader = FileReader { store: store.clone(), path, size: u64::try_from(add.size).unwrap_or(0) };
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options)
+        .await
+        .map_err(|e| read_error(&lost, e))?;
+    let here = builder.parquet_schema().root_schema().get_fields();
+    let roots = here.iter().enumerate().filter(|(_, f)| fields.field_with_name(f.name()).is_ok()).map(|(at, _)| at);
+    let mask = ProjectionMask::roots(builder.parquet_schema(), roots.collect::<Vec<_>>());
+    let stream = builder.with_projection(mask).with_batch_size(READ_ROWS).build().map_err(|e| read_error(&lost, e))?;
+    let partition = add.partition_values.clone();
+    let aligned = stream.map(move |batch| {
+        let batch = batch.map_err(|e| read_error(&lost, e))?;
+        complete(&batch, &fields, &partition)
+    });
+    Ok(aligned.boxed())
+}
+
+fn complete(
+    batch: &RecordBatch,
+    fields: &SchemaRef,
+    partition: &HashMap<String, Option<String>>,
+) -> Result<RecordBatch> {
+    let rows = batch.num_rows();
+    let columns = fields
+        .fields()
+        .iter()
+        .map(|field| {
+            if let Some(column) = batch.column_by_name(field.name()) {
+                return widen(column, field.data_type(), field.name());
+            }
+            match partition.get(field.name()) {
+                Some(text) => {
+                    let one = partition_value(text.as_deref(), field.data_type(), field.name())?;
+                    repeat(&one, rows)
+                }
+                None => Ok(arrow::array::new_null_array(field.data_type(), rows)),
+            }
+        })
+        .collect::<Result<Vec<_>>>()?;
+    // a file may hold null where a column is not null by now: the reader of these rows looks at values only
+    let loose = Arc::new(arrow::datatypes::Schema::new(
+        fields.fields().iter().map(|f| f.as_ref().clone().with_nullable(true)).collect::<Vec<_>>(),
+    ));
+    batch_of(loose, columns, rows)
+}
+
+/// The one value of `one`, `rows` times.
+pub(super) fn repeat(one: &ArrayRef, rows: usize) -> Result<ArrayRef> {
+    pick_column(one, &UInt32Array::from(vec![0u32; rows]))
+}
+
+/// All of `batches` as one.
+pub(super) fn join(schema: &SchemaRef, batches: &[RecordBatch]) -> Result<RecordBatch> {
+    concat_batches(schema, batches).map_err(|e| Error::new(ErrorKind::Internal, "rows cannot be joined").caused_by(e))
+}
+
+/// A path of the log in the store.
+pub(super) fn store_path(path: &str) -> Result<Path> {
+    if path.contains("://") {
+        return Err(Error::new(ErrorKind::Corrupt, format!("data file `{path}` lies outside the table"))
+            .hint("the table is a shallow clone of another: copy it whole instead"));
+    }
+    Path::parse(path)
+        .map_err(|e| Error::new(ErrorKind::Corrupt, format!("data file `{path}` has no usable name")).caused_by(e))
+}
+
+fn parquet_error(e: parquet::errors::ParquetError) -> Error {
+    Error::new(ErrorKind::Internal, "a data file cannot be written").caused_by(e)
+}
+
+fn read_error(what: &str, e: parquet::errors::ParquetError) -> Error {
+    // only errors that come from outside parquet can go away by waiting
+    let kind = match &e {
+        parquet::errors::ParquetError::External(cause) => match cause.downcast_ref::<object_store::Error>() {
+            Some(object_store::Error::NotFound { .. }) => ErrorKind::Corrupt,
+            _ => ErrorKind::Unavailable,
+        },
+        _ => ErrorKind::Corrupt,
+    };
+    Error::new(kind, format!("{what} cannot be read")).caused_by(e)
+}

@@ -1,0 +1,140 @@
+//! Commits of others, replayed into memory.
+//!
+//! Receives a commit that stands where ours was to go. Promises that afterwards file list, hidden rows, index and positions
+//! stand at its version, whatever made it: OPTIMIZE, DELETE by vectors or by rewriting, an append, an overwrite, a
+//! RESTORE, or an attempt of ours whose answer was lost. Refuses what lode cannot honour (another protocol, columns
+//! that changed their type, another generation). Never writes.
+
+use std::sync::Arc;
+
+use deltalake::kernel::Add;
+use hashbrown::{HashMap, HashSet};
+use roaring::RoaringBitmap;
+use serde_json::Value;
+
+use super::commit::{Commit, configuration};
+use super::index::Place;
+use super::keyed::{KeyedTable, Owners, Rows};
+use super::live::LiveFile;
+use super::schema::{TableSchema, check_protocol, widens};
+use super::vector;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A known file that a commit states anew.
+struct Restated {
+    id: u32,
+    file: LiveFile,
+    hidden_now: RoaringBitmap,
+    back: Rows,
+}
+
+/// Replays `commit`, which stands at the version after the table's.
+pub(super) async fn replay(table: &mut KeyedTable, commit: Commit) -> Result<()> {
+    if let Some(protocol) = &commit.protocol {
+        check_protocol(protocol)?;
+    }
+    if let Some(metadata) = commit.metadata {
+        take_metadata(table, metadata)?;
+    }
+    // all reading comes first, so that an error leaves memory where it was
+    let added: HashMap<&str, &Add> = commit.adds.iter().map(|add| (add.path.as_str(), add)).collect();
+    let mut removed = Vec::new();
+    for remove in &commit.removes {
+        if !added.contains_key(remove.path.as_str()) && let Some(id) = table.files.id_of(&remove.path) {
+            removed.push(id);
+        }
+    }
+    let reader = table.reader();
+    let (mut restated, mut new) = (Vec::new(), Vec::new());
+    for add in &commit.adds {
+        let Some(id) = table.files.id_of(&add.path) else {
+            new.push(reader.read(add.clone()).await?);
+            continue;
+        };
+        let Some(known) = table.files.get(id) else { continue };
+        let hidden = match &add.deletion_vector {
+            Some(vector) => vector::read(&reader.committer_store, vector).await?,
+            None => RoaringBitmap::new(),
+        };
+        let shown = &known.hidden - &hidden;
+        let file = LiveFile { add: add.clone(), rows: known.rows, hidden: hidden.clone() };
+        let rows = if shown.is_empty() { Vec::new() } else { reader.rows(add, |row| shown.contains(row)).await?.0 };
+        restated.push(Restated { id, hidden_now: &hidden - &known.hidden, back: rows, file });
+    }
+
+    let whole: HashSet<u32> = removed.iter().copied().collect();
+    let parts: HashMap<u32, RoaringBitmap> = restated
+        .iter_mut()
+        .filter(|r| !r.hidden_now.is_empty())
+        .map(|r| (r.id, std::mem::take(&mut r.hidden_now)))
+        .collect();
+    if !whole.is_empty() || !parts.is_empty() {
+        let keep = |place: Place| {
+            let gone = whole.contains(&place.file) || parts.get(&place.file).is_some_and(|rows| rows.contains(place.row));
+            (!gone).then_some(place)
+        };
+        match &mut table.owners {
+            Owners::Keyed(index) => index.map_places(keep),
+            Owners::Multiset(set) => set.map_places(keep),
+        }
+    }
+    for id in removed {
+        table.files.remove(id);
+    }
+    for one in restated {
+        if let Some(known) = table.files.get_mut(one.id) {
+            *known = one.file;
+        }
+        for (row, owner, seq) in one.back {
+            table.add_row(owner, seq, Place { file: one.id, row });
+        }
+    }
+    for read in new {
+        table.take_in(read)?;
+    }
+    table.committer.note_txns(&commit.txns);
+    table.committer.advance();
+    follow_ledger(table, &commit.txns).await
+}
+
+/// An attempt of ours, or of another instance, may have moved the ledger.
+async fn follow_ledger(table: &mut KeyedTable, txns: &std::collections::BTreeMap<String, i64>) -> Result<()> {
+    let generation = table.committer.generation;
+    let Some(n) = txns.get(&super::multiset::ledger_id(generation)) else { return Ok(()) };
+    let store = Arc::clone(&table.committer.store);
+    match &mut table.owners {
+        Owners::Multiset(set) => set.load_ledger(&store, generation, *n).await,
+        Owners::Keyed(_) => Ok(()),
+    }
+}
+
+fn take_metadata(table: &mut KeyedTable, metadata: Value) -> Result<()> {
+    let settled = configuration(&metadata);
+    if settled.contains_key("delta.setTransactionRetentionDuration") {
+        return Err(Error::new(ErrorKind::Config, "somebody set `delta.setTransactionRetentionDuration` on the table")
+            .hint("unset the property: lode keeps its Kafka positions in those ids"));
+    }
+    let generation = settled.get("lode.generation").and_then(|g| g.parse().ok()).unwrap_or(0);
+    if generation != table.committer.generation {
+        return Err(Error::new(ErrorKind::Fenced, "the table was rebuilt by another instance")
+            .hint("restart this instance: it will read the new generation"));
+    }
+    let schema = TableSchema::of_metadata(&metadata)?;
+    if schema.partition_by != table.committer.schema.partition_by {
+        return Err(Error::new(ErrorKind::Config, "somebody changed the table's partition columns")
+            .hint("`lode rebuild` makes the table anew"));
+    }
+    for field in table.committer.schema.all.fields() {
+        let sound = schema.all.field_with_name(field.name()).is_ok_and(|now| widens(field.data_type(), now.data_type()));
+        if !sound {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("somebody dropped column `{}` of the table or changed its type", field.name()),
+            )
+            .hint("`lode rebuild` makes the table anew"));
+        }
+    }
+    table.committer.schema = schema;
+    table.committer.metadata = metadata;
+    Ok(())
+}

@@ -1,0 +1,107 @@
+//! The data files of a table's newest version, with the rows hidden in each.
+//!
+//! Receives add actions and the bitmaps of their vectors. Promises one number a file that is never given twice in a
+//! process, so that an index can name rows by it. Never reads or writes by itself.
+
+use std::collections::BTreeMap;
+
+use deltalake::kernel::{Add, DeletionVectorDescriptor};
+use hashbrown::HashMap;
+use roaring::RoaringBitmap;
+
+use super::index::FILES_MAX;
+use super::stats;
+use crate::error::{Error, ErrorKind, Result};
+
+/// A data file as the log states it.
+#[derive(Debug, Clone)]
+pub(super) struct LiveFile {
+    pub(super) add: Add,
+    pub(super) rows: u32,
+    pub(super) hidden: RoaringBitmap,
+}
+
+impl LiveFile {
+    /// The add action of the same file with these rows hidden.
+    pub(super) fn restated(&self, vector: Option<DeletionVectorDescriptor>, data_change: bool) -> Add {
+        let mut add = self.add.clone();
+        if vector.is_some() {
+            let loose = match &add.stats {
+                Some(text) => stats::loosen(text),
+                // a vector needs the number of rows beside it
+                None => format!(r#"{{"numRecords":{},"tightBounds":false}}"#, self.rows),
+            };
+            add.stats = Some(loose);
+        }
+        add.deletion_vector = vector;
+        add.data_change = data_change;
+        add
+    }
+
+    /// Rows that readers see.
+    pub(super) fn visible(&self) -> u64 {
+        u64::from(self.rows).saturating_sub(self.hidden.len())
+    }
+}
+
+/// Rows to hide, by file.
+pub(super) type Hide = BTreeMap<u32, RoaringBitmap>;
+
+/// All live files.
+#[derive(Debug, Default)]
+pub(super) struct LiveFiles {
+    by_id: HashMap<u32, LiveFile>,
+    by_path: HashMap<String, u32>,
+    next: u32,
+}
+
+impl LiveFiles {
+    /// Adds a file; its number.
+    pub(super) fn insert(&mut self, file: LiveFile) -> Result<u32> {
+        let id = self.next;
+        if id >= FILES_MAX {
+            return Err(Error::new(ErrorKind::Internal, "file numbers have run out").hint("restart the program"));
+        }
+        self.next += 1;
+        self.by_path.insert(file.add.path.clone(), id);
+        self.by_id.insert(id, file);
+        Ok(id)
+    }
+
+    /// Uses up a number without a file.
+    pub(super) fn skip(&mut self) {
+        self.next += 1;
+    }
+
+    /// The number the next file will get.
+    pub(super) fn next(&self) -> u32 {
+        self.next
+    }
+
+    pub(super) fn get(&self, id: u32) -> Option<&LiveFile> {
+        self.by_id.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut LiveFile> {
+        self.by_id.get_mut(&id)
+    }
+
+    pub(super) fn id_of(&self, path: &str) -> Option<u32> {
+        self.by_path.get(path).copied()
+    }
+
+    /// Forgets a file.
+    pub(super) fn remove(&mut self, id: u32) -> Option<LiveFile> {
+        let file = self.by_id.remove(&id)?;
+        self.by_path.remove(&file.add.path);
+        Some(file)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &LiveFile)> {
+        self.by_id.iter().map(|(id, file)| (*id, file))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+}

@@ -1,0 +1,269 @@
+//! Tables whose source has no primary key: a multiset by hash of the row image.
+//!
+//! Receives the same changes as a keyed table. Promises that an insert adds one row and a delete takes one away,
+//! whatever order they arrive in. A delete that finds no row is a *debt*: the next insert of that image settles it. An
+//! insert that the transform left out or rejected is *hollow*: the next delete of that image takes it. Streamed changes are
+//! told apart by sequence and op, and one that was applied is passed over; snapshot rows, which share a sequence, by
+//! their place in Kafka, so each one at an offset the table does not have yet counts. Never fans out.
+//!
+//! # Format
+//!
+//! Debts and hollow inserts are counts, so an entry of a commit that never happened would do harm. They stand in
+//! `_lode/g<generation>/ledger-<n>.parquet` (columns as in [`super::owners`]), whole each time they change, and the commit
+//! names its file by the `txn` with application id `lode/g<generation>/ledger` and version `n`. `n` grows and ends in
+//! 20 random bits, so that two attempts never share a file.
+
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use object_store::ObjectStore;
+use object_store::path::Path;
+
+use super::index::Place;
+use super::key::{Hasher, Owner};
+use super::owners::{self, Entry, Kind};
+use super::select::{Chosen, Origin, fresh};
+use crate::change::{Changes, Op};
+use crate::error::Result;
+use crate::record::Positions;
+use crate::sequence::Sequence;
+
+/// Application id of the ledger's number.
+pub(super) fn ledger_id(generation: u64) -> String {
+    format!("lode/g{generation}/ledger")
+}
+
+/// Path of ledger number `n`.
+pub(super) fn ledger_path(generation: u64, n: i64) -> Path {
+    Path::from(format!("_lode/g{generation}/ledger-{n}.parquet"))
+}
+
+/// A number above `last` that no other attempt has.
+pub(super) fn next_ledger(last: i64) -> i64 {
+    let random = (uuid::Uuid::new_v4().as_u128() & 0xf_ffff) as i64;
+    ((last >> 20) + 1) << 20 | random
+}
+
+/// Inserts without a row (above zero) or deletes without an insert (below), and their newest sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Balance {
+    count: i64,
+    seq: Sequence,
+}
+
+/// What a batch does to a multiset.
+#[derive(Debug, Default)]
+pub(super) struct Effect {
+    pub(super) removed: Vec<(Owner, Place)>,
+    pub(super) added: Vec<(Owner, Place, Sequence)>,
+    pub(super) balance: Vec<(Owner, i64, Sequence)>,
+}
+
+/// Places of equal rows, debts and hollow inserts.
+#[derive(Debug, Default)]
+pub(super) struct Multiset {
+    rows: HashMap<Owner, Vec<(Place, Sequence)>>,
+    balances: HashMap<Owner, Balance>,
+    applied: HashSet<(u128, char)>,
+    pub(super) ledger: i64,
+}
+
+impl Multiset {
+    /// A row found in a file.
+    pub(super) fn add(&mut self, owner: Owner, seq: Sequence, place: Place) {
+        self.rows.entry(owner).or_default().push((place, seq));
+    }
+
+    /// Different row images known.
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Bytes held, about.
+    pub(super) fn bytes(&self) -> usize {
+        self.rows.allocation_size()
+            + self.rows.values().map(|v| v.capacity() * size_of::<(Place, Sequence)>()).sum::<usize>()
+            + self.balances.allocation_size()
+            + self.applied.allocation_size()
+    }
+
+    /// A change that a committed batch applied.
+    pub(super) fn note_applied(&mut self, entry: &Entry) {
+        self.applied.insert((entry.seq.0, entry.op));
+    }
+
+    /// Reads the ledger that the newest commit names.
+    pub(super) async fn load_ledger(&mut self, store: &Arc<dyn ObjectStore>, generation: u64, n: i64) -> Result<()> {
+        let mut balances = HashMap::new();
+        owners::read(store, &ledger_path(generation, n), |entry| {
+            let count = match entry.kind {
+                Kind::Debt => -entry.count,
+                Kind::Hollow => entry.count,
+                _ => return,
+            };
+            balances.insert(entry.owner, Balance { count, seq: entry.seq });
+        })
+        .await?;
+        self.balances = balances;
+        self.ledger = n;
+        Ok(())
+    }
+
+    /// Which rows of a batch add a row and which take one away, after equal ones have met each other and debts.
+    pub(super) fn choose(
+        &self,
+        changes: &[Changes],
+        positions: &Positions,
+        floor: Sequence,
+        hasher: Hasher,
+    ) -> Result<Chosen> {
+        let mut seen: HashSet<(u128, char)> = HashSet::new();
+        let mut by_owner: HashMap<Owner, (Vec<_>, Vec<_>)> = HashMap::new();
+        let mut chosen = Chosen::default();
+        fresh(changes, positions, floor, |change| hasher.batch_images(&change.rows), |at, owner, op, seq| {
+            if op != Op::Read {
+                let id = (seq.0, letter(op));
+                if self.applied.contains(&id) || !seen.insert(id) {
+                    return;
+                }
+                chosen.applied.push((owner, at));
+            }
+            let (creates, deletes) = by_owner.entry(owner).or_default();
+            if op == Op::Delete { deletes.push(at) } else { creates.push(at) }
+        })?;
+        for (owner, (mut creates, mut deletes)) in by_owner {
+            let debts = self.balances.get(&owner).filter(|b| b.seq >= floor).map_or(0, |b| (-b.count).max(0));
+            let settled = creates.len().min(usize::try_from(debts).unwrap_or(0));
+            creates.drain(..settled);
+            if settled > 0 {
+                chosen.settled.push((owner, settled as i64));
+            }
+            let met = creates.len().min(deletes.len());
+            creates.drain(..met);
+            deletes.drain(..met);
+            chosen.upserts.extend(creates.into_iter().map(|at| (owner, at)));
+            chosen.gone.extend(deletes.into_iter().map(|at| (owner, at)));
+        }
+        chosen.upserts.sort_unstable_by_key(|(_, at)| *at);
+        chosen.gone.sort_unstable_by_key(|(_, at)| *at);
+        Ok(chosen)
+    }
+
+    /// Calls `with` for every row older than `floor`.
+    pub(super) fn older_than(&self, floor: Sequence, mut with: impl FnMut(Owner, Place)) {
+        for (owner, rows) in &self.rows {
+            for (place, _) in rows.iter().filter(|(_, seq)| *seq < floor) {
+                with(*owner, *place);
+            }
+        }
+    }
+
+    /// Finds rows for `gone` to take away, of those not below `floor`; what finds none is a debt.
+    pub(super) fn take(&self, gone: impl Iterator<Item = (Owner, Sequence)>, floor: Sequence, effect: &mut Effect) {
+        let mut taken: HashMap<Owner, usize> = HashMap::new();
+        for (owner, seq) in gone {
+            let used = taken.entry(owner).or_default();
+            let row = self
+                .rows
+                .get(&owner)
+                .and_then(|rows| rows.iter().filter(|(_, seq)| *seq >= floor).nth(*used))
+                .map(|(place, _)| *place);
+            match row {
+                Some(place) => {
+                    *used += 1;
+                    effect.removed.push((owner, place));
+                }
+                // takes a hollow insert where there is one, else becomes a debt
+                None => effect.balance.push((owner, -1, seq)),
+            }
+        }
+    }
+
+    /// Applies what a commit did.
+    pub(super) fn apply(&mut self, effect: Effect, floor: Option<Sequence>) {
+        if let Some(floor) = floor {
+            self.drop_older(floor);
+        }
+        for (owner, place) in effect.removed {
+            if let Some(rows) = self.rows.get_mut(&owner) {
+                rows.retain(|(at, _)| *at != place);
+                if rows.is_empty() {
+                    self.rows.remove(&owner);
+                }
+            }
+        }
+        for (owner, place, seq) in effect.added {
+            self.add(owner, seq, place);
+        }
+        for (owner, by, seq) in effect.balance {
+            change(&mut self.balances, owner, by, seq);
+        }
+    }
+
+    fn drop_older(&mut self, floor: Sequence) {
+        self.rows.retain(|_, rows| {
+            rows.retain(|(_, seq)| *seq >= floor);
+            !rows.is_empty()
+        });
+        self.balances.retain(|_, b| b.seq >= floor);
+        self.applied.retain(|(seq, _)| *seq >= floor.0);
+    }
+
+    /// The whole ledger after `effect`; `None` when nothing in it changes.
+    pub(super) fn ledger_after(&self, effect: &Effect, floor: Option<Sequence>, origin: &Origin) -> Option<Vec<Entry>> {
+        let mut after = self.balances.clone();
+        if let Some(floor) = floor {
+            after.retain(|_, b| b.seq >= floor);
+        }
+        for (owner, by, seq) in &effect.balance {
+            change(&mut after, *owner, *by, *seq);
+        }
+        if after == self.balances {
+            return None;
+        }
+        Some(
+            after
+                .into_iter()
+                .map(|(owner, b)| {
+                    let kind = if b.count < 0 { Kind::Debt } else { Kind::Hollow };
+                    let mut entry = Entry::new(kind, owner, b.seq, origin.clone());
+                    entry.count = b.count.abs();
+                    entry
+                })
+                .collect(),
+        )
+    }
+
+    /// Notes a change as applied.
+    pub(super) fn applied(&mut self, seq: Sequence, op: Op) {
+        self.applied.insert((seq.0, letter(op)));
+    }
+
+    /// Moves or (by `None`) takes away rows.
+    pub(super) fn map_places(&mut self, mut to: impl FnMut(Place) -> Option<Place>) {
+        self.rows.retain(|_, rows| {
+            rows.retain_mut(|(place, _)| match to(*place) {
+                Some(moved) => {
+                    *place = moved;
+                    true
+                }
+                None => false,
+            });
+            !rows.is_empty()
+        });
+    }
+}
+
+fn change(balances: &mut HashMap<Owner, Balance>, owner: Owner, by: i64, seq: Sequence) {
+    let balance = balances.entry(owner).or_insert(Balance { count: 0, seq });
+    balance.count += by;
+    balance.seq = balance.seq.max(seq);
+    if balance.count == 0 {
+        balances.remove(&owner);
+    }
+}
+
+/// Debezium's letter of an op.
+pub(super) fn letter(op: Op) -> char {
+    op.letter().chars().next().unwrap_or(' ')
+}

@@ -1,0 +1,229 @@
+//! Owners that have no row now, and floors: what the data files cannot tell a restarted process.
+//!
+//! Receives entries of one flush before its commit. Promises that an entry counts only when the commit it was
+//! written for, or an equal one, has happened. Never holds a row.
+//!
+//! # Format
+//!
+//! Parquet files `_lode/g<generation>/owners-<uuid>.parquet` beside the table, with columns
+//! `_owner` (binary, 16 bytes big endian, see [`super::key`]), `_seq` decimal(38,0), `_topic`, `_partition`, `_offset`,
+//! `_kind` (`gone`: the owner has no row; `floor`: rows older than `_seq` are void; `applied`: table without key, the
+//! change `_seq` with `_op` was applied; `debt` and `hollow`: table without key, see [`super::multiset`]), `_op`
+//! (Debezium's letter), `_count` int64, `_written` timestamp.
+//!
+//! **An entry is valid only if its `_offset` is below the table's committed position of that (topic, partition).** A
+//! file is written before the commit, so a commit that never happened leaves entries that do not count, and the same
+//! entry in several files says the same. A merge writes the merged file first and deletes the others then.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    AsArray, BinaryBuilder, Decimal128Builder, Int32Builder, Int64Builder, RecordBatch, StringBuilder,
+    TimestampMicrosecondBuilder,
+};
+use arrow::datatypes::{
+    DataType, Decimal128Type, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
+};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use super::commit::{now_ms, store_error};
+use super::key::Owner;
+use super::schema::{SEQ_TYPE, utc};
+use super::select::Origin;
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{PartitionId, Positions};
+use crate::sequence::Sequence;
+
+/// More than this in one owners file is not ours.
+const FILE_BYTES_MAX: u64 = 4 << 30;
+
+/// What an entry says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Kind {
+    Gone,
+    Floor,
+    Applied,
+    Debt,
+    Hollow,
+}
+
+const KINDS: [(Kind, &str); 5] = [
+    (Kind::Gone, "gone"),
+    (Kind::Floor, "floor"),
+    (Kind::Applied, "applied"),
+    (Kind::Debt, "debt"),
+    (Kind::Hollow, "hollow"),
+];
+
+/// One entry of an owners file.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) owner: Owner,
+    pub(super) seq: Sequence,
+    pub(super) origin: Origin,
+    pub(super) kind: Kind,
+    pub(super) op: char,
+    pub(super) count: i64,
+    pub(super) written_ms: i64,
+}
+
+impl Entry {
+    /// An entry written now.
+    pub(super) fn new(kind: Kind, owner: Owner, seq: Sequence, origin: Origin) -> Self {
+        Entry { owner, seq, origin, kind, op: ' ', count: 0, written_ms: now_ms() }
+    }
+
+    /// True when the commit this was written for, or an equal one, has happened.
+    pub(super) fn is_valid(&self, positions: &Positions) -> bool {
+        let partition = PartitionId { topic: self.origin.topic.clone(), partition: self.origin.partition };
+        positions.get(&partition).is_some_and(|to| self.origin.offset < *to)
+    }
+}
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("_owner", DataType::Binary, false),
+        Field::new("_seq", SEQ_TYPE, false),
+        Field::new("_topic", DataType::Utf8, false),
+        Field::new("_partition", DataType::Int32, false),
+        Field::new("_offset", DataType::Int64, false),
+        Field::new("_kind", DataType::Utf8, false),
+        Field::new("_op", DataType::Utf8, false),
+        Field::new("_count", DataType::Int64, false),
+        Field::new("_written", utc(), false),
+    ]))
+}
+
+fn folder(generation: u64) -> Path {
+    Path::from(format!("_lode/g{generation}"))
+}
+
+/// Writes `entries` as a new file; its path.
+pub(super) async fn write(store: &Arc<dyn ObjectStore>, generation: u64, entries: &[Entry]) -> Result<Path> {
+    let path = folder(generation).join(format!("owners-{}.parquet", uuid::Uuid::new_v4()));
+    write_at(store, &path, entries).await?;
+    Ok(path)
+}
+
+/// Writes `entries` as the file at `path`.
+pub(super) async fn write_at(store: &Arc<dyn ObjectStore>, path: &Path, entries: &[Entry]) -> Result<()> {
+    let failed = |e: parquet::errors::ParquetError| {
+        Error::new(ErrorKind::Internal, "an owners file cannot be written").caused_by(e)
+    };
+    let properties =
+        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), schema(), Some(properties)).map_err(failed)?;
+    for chunk in entries.chunks(1 << 16) {
+        writer.write(&batch(chunk)?).map_err(failed)?;
+    }
+    let bytes = writer.into_inner().map_err(failed)?;
+    store.put(path, bytes.into()).await.map_err(|e| store_error("writing an owners file", e))?;
+    Ok(())
+}
+
+fn batch(entries: &[Entry]) -> Result<RecordBatch> {
+    let mut owner = BinaryBuilder::new();
+    let mut seq = Decimal128Builder::new().with_data_type(SEQ_TYPE);
+    let (mut topic, mut kind, mut op) = (StringBuilder::new(), StringBuilder::new(), StringBuilder::new());
+    let mut partition = Int32Builder::new();
+    let (mut offset, mut count) = (Int64Builder::new(), Int64Builder::new());
+    let mut written = TimestampMicrosecondBuilder::new().with_data_type(utc());
+    for entry in entries {
+        owner.append_value(entry.owner.to_be_bytes());
+        seq.append_value(i128::try_from(entry.seq.0).unwrap_or(i128::MAX));
+        topic.append_value(&entry.origin.topic);
+        partition.append_value(entry.origin.partition);
+        offset.append_value(entry.origin.offset);
+        kind.append_value(KINDS.iter().find(|(k, _)| *k == entry.kind).map_or("", |(_, name)| name));
+        op.append_value(entry.op.encode_utf8(&mut [0; 4]));
+        count.append_value(entry.count);
+        written.append_value(entry.written_ms.saturating_mul(1000));
+    }
+    RecordBatch::try_new(
+        schema(),
+        vec![
+            Arc::new(owner.finish()),
+            Arc::new(seq.finish()),
+            Arc::new(topic.finish()),
+            Arc::new(partition.finish()),
+            Arc::new(offset.finish()),
+            Arc::new(kind.finish()),
+            Arc::new(op.finish()),
+            Arc::new(count.finish()),
+            Arc::new(written.finish()),
+        ],
+    )
+    .map_err(|e| Error::new(ErrorKind::Internal, "an owners file cannot be written").caused_by(e))
+}
+
+/// The owners files of a generation.
+pub(super) async fn list(store: &Arc<dyn ObjectStore>, generation: u64) -> Result<Vec<Path>> {
+    let found: Vec<_> = store
+        .list(Some(&folder(generation)))
+        .try_collect()
+        .await
+        .map_err(|e| store_error("listing the owners files", e))?;
+    Ok(found
+        .into_iter()
+        .map(|meta| meta.location)
+        .filter(|path| path.filename().is_some_and(|name| name.starts_with("owners-") && name.ends_with(".parquet")))
+        .collect())
+}
+
+/// Hands every entry of the file at `path` to `with`, valid or not.
+pub(super) async fn read(store: &Arc<dyn ObjectStore>, path: &Path, mut with: impl FnMut(Entry)) -> Result<()> {
+    let failed = |e| store_error("reading an owners file", e);
+    let bad = |what: &str| Error::new(ErrorKind::Corrupt, format!("owners file `{path}` {what}"));
+    let found = store.get(path).await.map_err(failed)?;
+    if found.meta.size > FILE_BYTES_MAX {
+        return Err(bad("is too large"));
+    }
+    let bytes = found.bytes().await.map_err(failed)?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
+        .and_then(|builder| builder.with_batch_size(8192).build())
+        .map_err(|e| bad("is not readable").caused_by(e))?;
+    for batch in reader {
+        let batch = batch.map_err(|e| bad("is not readable").caused_by(e))?;
+        let column = |name: &str| batch.column_by_name(name).ok_or_else(|| bad("lacks a column"));
+        let text = |name: &str| column(name)?.as_string_opt::<i32>().ok_or_else(|| bad("has a column of another type"));
+        let number = |name: &str| {
+            column(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| bad("has a column of another type"))
+        };
+        let owners = column("_owner")?.as_binary_opt::<i32>().ok_or_else(|| bad("has a column of another type"))?;
+        let seqs = column("_seq")?
+            .as_primitive_opt::<Decimal128Type>()
+            .ok_or_else(|| bad("has a column of another type"))?;
+        let partitions =
+            column("_partition")?.as_primitive_opt::<Int32Type>().ok_or_else(|| bad("has a column of another type"))?;
+        let written = column("_written")?
+            .as_primitive_opt::<TimestampMicrosecondType>()
+            .ok_or_else(|| bad("has a column of another type"))?;
+        let (topics, kinds, ops) = (text("_topic")?, text("_kind")?, text("_op")?);
+        let (offsets, counts) = (number("_offset")?, number("_count")?);
+        let mut topic: Arc<str> = Arc::from("");
+        for row in 0..batch.num_rows() {
+            let owner = owners.value(row).try_into().map_err(|_| bad("has an owner that is not 16 bytes"))?;
+            // a kind of a later program is not ours to judge
+            let Some((kind, _)) = KINDS.iter().find(|(_, name)| *name == kinds.value(row)) else { continue };
+            if &*topic != topics.value(row) {
+                topic = Arc::from(topics.value(row));
+            }
+            with(Entry {
+                owner: u128::from_be_bytes(owner),
+                seq: Sequence(seqs.value(row).unsigned_abs()),
+                origin: Origin { topic: topic.clone(), partition: partitions.value(row), offset: offsets.value(row) },
+                kind: *kind,
+                op: ops.value(row).chars().next().unwrap_or(' '),
+                count: counts.value(row),
+                written_ms: written.value(row) / 1000,
+            });
+        }
+    }
+    Ok(())
+}
