@@ -376,6 +376,9 @@ impl Decoder {
                 std::mem::swap(&mut self.reader.image, &mut self.reader.before);
             }
         }
+        if image.is_none() && mark.op != Op::Delete {
+            return Err(Stop::Bad("the record has no row image (`after`)".to_owned()));
+        }
         let plan_key = self.plan_key(parsed, image, key, history, evidence, patience);
         let Decoder { plans, reader, settings, place, topic, scratch, .. } = self;
         let Some(table) = &place.table else { return Err(Stop::Bad("the record does not name its table".to_owned())) };
@@ -409,16 +412,12 @@ impl Decoder {
                 let image = image.map(|_| reader.image.as_slice());
                 write(chunk, mark, &held, |chunk| delete(chunk, plan, &reader.key, image, texts))?;
             } else {
-                if image.is_none() {
-                    return Err(Stop::Bad("the record has no row image (`after`)".to_owned()));
-                }
                 write(chunk, mark, &held, |chunk| upsert(chunk, plan, Some(&reader.key), &reader.image, texts))?;
             }
             return Ok(1);
         }
         if image.is_none() {
-            let which = if mark.op == Op::Delete { "before" } else { "after" };
-            return Err(Stop::Bad(format!("the record has no row image (`{which}`), and its table has no primary key")));
+            return Err(Stop::Bad("the record has no row image (`before`), and its table has no primary key".to_owned()));
         }
         if mark.op != Op::Update {
             let chunk = out.chunk(&plan.version, topic);

@@ -448,7 +448,7 @@ impl Reader {
     /// Reads a key into [`Reader::key`]; answers its layout.
     #[inline]
     pub(super) fn read_key(&mut self, bytes: &[u8]) -> Result<Option<usize>, String> {
-        let of_key = |reason: String| reason.replacen("the record", "the record's key", 1);
+        let of_key = |reason: String| reason.replacen("the record is", "the record's key is", 1);
         let unwrapped = self.key_wraps.unwrap(bytes).map_err(of_key)?;
         let mut cursor = Cursor::starting_at(bytes, unwrapped.at);
         if cursor.peek() == b'n' {
@@ -456,7 +456,7 @@ impl Reader {
             self.finish(&mut cursor, &unwrapped).map_err(of_key)?;
             return Ok(None);
         }
-        let at = self.keys.read(bytes, &mut cursor, &mut self.key).map_err(|t| trouble(t, "the record's key"))?;
+        let at = self.keys.read(bytes, &mut cursor, &mut self.key).map_err(|t| of_key(trouble(t, "the record's key")))?;
         self.finish(&mut cursor, &unwrapped).map_err(of_key)?;
         Ok(Some(at))
     }

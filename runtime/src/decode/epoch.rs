@@ -13,6 +13,8 @@ const LATE_MAX_MS: i64 = 60_000;
 /// Rank of a snapshot read that comes after streamed changes: newer than the newest of them, older than the next.
 const RANK_READ_LATER: u8 = 2;
 const RANK: u8 = 1;
+/// Most snapshot runs remembered.
+const RUNS_MAX: usize = 8;
 
 /// What `source.snapshot` says of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +83,8 @@ pub struct Epochs {
     /// one an ordinal
     identities: Vec<Identity>,
     partitions: Vec<Reach>,
-    run: Option<Run>,
+    /// snapshot runs, newest last
+    runs: Vec<Run>,
 }
 
 /// Where a record stands, to be accepted once the record is decoded.
@@ -92,8 +95,10 @@ pub(super) struct Place {
     pub(super) floor: Option<Sequence>,
     ordinal: u16,
     advances: bool,
+    /// a snapshot run that begins with the record
     run: Option<Run>,
-    ends_run: bool,
+    /// index of the run whose floor this is
+    ends_run: Option<usize>,
 }
 
 /// Why a record has no place.
@@ -121,13 +126,14 @@ impl Epochs {
         let rank = if origin.key_change { 0 } else { RANK };
         let at = |ordinal| Sequence::new(ordinal, origin.file, origin.pos, origin.row, rank).ok_or(Lost::TooLarge);
         let reach = self.reach(partition);
-        if let (Some(reach), Snapshot::No, None) = (reach, origin.snapshot, &self.run)
+        if let (Some(reach), Snapshot::No) = (reach, origin.snapshot)
+            && !self.runs.last().is_some_and(|run| run.floor_due)
             && reach.last.server == origin.server
             && reach.last.base == origin.base
         {
             let sequence = at(reach.newest.epoch())?;
             if is_ahead(sequence, reach.newest) {
-                return Ok(Place { sequence, floor: None, ordinal: sequence.epoch(), advances: true, run: None, ends_run: false });
+                return Ok(Place { sequence, floor: None, ordinal: sequence.epoch(), advances: true, run: None, ends_run: None });
             }
         }
         match origin.snapshot {
@@ -149,11 +155,18 @@ impl Epochs {
         let current = reach.newest.epoch();
         let here = Sequence::new(current, origin.file, origin.pos, 0, 0).ok_or(Lost::TooLarge)?;
         let above = || having(usize::from(current) + 1, all).next();
-        let late = || having(0, usize::from(current) + 1).last().unwrap_or(current);
+        let earlier = || having(0, usize::from(current) + 1).last();
         let same = reach.last.is(origin);
         if is_ahead(here, reach.newest) {
+            if same {
+                return Ok((current, Order::Ahead));
+            }
             // another partition may have seen the new server first, as a jump
-            return Ok((if same { current } else { above().unwrap_or(current) }, Order::Ahead));
+            return Ok(match (above(), earlier()) {
+                (Some(above), _) => (above, Order::Ahead),
+                (None, Some(earlier)) if origin.ts_ms < reach.ts_ms => (earlier, Order::Late),
+                _ => (current, Order::Ahead),
+            });
         }
         if !same && origin.ts_ms >= reach.ts_ms {
             return Ok((above().unwrap_or(count), Order::Ahead));
@@ -161,7 +174,7 @@ impl Epochs {
         if same && origin.ts_ms > reach.ts_ms.saturating_add(LATE_MAX_MS) {
             return Ok((current, Order::Jump));
         }
-        Ok((late(), Order::Late))
+        Ok((earlier().unwrap_or(current), Order::Late))
     }
 
     fn place_streamed(
@@ -175,14 +188,14 @@ impl Epochs {
             return Err(Lost::Jump);
         }
         let sequence = at(ordinal)?;
-        let due = self.run.as_ref().filter(|run| run.floor_due && sequence > run.sequence);
+        let due = self.runs.iter().enumerate().rev().find(|(_, run)| run.floor_due && sequence > run.sequence);
         Ok(Place {
             sequence,
-            floor: due.map(|run| run.sequence),
+            floor: due.map(|(_, run)| run.sequence),
             ordinal,
             advances: order == Order::Ahead,
             run: None,
-            ends_run: due.is_some(),
+            ends_run: due.map(|(at, _)| at),
         })
     }
 
@@ -195,7 +208,7 @@ impl Epochs {
         let (ordinal, order) = self.ordinal_of(reach, origin)?;
         let own = if order == Order::Ahead { at(ordinal)? } else { Sequence::MIN };
         let newest = reach.map_or(own, |r| r.newest.max(own));
-        Ok(Place { sequence: read_after(newest), floor: None, ordinal: newest.epoch(), advances: false, run: None, ends_run: false })
+        Ok(Place { sequence: read_after(newest), floor: None, ordinal: newest.epoch(), advances: false, run: None, ends_run: None })
     }
 
     fn place_read(
@@ -204,9 +217,9 @@ impl Epochs {
         origin: &Origin<'_>,
         at: impl Fn(u16) -> Result<Sequence, Lost>,
     ) -> Result<Place, Lost> {
-        let last = origin.snapshot == Snapshot::Last;
-        let known = self.run.as_ref().filter(|r| r.base == origin.base && r.file == origin.file && r.pos == origin.pos);
-        let (sequence, run) = match known {
+        let same = |r: &Run| r.base == origin.base && r.file == origin.file && r.pos == origin.pos;
+        let known = self.runs.iter().rposition(same);
+        let (sequence, run) = match known.and_then(|at| self.runs.get(at)) {
             Some(run) => {
                 let newest = reach.map_or(Sequence::MIN, |r| r.newest);
                 let passed = run.behind && newest > run.sequence;
@@ -215,8 +228,9 @@ impl Epochs {
             None => {
                 let (ordinal, order) = self.ordinal_of(reach, origin)?;
                 let own = at(ordinal)?;
+                // another partition may be far ahead: only its own past tells a late first reading from a new one
+                let behind = order != Order::Ahead || reach.is_some_and(|r| r.newest >= own);
                 let newest = self.partitions.iter().map(|r| r.newest).max();
-                let behind = newest.is_some_and(|newest| newest >= own) || (order != Order::Ahead);
                 let sequence = match newest {
                     Some(newest) if behind => read_after(newest),
                     _ => own,
@@ -227,19 +241,23 @@ impl Epochs {
                     pos: origin.pos,
                     sequence,
                     behind,
-                    floor_due: newest.is_some(),
+                    floor_due: self.partitions.iter().any(|r| r.newest < sequence),
                 };
                 (sequence, Some(run))
             }
         };
-        let current = run.as_ref().or(self.run.as_ref());
-        let due = current.filter(|run| last && run.floor_due);
+        let (at, current) = match (&run, known) {
+            (Some(run), _) => (self.runs.len().min(RUNS_MAX - 1), Some(run)),
+            (None, Some(at)) => (at, self.runs.get(at)),
+            (None, None) => (0, None),
+        };
+        let due = current.filter(|run| origin.snapshot == Snapshot::Last && run.floor_due);
         Ok(Place {
             sequence,
             floor: due.map(|run| run.sequence),
             ordinal: sequence.epoch(),
             advances: true,
-            ends_run: due.is_some(),
+            ends_run: due.map(|_| at),
             run,
         })
     }
@@ -258,11 +276,12 @@ impl Epochs {
             identity.server = origin.server;
         }
         if let Some(run) = place.run {
-            self.run = Some(run);
+            if self.runs.len() == RUNS_MAX {
+                self.runs.remove(0);
+            }
+            self.runs.push(run);
         }
-        if place.ends_run
-            && let Some(run) = &mut self.run
-        {
+        if let Some(run) = place.ends_run.and_then(|at| self.runs.get_mut(at)) {
             run.floor_due = false;
         }
         match self.partitions.iter_mut().find(|r| r.partition == partition) {
@@ -308,8 +327,12 @@ impl std::fmt::Display for Epochs {
             .iter()
             .map(|r| json!([r.partition, r.newest.0.to_string(), r.ts_ms, r.last.base, r.last.server]))
             .collect();
-        let run = self.run.as_ref().map(|r| json!([r.base, r.file, r.pos, r.sequence.0.to_string(), r.behind, r.floor_due]));
-        write!(f, "{}", json!({"v": 1, "epochs": identities, "partitions": partitions, "run": run}))
+        let runs: Vec<Value> = self
+            .runs
+            .iter()
+            .map(|r| json!([r.base, r.file, r.pos, r.sequence.0.to_string(), r.behind, r.floor_due]))
+            .collect();
+        write!(f, "{}", json!({"v": 1, "epochs": identities, "partitions": partitions, "runs": runs}))
     }
 }
 
@@ -339,16 +362,15 @@ fn read(text: &str) -> Option<Epochs> {
     let flag = |v: &Value, at: usize| v.get(at)?.as_bool();
     let identities = value.get("epochs")?.as_array()?.iter();
     let partitions = value.get("partitions")?.as_array()?.iter();
-    let run = match value.get("run")? {
-        Value::Null => None,
-        v => Some(Run {
+    let run = |v: &Value| {
+        Some(Run {
             base: word(v, 0)?,
             file: number(v, 1)?,
             pos: number(v, 2)?,
             sequence: sequence(v, 3)?,
             behind: flag(v, 4)?,
             floor_due: flag(v, 5)?,
-        }),
+        })
     };
     Some(Epochs {
         identities: identities.map(|v| Some(Identity { base: word(v, 0)?, server: number(v, 1)? })).collect::<Option<_>>()?,
@@ -362,6 +384,153 @@ fn read(text: &str) -> Option<Epochs> {
                 })
             })
             .collect::<Option<_>>()?,
-        run,
+        runs: value.get("runs")?.as_array()?.iter().map(run).collect::<Option<_>>()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Table(Epochs);
+
+    fn from(server: u64, file: u64, pos: u64, ts_ms: i64) -> Origin<'static> {
+        Origin { base: "binlog", server, file, pos, row: 0, ts_ms, snapshot: Snapshot::No, key_change: false }
+    }
+
+    fn read(file: u64, pos: u64, ts_ms: i64) -> Origin<'static> {
+        Origin { snapshot: Snapshot::Read, ..from(0, file, pos, ts_ms) }
+    }
+
+    fn last(file: u64, pos: u64, ts_ms: i64) -> Origin<'static> {
+        Origin { snapshot: Snapshot::Last, ..from(0, file, pos, ts_ms) }
+    }
+
+    impl Table {
+        fn new() -> Self {
+            Table(Epochs::new())
+        }
+
+        /// Accepts a record, over a restart each time.
+        fn see(&mut self, partition: i32, origin: Origin<'_>) -> (Sequence, Option<Sequence>) {
+            self.0 = self.0.to_string().parse().unwrap();
+            let place = self.0.place(partition, &origin).unwrap();
+            let seen = (place.sequence, place.floor);
+            self.0.accept(partition, &origin, place);
+            seen
+        }
+    }
+
+    #[test]
+    fn a_snapshot_and_its_stream_share_an_epoch() {
+        let mut t = Table::new();
+        let (a, _) = t.see(0, read(2, 100, 10));
+        let (b, _) = t.see(0, from(101, 2, 200, 20));
+        let (c, _) = t.see(0, from(101, 10, 4, 30));
+        assert!(a < b && b < c);
+        assert_eq!((a.epoch(), b.epoch(), c.epoch()), (0, 0, 0));
+        // file numbers are compared, not their text
+        assert_eq!(t.see(0, from(101, 2, 150, 15)).0.epoch(), 0);
+    }
+
+    #[test]
+    fn a_new_server_whose_positions_jump_back_opens_an_epoch() {
+        let mut t = Table::new();
+        t.see(0, from(101, 9, 500, 1000));
+        t.see(1, from(101, 9, 400, 1000));
+        let (a, _) = t.see(0, from(202, 3, 10, 2000));
+        assert_eq!(a.epoch(), 1);
+        assert_eq!(t.see(0, from(202, 3, 20, 2000)).0.epoch(), 1);
+        // the other partition follows, even where its positions do not jump back
+        assert_eq!(t.see(1, from(101, 9, 450, 1500)).0.epoch(), 0);
+        assert_eq!(t.see(1, from(202, 9, 900, 2000)).0.epoch(), 1);
+        // and a late record of the old server stays where it was
+        assert_eq!(t.see(0, from(101, 9, 490, 900)).0.epoch(), 0);
+        // back to the first server: an epoch of its own
+        assert_eq!(t.see(0, from(101, 1, 10, 3000)).0.epoch(), 2);
+    }
+
+    #[test]
+    fn a_new_server_that_goes_on_keeps_the_epoch() {
+        let mut t = Table::new();
+        t.see(0, from(101, 9, 500, 1000));
+        assert_eq!(t.see(0, from(202, 9, 600, 2000)).0.epoch(), 0);
+        assert_eq!(t.see(0, from(202, 9, 550, 1900)).0.epoch(), 0);
+    }
+
+    #[test]
+    fn late_records_are_placed_and_jumps_are_not() {
+        let mut t = Table::new();
+        let (newest, _) = t.see(0, from(101, 9, 500, 1_000_000));
+        let (late, _) = t.see(0, from(101, 9, 100, 1_000_000));
+        assert!(late < newest);
+        let again = from(101, 9, 100, 1_000_000 + LATE_MAX_MS + 1);
+        assert_eq!(t.0.place(0, &again), Err(Lost::Jump));
+        let huge = from(101, u64::MAX, 1, 0);
+        assert_eq!(t.0.place(0, &huge), Err(Lost::TooLarge));
+    }
+
+    #[test]
+    fn a_full_snapshot_anew_ends_with_a_floor() {
+        let mut t = Table::new();
+        assert_eq!(t.see(0, read(2, 100, 1)).1, None);
+        assert_eq!(t.see(0, last(2, 100, 1)).1, None);
+        t.see(0, from(101, 2, 300, 2));
+        let (a, none) = t.see(0, read(3, 50, 3));
+        assert_eq!(none, None);
+        let (b, floor) = t.see(0, last(3, 50, 3));
+        assert_eq!(a, b);
+        assert_eq!(floor, Some(a));
+        assert_eq!(t.see(0, from(101, 3, 60, 4)).1, None);
+        // without its last row, the stream that follows ends it
+        let (c, _) = t.see(0, read(4, 50, 5));
+        assert_eq!(t.see(0, from(101, 4, 60, 6)).1, Some(c));
+        assert_eq!(t.see(0, from(101, 4, 70, 6)).1, None);
+    }
+
+    #[test]
+    fn partitions_may_read_one_snapshot_at_any_time() {
+        let mut t = Table::new();
+        let (streamed, _) = t.see(0, from(101, 2, 300, 2));
+        let (late, floor) = t.see(1, read(2, 100, 1));
+        assert!(late < streamed);
+        assert_eq!(floor, None);
+        assert_eq!(t.see(1, last(2, 100, 1)), (late, None));
+        t.see(1, from(101, 2, 400, 3));
+        // a second snapshot begins in one partition while another still reads the first
+        let (second, _) = t.see(1, read(3, 10, 9));
+        assert_eq!(t.see(2, read(2, 100, 1)).0, late);
+        assert_eq!(t.see(1, last(3, 10, 9)), (second, Some(second)));
+    }
+
+    #[test]
+    fn a_snapshot_that_reads_behind_the_stream_wins_by_coming_later() {
+        let mut t = Table::new();
+        let (newest, _) = t.see(0, from(101, 5, 500, 100));
+        let (read_late, _) = t.see(0, read(5, 100, 200));
+        assert!(read_late > newest);
+        assert_eq!(t.see(0, last(5, 100, 200)), (read_late, Some(read_late)));
+        assert!(t.see(0, from(101, 5, 600, 300)).0 > read_late);
+        let incremental = Origin { snapshot: Snapshot::Incremental, ..from(101, 5, 550, 300) };
+        let (beside, floor) = t.see(0, incremental);
+        assert!(beside > t.0.partitions[0].newest.in_epoch(0) || beside == t.0.partitions[0].newest);
+        assert_eq!(floor, None);
+        assert!(t.see(0, from(101, 5, 601, 300)).0 > beside);
+    }
+
+    #[test]
+    fn the_delete_of_a_key_change_comes_first() {
+        let t = Table::new();
+        let create = from(101, 5, 500, 100);
+        let delete = Origin { key_change: true, ..create };
+        assert!(t.0.place(0, &delete).unwrap().sequence < t.0.place(1, &create).unwrap().sequence);
+    }
+
+    #[test]
+    fn kept_text_is_checked() {
+        assert_eq!("".parse::<Epochs>().unwrap(), Epochs::new());
+        for text in ["x", "{}", "{\"v\":2}", "{\"v\":1,\"epochs\":[[1]],\"partitions\":[],\"runs\":[]}"] {
+            assert!(text.parse::<Epochs>().is_err(), "{text}");
+        }
+    }
 }

@@ -105,7 +105,8 @@ pub(super) fn decimal(scale: i8, token: Token, text: &[u8]) -> Option<DecimalHan
         return None;
     }
     let numeric = text.iter().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'+' | b'E' | b'e'))
-        && scalar::digits(text).is_some();
+        && text.iter().any(u8::is_ascii_digit)
+        && !text.first().is_some_and(|b| matches!(b, b'E' | b'e'));
     let body = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
     let base64 =
         text.len() % 4 == 0 && body.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'));

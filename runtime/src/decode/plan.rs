@@ -265,6 +265,10 @@ fn unexplained(entries: &[Entry], in_force: Option<usize>, members: &[&str], row
             "no structure of table `{table}` is known; include the schema-change topic `{schema_topic}` in `topics`, or give `columns`"
         ),
         None => format!("no structure of table `{table}` is known for this position of the source"),
+        Some(version) if version.schema.key.is_empty() && row.image.is_none() => {
+            "the record has no row image (`before`), and its table has no primary key".to_owned()
+        }
+        Some(_) if row.image.is_none() => format!("the record's key lacks a column of the primary key of `{table}`"),
         Some(version) => {
             let extra = members.iter().find(|m| !version.names.iter().any(|n| n == *m));
             let lacking = version.names.iter().find(|n| !members.iter().any(|m| m == n));

@@ -87,20 +87,18 @@ impl Run {
     }
 }
 
-fn in_order(variant: &str) {
-    let capture = load(variant);
+fn in_order(variant: &str, capture: &Capture) {
     let mut run = Run::new();
-    for (partition, lines) in &capture {
+    for (partition, lines) in capture {
         assert_eq!(run.feed(partition, lines, Patience::Hold), lines.len(), "{partition:?}");
     }
     run.check(variant);
 }
 
 /// Small pieces of random partitions; what is held waits until something new is known.
-fn interleaved(variant: &str, seed: u64) -> usize {
+fn interleaved(variant: &str, capture: &Capture, seed: u64) -> usize {
     println!("{variant} seed {seed}");
     let mut random = rand::rngs::StdRng::seed_from_u64(seed);
-    let capture: Capture = load(variant);
     let partitions: Vec<_> = capture.iter().collect();
     let mut at = vec![0; partitions.len()];
     let mut waits_for = vec![None; partitions.len()];
@@ -124,8 +122,9 @@ fn interleaved(variant: &str, seed: u64) -> usize {
 }
 
 fn both(variant: &str) {
-    in_order(variant);
-    let held: usize = (0..4).map(|seed| interleaved(variant, seed)).sum();
+    let capture = load(variant);
+    in_order(variant, &capture);
+    let held: usize = (0..4).map(|seed| interleaved(variant, &capture, seed)).sum();
     assert!(held > 0, "nothing was ever held: the interleaving tests nothing");
 }
 
