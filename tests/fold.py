@@ -9,11 +9,14 @@ import polars as pl
 
 
 def shop_customers(row):
-    """the e-mail address masked; the telephone number as + and digits; everything else as it is"""
-    name, at, domain = row["email"].partition("@")
-    row["email"] = name[:1] + "***" + at + domain
+    """the e-mail address masked; the telephone number as digits after a plus, if it had one; everything else as it is"""
+    if row["email"] is not None:
+        person, at, domain = row["email"].rpartition("@") if "@" in row["email"] else (row["email"], "", "")
+        row["email"] = person[:1] + "***" + at + domain
     if row["phone"] is not None:
-        row["phone"] = "+" + re.sub(r"[^0-9]", "", row["phone"])
+        digits = re.sub(r"[^0-9]", "", row["phone"])
+        plus = row["phone"].strip().startswith("+")
+        row["phone"] = None if not digits else "+" + digits if plus else re.sub("^00", "+", digits)
     return [row]
 
 
