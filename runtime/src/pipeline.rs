@@ -59,7 +59,6 @@ pub struct Pipeline {
     config: Config,
     options: Options,
     root: Location,
-    lake: Lake,
     settings: Settings,
     engine: Engine,
     letters: Arc<DeadLetters>,
@@ -104,14 +103,13 @@ impl Pipeline {
         let root = Location::open(&config.lake.root, &lake_options)?;
         let lake = Lake::new(root.clone(), lake_options);
         let settings = table_settings(&config);
-        let letters = Arc::new(DeadLetters::new(&root, lake.clone(), settings.clone())?);
+        let letters = Arc::new(DeadLetters::new(&root, lake, settings.clone())?);
         let limits = Limits { failed_ratio: config.limits.rejected_ratio, ..Limits::default() };
         Ok(Pipeline {
             engine: Engine::new(limits)?,
             config,
             options,
             root,
-            lake,
             settings,
             letters,
             progress: Arc::default(),
@@ -328,7 +326,7 @@ impl Pipeline {
         let overrides = section.map(|s| s.columns.as_slice()).unwrap_or_default();
         let mut decoder = Decoder::new(Arc::clone(topic), decode_settings(&self.config.debezium, overrides)?);
         let location = self.root.table(&format!("silver/{name}"))?;
-        let upsert = Upsert::open(plan, location, &self.lake, self.settings.clone(), Arc::clone(&self.letters)).await?;
+        let upsert = Upsert::open(plan, location, self.settings.clone(), Arc::clone(&self.letters)).await?;
         if let Some(epochs) = upsert.epochs() {
             decoder.set_epochs(epochs.parse::<Epochs>().map_err(|e| {
                 Error::new(ErrorKind::Corrupt, format!("silver `{name}`: `lode.epochs` cannot be read")).caused_by(e.to_string())

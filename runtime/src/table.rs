@@ -25,6 +25,7 @@ mod foreign;
 mod index;
 mod key;
 mod keyed;
+mod later;
 mod live;
 mod log;
 mod multiset;
@@ -46,6 +47,7 @@ use arrow::datatypes::SchemaRef;
 pub use append::{BronzeRows, BronzeTable, bronze_schema};
 pub use compact::{Compaction, Rewritten};
 pub use keyed::KeyedTable;
+pub use log::positions_of;
 pub use select::{Origin, Selection};
 pub use store::{Location, map_conflicts};
 pub use vacuum::Vacuumed;
@@ -138,18 +140,3 @@ pub enum Outcome {
     Fenced,
 }
 
-/// A named point where tests end the process: `LODE_FAILPOINT=<name>[:nth]`.
-#[cfg(feature = "failpoints")]
-fn failpoint(name: &str) {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static HITS: AtomicU64 = AtomicU64::new(0);
-    let Ok(wanted) = std::env::var("LODE_FAILPOINT") else { return };
-    let (point, nth) = wanted.split_once(':').unwrap_or((&wanted, "1"));
-    if point == name && HITS.fetch_add(1, Ordering::SeqCst) + 1 == nth.parse().unwrap_or(1) {
-        eprintln!("failpoint {name}");
-        std::process::abort();
-    }
-}
-
-#[cfg(not(feature = "failpoints"))]
-fn failpoint(_: &str) {}

@@ -4,13 +4,11 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::datatypes::Schema;
-
 use super::lake;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Options, Pipeline, Progress, Summary, lake_options, table_settings};
-use crate::table::{KeyedTable, Location, TableSpec};
+use crate::table::{KeyedTable, Location};
 
 /// Runs the pipeline until its source is drained or a signal asks for the end.
 pub(super) async fn run(config: Config, until_end: bool, json: bool) -> Result<()> {
@@ -106,13 +104,7 @@ pub(super) async fn maintain(config: &Config) -> Result<()> {
         paths.push(crate::deadletter::TABLE.to_owned());
     }
     for path in paths {
-        let spec = TableSpec {
-            name: path.clone(),
-            fields: Arc::new(Schema::empty()),
-            key: Vec::new(),
-            partition_by: Vec::new(),
-        };
-        let mut table = KeyedTable::open_or_create(root.table(&path)?, spec, settings.clone()).await?;
+        let Some(mut table) = KeyedTable::open(root.table(&path)?, settings.clone()).await? else { continue };
         let before = table.version();
         table.maintain().await?;
         let vacuumed = table.vacuum().await?;

@@ -19,7 +19,6 @@ use crate::deadletter::{DeadLetter, DeadLetters, Stage};
 use crate::decode::BadRow;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::failpoint;
-use crate::query::Lake;
 use crate::record::{Positions, Ranges};
 use crate::schema::TableSchema;
 use crate::table::{KeyedTable, Location, Outcome, Rewritten, Selection, Settings, TableSpec};
@@ -64,18 +63,10 @@ impl Upsert {
     pub(super) async fn open(
         plan: Plan,
         location: Location,
-        lake: &Lake,
         settings: Settings,
         letters: Arc<DeadLetters>,
     ) -> Result<Self> {
-        let path = format!("silver/{}", plan.name);
-        let table = if lake.has_table(&path).await? {
-            // An existing table keeps its own columns and key.
-            let spec = TableSpec { name: path, fields: Arc::new(Schema::empty()), key: Vec::new(), partition_by: Vec::new() };
-            Some(KeyedTable::open_or_create(location.clone(), spec, settings.clone()).await?)
-        } else {
-            None
-        };
+        let table = KeyedTable::open(location.clone(), settings.clone()).await?;
         let positions = table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
         letters.forget_from(&plan.name, &positions).await?;
         Ok(Upsert { plan, location, settings, letters, table, positions, schema: None, prepared: None, compaction: None, vacuumed: Instant::now() })
@@ -226,7 +217,6 @@ impl Upsert {
                 Err(error) => return Err(error),
             }
         }
-        failpoint::pass("flush.after_commit");
         Ok(counts)
     }
 

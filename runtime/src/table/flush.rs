@@ -23,7 +23,7 @@ use super::owners::{self, Entry, Kind};
 use super::schema::{SEQ_TYPE, align, batch_of, utc};
 use super::select::Selection;
 use super::vector::VectorFile;
-use super::{Outcome, failpoint};
+use super::{Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Range, Ranges};
 use crate::sequence::Sequence;
@@ -78,12 +78,12 @@ impl KeyedTable {
         let upserts = selection.owners.len();
         let rejected = marks(rejected, upserts)?;
         let laid = self.lay(selection, output, source_rows, &rejected).await?;
-        failpoint("flush.after_data_file");
+        crate::failpoint::pass("flush.after_data_file");
         for _ in 0..REPLAYS_MAX {
             let plan = self.plan(selection, &laid, &rejected, &ranges)?;
             let batch = uuid::Uuid::new_v4().to_string();
             let (actions, restated) = self.actions(&plan, &laid, &ranges).await?;
-            failpoint("flush.after_vector_file");
+            crate::failpoint::pass("flush.after_vector_file");
             if !plan.entries.is_empty() {
                 owners::write(&self.committer.store, self.committer.generation, &plan.entries).await?;
             }
@@ -93,7 +93,7 @@ impl KeyedTable {
             }
             match self.committer.put("WRITE", &batch, info.clone(), &actions).await? {
                 Put::Written => {
-                    failpoint("flush.after_commit");
+                    crate::failpoint::pass("flush.after_commit");
                     self.apply(plan, laid, restated, selection, &ranges)?;
                     return Ok(Outcome::Committed { version: self.committer.version });
                 }

@@ -23,7 +23,7 @@ use super::multiset::Multiset;
 use super::owners::{self, Kind};
 use super::schema::TableSchema;
 use super::select::{Selection, gather, newest_floor, winners};
-use super::{Location, OWNER, SEQ, Settings, TableSpec, failpoint, index::Index, log, vector};
+use super::{Location, OWNER, SEQ, Settings, TableSpec, index::Index, log, vector};
 use crate::change::{Changes, Floor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Positions;
@@ -55,6 +55,16 @@ pub struct KeyedTable {
     pub(super) epochs_due: Option<String>,
 }
 
+/// The owner key that the table's configuration names.
+fn own_key(opened: &log::Opened) -> Result<Vec<String>> {
+    let settled = configuration(&opened.committer.metadata);
+    settled.get("lode.key").and_then(|k| serde_json::from_str(k).ok()).ok_or_else(|| {
+        let url = opened.committer.location.url();
+        Error::new(ErrorKind::Config, format!("the Delta table at `{url}` was not made by lode"))
+            .hint("move it away, or give the table another name")
+    })
+}
+
 /// The visible rows of one file: row number, owner, sequence.
 pub(super) type Rows = Vec<(u32, Owner, Sequence)>;
 
@@ -83,11 +93,7 @@ impl KeyedTable {
             Ok((schema, protocol, configuration))
         };
         let opened = log::open_or_create(location, &spec.name, settings, make).await?;
-        let settled = configuration(&opened.committer.metadata);
-        let key: Vec<String> = settled.get("lode.key").and_then(|k| serde_json::from_str(k).ok()).ok_or_else(|| {
-            Error::new(ErrorKind::Config, format!("the Delta table `{}` was not made by lode", spec.name))
-                .hint("move it away, or give the table another name")
-        })?;
+        let key = own_key(&opened)?;
         if key != spec.key {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -95,6 +101,20 @@ impl KeyedTable {
             )
             .hint("`lode rebuild` makes the table anew with another key"));
         }
+        Self::from_log(opened, key).await
+    }
+
+    /// Opens the table at `location` as it is, and loads its index; `None` where there is none.
+    ///
+    /// Errors: `Config` when lode did not make the table, or it asks for features lode does not write.
+    pub async fn open(location: Location, settings: Settings) -> Result<Option<Self>> {
+        let Some(opened) = log::open(&location, &settings).await? else { return Ok(None) };
+        let key = own_key(&opened)?;
+        Self::from_log(opened, key).await.map(Some)
+    }
+
+    async fn from_log(opened: log::Opened, key: Vec<String>) -> Result<Self> {
+        let settled = configuration(&opened.committer.metadata);
         let seed = settled.get("lode.seed").and_then(|s| u64::from_str_radix(s, 16).ok()).unwrap_or(0);
         let owners = if key.is_empty() { Owners::Multiset(Multiset::default()) } else { Owners::Keyed(Index::default()) };
         let mut table = KeyedTable {
@@ -132,7 +152,7 @@ impl KeyedTable {
         }))
         .buffered(FILES_AT_ONCE);
         while let Some(read) = reads.next().await {
-            failpoint("index.while_loading");
+            crate::failpoint::pass("index.while_loading");
             let read = read.map_err(|e| Error::new(ErrorKind::Internal, "loading the index failed").caused_by(e))??;
             self.take_in(read)?;
         }

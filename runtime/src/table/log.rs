@@ -94,6 +94,14 @@ pub(super) async fn open(location: &Location, settings: &Settings) -> Result<Opt
     Ok(Some(Opened { committer, files }))
 }
 
+/// The positions that the table at `location` has committed; empty where there is no table.
+///
+/// Errors: the lake's, or a log that cannot be read.
+pub async fn positions_of(location: &Location) -> Result<crate::record::Positions> {
+    let opened = open(location, &Settings::default()).await?;
+    Ok(opened.map(|o| o.committer.positions).unwrap_or_default())
+}
+
 /// Every application id with its version, and the commits since the last checkpoint.
 async fn read_txns(
     log_store: &deltalake::logstore::LogStoreRef,

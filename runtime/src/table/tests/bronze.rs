@@ -1,0 +1,77 @@
+use futures::TryStreamExt;
+
+use super::*;
+use crate::record::{Block, Positions, Record};
+
+fn block(number: i32, offsets: std::ops::Range<i64>) -> Block {
+    let mut block = Block::new(partition(number));
+    for offset in offsets {
+        let value = format!("{{\"n\":{offset}}}");
+        let record = Record {
+            offset,
+            timestamp_ms: 1_700_000_000_000 + offset,
+            key: (offset % 3 != 0).then_some(b"\xff\xfe".as_slice()),
+            value: (offset % 5 != 0).then_some(value.as_bytes()),
+            headers: if offset % 2 == 0 { b"[[\"a\",\"b\"]]" } else { b"" },
+        };
+        assert!(block.push(record));
+    }
+    block
+}
+
+fn rows_of(blocks: &[Block], ms: i64) -> RecordBatch {
+    let mut rows = BronzeRows::new();
+    for block in blocks {
+        rows.push(block, 0, |_| (Some(Op::Create), None));
+    }
+    rows.finish(ms).unwrap()
+}
+
+async fn read_all(table: &BronzeTable, from: &Positions) -> BTreeMap<i32, Vec<i64>> {
+    let blocks: Vec<Block> = table.read(from).await.unwrap().try_collect().await.unwrap();
+    let mut all: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+    for read in blocks {
+        let number = read.partition().partition;
+        for record in read.iter() {
+            let wanted = block(number, record.offset..record.offset + 1);
+            let wanted = wanted.get(0).unwrap();
+            assert_eq!(record.key, wanted.key);
+            assert_eq!(record.value, wanted.value);
+            assert_eq!(record.headers, wanted.headers);
+            assert_eq!(record.timestamp_ms, wanted.timestamp_ms);
+            all.entry(number).or_default().push(record.offset);
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_record_is_there_once_and_comes_back_in_order() {
+    let (_dir, root) = lake();
+    let location = root.table("bronze/shop.orders").unwrap();
+    let open = || BronzeTable::open_or_create(location.clone(), "bronze/shop.orders", Settings::default());
+    let mut table = open().await.unwrap();
+    let day = 86_400_000;
+    let first = rows_of(&[block(0, 0..10), block(1, 0..4)], day);
+    let covered = ranges(&[(0, 0, 10), (1, 0, 4)]);
+    let outcome = table.append(vec![first.clone()], &covered, Map::new()).await.unwrap();
+    assert_eq!(outcome, Outcome::Committed { version: 1 });
+    let again = table.append(vec![first], &covered, Map::new()).await.unwrap();
+    assert_eq!(again, Outcome::AlreadyCommitted { version: 1 });
+    // flush borders differ after a restart: half of these rows are there already
+    let mut table = open().await.unwrap();
+    let second = [rows_of(&[block(0, 5..20)], 2 * day), rows_of(&[block(1, 0..6)], 3 * day)];
+    table.append(second.to_vec(), &ranges(&[(0, 5, 20), (1, 0, 6)]), Map::new()).await.unwrap();
+    let count = query(&location, "SELECT count(*), count(DISTINCT _offset * 10 + _partition) FROM t").await;
+    assert_eq!(count[0].column(0).as_primitive::<Int64Type>().value(0), 26);
+    assert_eq!(count[0].column(1).as_primitive::<Int64Type>().value(0), 26);
+
+    let all = read_all(&table, &Positions::new()).await;
+    assert_eq!(all[&0], (0..20).collect::<Vec<_>>());
+    assert_eq!(all[&1], (0..6).collect::<Vec<_>>());
+    let late = read_all(&table, &[(partition(0), 15), (partition(1), 6)].into()).await;
+    assert_eq!(late[&0], (15..20).collect::<Vec<_>>());
+    assert!(!late.contains_key(&1));
+    let gap = table.append(vec![], &ranges(&[(0, 25, 30)]), Map::new()).await.unwrap();
+    assert_eq!(gap, Outcome::Fenced);
+}
