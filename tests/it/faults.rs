@@ -134,6 +134,11 @@ fn ended_right_after_a_commit_a_flush_is_not_made_again() {
 }
 
 #[test]
+fn ended_between_the_bronze_file_and_its_commit_no_record_is_lost() {
+    ended_at("bronze.after_data_file", &small_flushes());
+}
+
+#[test]
 fn ended_right_after_a_bronze_commit_no_record_is_there_twice() {
     ended_at("bronze.after_commit", &small_flushes());
 }
