@@ -12,6 +12,7 @@ export CARGO_TARGET_DIR ?= $(LODE_CACHE)/target
 endif
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 PROGRAMS := $(abspath $(TARGET))/debug
+export MODULES_TARGET_DIR ?= $(abspath $(TARGET))/wasm
 export LODE_MODULES ?= $(abspath $(TARGET))/modules
 # The end-to-end tests wait more than they compute.
 TEST_THREADS ?= 3
@@ -39,9 +40,11 @@ modules: setup-build ## compile the transform modules to WebAssembly
 
 fmt: ## format the code
 	$(CARGO) fmt --all
+	$(CARGO) fmt --all --manifest-path transforms/Cargo.toml
 
 check-fmt:
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --all --check --manifest-path transforms/Cargo.toml
 
 lint:
 	$(CARGO) clippy $(ALL) --all-targets -- -D warnings
@@ -49,6 +52,7 @@ lint:
 unit:
 	$(SUITE) --lib --bins
 	$(SUITE) --doc
+	$(CARGO) test --manifest-path transforms/Cargo.toml --target-dir $(MODULES_TARGET_DIR)
 
 test: setup check-fmt modules ## everything that must pass: format, lints, unit and end-to-end tests
 	$(CARGO) build $(ALL) --all-targets

@@ -15,6 +15,8 @@ use crate::variants::{OPEN_A, OPEN_B, OPEN_C, OPEN_D, OPEN_E, OPEN_M_A, OPEN_M_B
 
 const KILLS: usize = 20;
 const ATTEMPTS: usize = 60;
+/// Longest that a run may take to end after SIGTERM; it may wait a minute for its tables.
+const STOP_LIMIT: Duration = Duration::from_secs(90);
 
 fn small_flushes() -> Wanted {
     Wanted { flush_rows: 10, ..Wanted::default() }
@@ -132,6 +134,11 @@ fn ended_right_after_a_commit_a_flush_is_not_made_again() {
 }
 
 #[test]
+fn ended_between_the_bronze_file_and_its_commit_no_record_is_lost() {
+    ended_at("bronze.after_data_file", &small_flushes());
+}
+
+#[test]
 fn ended_right_after_a_bronze_commit_no_record_is_there_twice() {
     ended_at("bronze.after_commit", &small_flushes());
 }
@@ -177,7 +184,7 @@ fn a_run_that_is_told_to_stop_ends_with_zero_and_loses_nothing() {
     let mut run = pipeline.start();
     assert!(run.wait_until(LIMIT, || lake::commits(&pipeline.lake()) > 20), "no commits\n{}", run.last_words());
     run.signal("TERM");
-    run.end(Duration::from_secs(60)).expect_code(0);
+    run.end(STOP_LIMIT).expect_code(0);
     pipeline.run_until_end();
     OPEN_B.expect_exact(&pipeline);
 }
@@ -200,8 +207,8 @@ fn two_instances_on_one_lake_and_broker_lose_and_double_nothing() {
     for run in [&mut second, &mut third] {
         run.signal("TERM");
     }
-    second.end(Duration::from_secs(60)).expect_code(0);
-    third.end(Duration::from_secs(60)).expect_code(0);
+    second.end(STOP_LIMIT).expect_code(0);
+    third.end(STOP_LIMIT).expect_code(0);
     pipeline.run_until_end();
     OPEN_B.expect_exact(&pipeline);
 }

@@ -2,6 +2,8 @@
 
 mod command_line;
 mod corpus;
+mod documents;
+mod example;
 mod faults;
 mod modules;
 mod poison;

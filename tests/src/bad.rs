@@ -120,3 +120,24 @@ fn other_key(event: &mut Event) {
     let at = key.rfind(|c: char| c.is_ascii_digit()).map_or(key.len(), |at| at + 1);
     event.key = Some(format!("{}7{}", &key[..at], &key[at..]).into_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::places;
+
+    #[test]
+    fn every_kind_is_made_once_and_nothing_else_changes() {
+        let sound = Capture::read(&places::example("events.jsonl.gz")).unwrap();
+        let mut spoiled = sound.clone();
+        let places = spoil(&mut spoiled, "orders", "customer_id");
+        assert_eq!(places.len(), KINDS.len());
+        let is_bad = |e: &Event| places.iter().any(|(_, place)| *place == e.place());
+        let mut rest: Vec<Event> = spoiled.events.iter().filter(|e| !is_bad(e)).cloned().collect();
+        assert_eq!(rest.len(), sound.events.len());
+        for (left, right) in rest.iter_mut().zip(&sound.events) {
+            left.offset = right.offset;
+            assert_eq!(left, right);
+        }
+    }
+}

@@ -178,3 +178,56 @@ impl Capture {
         (0..self.events.len()).filter(|&i| of(&self.events[i])).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(topic: &str, partition: i32, offset: i64, value: &[u8]) -> Event {
+        let headers = vec![("name".to_owned(), Some("value".to_owned())), ("none".to_owned(), None)];
+        let (topic, value) = (topic.to_owned(), Some(value.to_vec()));
+        Event { topic, partition, offset, timestamp_ms: 5, headers, key: None, value }
+    }
+
+    fn small() -> Capture {
+        let lanes = [("a", 0), ("a", 1), ("b", 0)];
+        let events = lanes.iter().flat_map(|(t, p)| (0..20).map(move |o| event(t, *p, o, b"{}"))).collect();
+        Capture { events }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_whatever_the_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut capture = small();
+        capture.insert(3, event("a", 0, 0, &[0xff, 0x00, b'"']));
+        for name in ["c.jsonl", "c.jsonl.gz"] {
+            let path = folder.path().join(name);
+            capture.write(&path).unwrap();
+            assert_eq!(Capture::read(&path).unwrap().events, capture.events);
+        }
+    }
+
+    #[test]
+    fn mixing_keeps_every_record_and_each_partitions_order() {
+        let (capture, mixed) = (small(), small().interleaved(1));
+        assert_ne!(mixed.events, capture.events);
+        let mut sorted = mixed.events.clone();
+        sorted.sort_by_key(Event::place);
+        assert_eq!(sorted, capture.events);
+        for (topic, partition) in [("a", 0), ("a", 1), ("b", 0)] {
+            let lane = mixed.events.iter().filter(|e| e.topic == topic && e.partition == partition);
+            assert!(lane.map(|e| e.offset).eq(0..20));
+        }
+    }
+
+    #[test]
+    fn an_inserted_record_moves_the_later_ones_of_its_partition() {
+        let mut capture = small();
+        let place = capture.insert(7, event("a", 0, 99, b"new"));
+        assert_eq!(place, ("a".to_owned(), 0, 7));
+        let lane: Vec<i64> =
+            capture.events.iter().filter(|e| e.topic == "a" && e.partition == 0).map(|e| e.offset).collect();
+        assert_eq!(lane, (0..21).collect::<Vec<_>>());
+        assert_eq!(capture.topics().into_iter().collect::<Vec<_>>(), [("a", 2), ("b", 1)]);
+    }
+}

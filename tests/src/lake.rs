@@ -53,9 +53,26 @@ pub fn rows_in_truth(truth: &Truth, table: &str) -> u64 {
 /// Fails unless Bronze holds every record of `capture` exactly once, byte by byte, and nothing else.
 #[track_caller]
 pub fn expect_bronze(pipeline: &Pipeline, capture: &Path) {
+    expect_success(&mut bronze_check(pipeline, capture));
+}
+
+/// Fails unless the Silver table equals an independent fold of `capture` by `rule`.
+#[track_caller]
+pub fn expect_fold(pipeline: &Pipeline, capture: &Path, table: &str, rule: &str) {
+    let mut fold = Command::new(places::python());
+    fold.arg(places::script("fold.py")).arg(pipeline.lake().join("silver").join(table)).arg(capture);
+    print!("{}", expect_success(fold.args([table, "--rule", rule])));
+}
+
+/// True when Bronze holds exactly the records of `capture`; see [`expect_bronze`].
+pub fn bronze_holds(pipeline: &Pipeline, capture: &Path) -> bool {
+    bronze_check(pipeline, capture).output().is_ok_and(|output| output.status.success())
+}
+
+fn bronze_check(pipeline: &Pipeline, capture: &Path) -> Command {
     let mut check = Command::new(places::python());
     check.arg(places::script("check_bronze.py")).arg(pipeline.lake().join("bronze")).arg(capture);
-    expect_success(&mut check);
+    check
 }
 
 /// Runs a checker; fails with its output unless it ends with 0, else gives it.

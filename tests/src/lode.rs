@@ -14,13 +14,14 @@ use crate::process::{Ended, Running};
 pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// A named place in the program where it ends itself when told to by `LODE_FAILPOINT`.
-pub const FAILPOINTS: [&str; 7] = [
+pub const FAILPOINTS: [&str; 8] = [
     "flush.after_data_file",
     "flush.after_vector_file",
     "flush.after_commit",
     "compact.before_commit",
     "index.while_loading",
     "dead_letters.after_write",
+    "bronze.after_data_file",
     "bronze.after_commit",
 ];
 

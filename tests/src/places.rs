@@ -75,6 +75,11 @@ pub fn corpus(name: &str) -> PathBuf {
     path
 }
 
+/// A file of the example `shop`, which every clone has.
+pub fn example(name: &str) -> PathBuf {
+    workspace().join("examples/shop").join(name)
+}
+
 /// A script or file of this package.
 pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)

@@ -1,0 +1,42 @@
+//! What the documents and the lists claim is there.
+
+use std::fs;
+use std::path::Path;
+
+use lodestream_tests::lode::FAILPOINTS;
+use lodestream_tests::places;
+
+fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("`{}`: {e}", path.display()))
+}
+
+/// All test sources of this package as one text.
+fn sources() -> String {
+    let files = fs::read_dir(places::script("it")).expect("folder of the tests").flatten().map(|entry| entry.path());
+    files.map(|path| text(&path)).collect()
+}
+
+#[test]
+fn every_promise_names_a_test_that_exists() {
+    let sources = sources();
+    let promises = text(&places::workspace().join("GUARANTEES.md"));
+    let is_test = |word: &&str| word.len() > 25 && word.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let named: Vec<&str> = promises.split('`').filter(is_test).collect();
+    assert!(named.len() > 15, "no tests named in GUARANTEES.md");
+    for name in named {
+        let there = sources.contains(&format!("fn {name}(")) || sources.contains(&format!("    {name} OPEN_"));
+        assert!(there, "GUARANTEES.md names `{name}`, which does not exist");
+    }
+}
+
+#[test]
+fn every_failpoint_of_the_program_is_hit_by_a_test() {
+    let source = text(&places::workspace().join("runtime/src/failpoint.rs"));
+    let list = source.split("NAMES").nth(1).and_then(|rest| rest.split("];").next()).unwrap_or_default();
+    let names: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    assert_eq!(names, FAILPOINTS);
+    let faults = text(&places::script("it/faults.rs"));
+    for name in names {
+        assert!(faults.contains(&format!("\"{name}")), "no test hits `{name}`");
+    }
+}
