@@ -301,7 +301,7 @@ impl Reader {
                 let name = cursor.key().map_err(malformed)?;
                 let bit = match name.of(bytes) {
                     b"before" => {
-                        before = Some(cursor.value().map_err(malformed)?);
+                        before = Some(self.images.skip(cursor).map_err(malformed)?);
                         1
                     }
                     b"after" => {
