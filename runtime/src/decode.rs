@@ -7,6 +7,7 @@
 //! deeper than a fixed limit, and allocates nothing a row.
 
 mod classify;
+mod codec;
 mod column;
 mod columntype;
 mod connect;
@@ -14,12 +15,16 @@ mod ddl;
 mod decoder;
 mod envelope;
 mod epoch;
+mod epochtext;
+mod escape;
 mod evidence;
 mod history;
 mod json;
 mod layout;
+mod moment;
 mod output;
 mod plan;
+mod row;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -36,7 +41,6 @@ pub use epoch::Epochs;
 pub use evidence::Evidence;
 pub use history::{SchemaChange, SchemaChangeKind, SchemaHistory};
 pub use output::Decoded;
-
 
 /// A table of the source, as the database names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -173,9 +173,8 @@ impl Roles {
     }
 
     fn of_flattened(layout: &Layout) -> Roles {
-        let either = |name: &str| {
-            layout.find(&format!("__source_{name}")).or_else(|| layout.find(&format!("__{name}")))
-        };
+        let either =
+            |name: &str| layout.find(&format!("__source_{name}")).or_else(|| layout.find(&format!("__{name}")));
         Roles {
             layout: Some(layout.id),
             ts_ms: either("ts_ms"),
@@ -345,7 +344,11 @@ impl Reader {
             }
         }
         let Some(op) = op else {
-            return if source.is_some() && image.is_some() { Err("the record has no `op`".to_owned()) } else { Ok(None) };
+            return if source.is_some() && image.is_some() {
+                Err("the record has no `op`".to_owned())
+            } else {
+                Ok(None)
+            };
         };
         let Some(source) = source else {
             return if image.is_some() { Err("the record has no `source` block".to_owned()) } else { Ok(None) };
@@ -405,9 +408,8 @@ impl Reader {
     fn origin(&self, bytes: &[u8], tokens: &[Token], action: Action, flattened: bool) -> Result<Parsed, String> {
         let missing = || format!("the record {}", if flattened { NO_FLAT_POSITION } else { NO_POSITION });
         let member = |at: Option<usize>| at.and_then(|at| tokens.get(at)).copied().filter(|t| t.kind != Kind::Null);
-        let number = |at: Option<usize>| {
-            member(at).filter(|t| t.kind == Kind::Number).and_then(|t| scalar::int64(t.of(bytes)))
-        };
+        let number =
+            |at: Option<usize>| member(at).filter(|t| t.kind == Kind::Number).and_then(|t| scalar::int64(t.of(bytes)));
         let unsigned = |at: Option<usize>| number(at).and_then(|n| u64::try_from(n).ok());
         let file = member(self.roles.file).filter(|t| t.kind == Kind::Text).ok_or_else(missing)?;
         let snapshot = match member(self.roles.snapshot) {
@@ -456,7 +458,8 @@ impl Reader {
             self.finish(&mut cursor, &unwrapped).map_err(of_key)?;
             return Ok(None);
         }
-        let at = self.keys.read(bytes, &mut cursor, &mut self.key).map_err(|t| of_key(trouble(t, "the record's key")))?;
+        let at =
+            self.keys.read(bytes, &mut cursor, &mut self.key).map_err(|t| of_key(trouble(t, "the record's key")))?;
         self.finish(&mut cursor, &unwrapped).map_err(of_key)?;
         Ok(Some(at))
     }

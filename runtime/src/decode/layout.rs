@@ -6,7 +6,8 @@
 
 use std::collections::HashSet;
 
-use super::json::{Cursor, Kind, Literal, Malformed, Token, unescape};
+use super::escape::unescape;
+use super::json::{Cursor, Kind, Literal, Malformed, Token};
 
 /// Most layouts kept of one kind of object.
 const LAYOUTS_MAX: usize = 64;
@@ -67,7 +68,12 @@ impl Layouts {
 
     /// Reads an object's members into `out`; answers the index of their layout. `bytes` is what the cursor walks over.
     #[inline]
-    pub(super) fn read(&mut self, bytes: &[u8], cursor: &mut Cursor<'_>, out: &mut Vec<Token>) -> Result<usize, Trouble> {
+    pub(super) fn read(
+        &mut self,
+        bytes: &[u8],
+        cursor: &mut Cursor<'_>,
+        out: &mut Vec<Token>,
+    ) -> Result<usize, Trouble> {
         if cursor.peek() != b'{' {
             return Err(Trouble::NotAnObject);
         }

@@ -7,7 +7,8 @@ use arrow::datatypes::{Decimal128Type, Int64Type, TimestampMicrosecondType};
 
 use crate::change::{Changes, Floor, Op};
 use crate::decode::{
-    BadRow, BinaryHandling, DecimalHandling, Decoded, Decoder, Evidence, Patience, SchemaHistory, Settings, Step, TimePrecision,
+    BadRow, BinaryHandling, DecimalHandling, Decoded, Decoder, Evidence, Patience, SchemaHistory, Settings, Step,
+    TimePrecision,
 };
 use crate::record::{Block, PartitionId, Record};
 
@@ -26,7 +27,9 @@ fn sent(key: &str, value: impl Into<Vec<u8>>) -> Sent {
 }
 
 fn source(pos: u64) -> String {
-    format!(r#"{{"db":"shop","table":"t","server_id":1,"file":"binlog.000001","pos":{pos},"row":0,"ts_ms":1000,"snapshot":"false"}}"#)
+    format!(
+        r#"{{"db":"shop","table":"t","server_id":1,"file":"binlog.000001","pos":{pos},"row":0,"ts_ms":1000,"snapshot":"false"}}"#
+    )
 }
 
 fn change(op: &str, before: &str, after: &str, pos: u64) -> String {
@@ -47,12 +50,17 @@ fn history(columns: &[(&str, &str, Option<i64>, Option<i64>)], key: &[&str]) -> 
     });
     let mut history = SchemaHistory::new();
     let value = record.to_string();
-    history.apply(Record { offset: 0, timestamp_ms: 0, key: None, value: Some(value.as_bytes()), headers: b"" }).unwrap();
+    history
+        .apply(Record { offset: 0, timestamp_ms: 0, key: None, value: Some(value.as_bytes()), headers: b"" })
+        .unwrap();
     history
 }
 
 fn keyed() -> SchemaHistory {
-    history(&[("id", "BIGINT", None, None), ("name", "VARCHAR", Some(20), None), ("price", "DECIMAL", Some(8), Some(2))], &["id"])
+    history(
+        &[("id", "BIGINT", None, None), ("name", "VARCHAR", Some(20), None), ("price", "DECIMAL", Some(8), Some(2))],
+        &["id"],
+    )
 }
 
 struct Result {
@@ -117,7 +125,10 @@ fn a_record_that_is_not_a_change_is_one_bad_row() {
     refused(sent(KEY, change("c", "null", &ROW.replace("\"1.00\"", "Infinity"), 20)), "not JSON");
     refused(sent(KEY, b"{\"a\":\"\xff\xfe\"}".to_vec()), "not UTF-8");
     refused(sent(KEY, "[".repeat(20_000)), "nested deeper than 128 levels");
-    refused(sent(KEY, change("c", "null", &format!("{}1{}", "{\"a\":".repeat(20_000), "}".repeat(20_000)), 20)), "nested deeper");
+    refused(
+        sent(KEY, change("c", "null", &format!("{}1{}", "{\"a\":".repeat(20_000), "}".repeat(20_000)), 20)),
+        "nested deeper",
+    );
     refused(sent(KEY, format!("{}x", change("c", "null", ROW, 20))), "something follows");
     refused(sent(KEY, change("c", "null", ROW, 20).replace("\"op\":\"c\"", "\"op\":\"q\"")), "unknown `op`");
     refused(sent(KEY, change("c", "null", ROW, 20).replace(",\"op\":\"c\"", "")), "no `op`");
@@ -240,14 +251,18 @@ fn what_a_newer_schema_may_explain_is_held_without_a_trace() {
 fn a_large_record_is_decoded_or_refused_by_the_limit() {
     let row = format!(r#"{{"id":7,"name":"{}","price":"1.00"}}"#, "x".repeat(20 << 20));
     let record = sent(KEY, change("c", "null", &row, 20));
-    let got = decode(&[record.clone()], &keyed());
+    let got = decode(std::slice::from_ref(&record), &keyed());
     assert_eq!(got.changes[0].rows.column(1).as_string::<i32>().value(0).len(), 20 << 20);
     let settings = Settings { record_bytes_max: 1 << 20, ..Settings::default() };
     let got = decode_with(&[record], &keyed(), settings, Patience::LastChance);
     assert!(got.bad[0].reason.contains("record_bytes_max"));
 }
 
-fn value_of(kind: (&str, Option<i64>, Option<i64>), json: &str, settings: Settings) -> std::result::Result<Arc<dyn Array>, String> {
+fn value_of(
+    kind: (&str, Option<i64>, Option<i64>),
+    json: &str,
+    settings: Settings,
+) -> std::result::Result<Arc<dyn Array>, String> {
     let columns = [("id", "INT", None, None), ("v", kind.0, kind.1, kind.2)];
     let record = sent(r#"{"id":1}"#, change("c", "null", &format!(r#"{{"id":1,"v":{json}}}"#), 20));
     let got = decode_with(&[record], &history(&columns, &["id"]), settings, Patience::LastChance);
@@ -275,13 +290,19 @@ fn unsigned_bits_and_binary() {
     assert_eq!(value(("BLOB", None, None), "\"AAH/\"").unwrap().as_binary::<i32>().value(0), [0, 1, 255]);
     assert!(value(("BLOB", None, None), "\"#\"").is_err());
     let hex = Settings { binary_handling: Some(BinaryHandling::Hex), ..Settings::default() };
-    assert_eq!(value_of(("BLOB", None, None), "\"0001fF\"", hex.clone()).unwrap().as_binary::<i32>().value(0), [0, 1, 255]);
+    assert_eq!(
+        value_of(("BLOB", None, None), "\"0001fF\"", hex.clone()).unwrap().as_binary::<i32>().value(0),
+        [0, 1, 255]
+    );
     assert!(value_of(("BLOB", None, None), "\"0\"", hex).is_err());
     assert!(value(("TINYINT", Some(4), None), "128").is_err());
     assert!(value(("TINYINT", Some(4), None), "-128").is_ok());
     assert!(value(("FLOAT", None, None), "1e39").is_err());
     assert!(value(("DOUBLE", None, None), "1e309").is_err());
-    assert_eq!(value(("JSON", None, None), r#""{\"b\": 1,  \"a\": 2}""#).unwrap().as_string::<i32>().value(0), r#"{"b": 1,  "a": 2}"#);
+    assert_eq!(
+        value(("JSON", None, None), r#""{\"b\": 1,  \"a\": 2}""#).unwrap().as_string::<i32>().value(0),
+        r#"{"b": 1,  "a": 2}"#
+    );
 }
 
 #[test]
@@ -320,7 +341,8 @@ fn times_in_every_mode() {
         let settings = Settings { time_precision: mode, ..Settings::default() };
         value_of(kind, json, settings)
     };
-    let micros = |kind, json: &str, mode| with(kind, json, mode).map(|a| a.as_primitive::<TimestampMicrosecondType>().value(0));
+    let micros =
+        |kind, json: &str, mode| with(kind, json, mode).map(|a| a.as_primitive::<TimestampMicrosecondType>().value(0));
     let text = |kind, json: &str, mode| with(kind, json, mode).map(|a| a.as_string::<i32>().value(0).to_owned());
     let (fine, coarse) = (("DATETIME", Some(6), None), ("DATETIME", None, None));
     assert_eq!(micros(fine, "1735770351627740", None), Ok(1_735_770_351_627_740));
@@ -349,7 +371,10 @@ fn times_in_every_mode() {
 fn evidence_later_in_a_block_serves_the_rows_before() {
     let columns = [("id", "INT", None, None), ("d", "DATETIME", Some(6), None), ("x", "DECIMAL", Some(9), Some(0))];
     let row = |id: u32, d: &str, x: &str| {
-        sent(&format!(r#"{{"id":{id}}}"#), change("c", "null", &format!(r#"{{"id":{id},"d":{d},"x":{x}}}"#), 20 + u64::from(id)))
+        sent(
+            &format!(r#"{{"id":{id}}}"#),
+            change("c", "null", &format!(r#"{{"id":{id},"d":{d},"x":{x}}}"#), 20 + u64::from(id)),
+        )
     };
     let records = [row(1, "4102444800001", "\"1234\""), row(2, "1735770351627740", "\"-5\"")];
     let got = decode_with(&records, &history(&columns, &["id"]), Settings::default(), Patience::Hold);
@@ -358,7 +383,11 @@ fn evidence_later_in_a_block_serves_the_rows_before() {
     assert_eq!(c.rows.column(1).as_primitive::<TimestampMicrosecondType>().value(0), 4_102_444_800_001);
     assert_eq!(c.rows.column(2).as_primitive::<Decimal128Type>().values(), &[1234, -5]);
     let got = decode_with(&records[..1], &history(&columns, &["id"]), Settings::default(), Patience::Hold);
-    assert!(matches!(got.step, Step::Held { row: 0, ref reason } if reason.contains("no value has told")), "{:?}", got.step);
+    assert!(
+        matches!(got.step, Step::Held { row: 0, ref reason } if reason.contains("no value has told")),
+        "{:?}",
+        got.step
+    );
 }
 
 #[test]
@@ -400,7 +429,8 @@ fn clashing_names_refuse_the_rows_of_the_table() {
 #[test]
 fn flattened_rows_need_their_position() {
     let flat = |more: &str| sent(KEY, format!(r#"{{"id":7,"name":"x","price":"1.00","__op":"c"{more}}}"#));
-    let full = r#","__table":"t","__source_file":"binlog.000001","__source_pos":20,"__source_row":0,"__source_ts_ms":5"#;
+    let full =
+        r#","__table":"t","__source_file":"binlog.000001","__source_pos":20,"__source_row":0,"__source_ts_ms":5"#;
     let got = decode(&[flat(full), flat("")], &keyed());
     assert_eq!(got.changes[0].ops, [Op::Create]);
     assert_eq!(got.changes[0].source_ts_ms, [5]);
