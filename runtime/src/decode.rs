@@ -138,6 +138,9 @@ impl Default for Settings {
 }
 
 /// What to do with a record that no known schema explains.
+///
+/// Whoever decodes a block says `LastChance` once it has read the schema-change topic to where it ended after the block
+/// was fetched, and has applied all of it; without such a topic, always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
     /// stop before it: more of the schema-change topic may come
@@ -151,7 +154,8 @@ pub enum Patience {
 pub enum Step {
     /// every record of the block is decoded
     Done,
-    /// records before `row` are decoded; `row` needs a schema, or evidence of a mode, that is not known yet
+    /// records before `row` are decoded; `row` needs a schema, or evidence of a mode, that is not known yet. Worth another
+    /// try when [`SchemaHistory::revision`] or the [`Evidence`] has changed
     Held {
         /// index in the block of the first record that is not decoded
         row: usize,

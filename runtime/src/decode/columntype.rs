@@ -125,7 +125,13 @@ impl ColumnType {
         let first = words.next().unwrap_or_default();
         let rest: Vec<&str> = words.collect();
         let unsigned = rest.iter().any(|w| matches!(*w, "UNSIGNED" | "ZEROFILL"));
-        let places = u8::try_from(length.unwrap_or(0).clamp(0, 6)).unwrap_or(0);
+        // some give the width of the printed value instead: 19 characters, and a point before the fraction
+        let places = match length.unwrap_or(0) {
+            n @ 0..=6 => n,
+            n @ 21..=26 => n - 20,
+            _ => 0,
+        };
+        let places = u8::try_from(places).unwrap_or(0);
         match first {
             "BOOL" | "BOOLEAN" => ColumnType::Int8,
             "TINYINT" | "INT1" if unsigned => ColumnType::Int16,

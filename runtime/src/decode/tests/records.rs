@@ -56,6 +56,25 @@ fn history(columns: &[(&str, &str, Option<i64>, Option<i64>)], key: &[&str]) -> 
     history
 }
 
+/// `history` with one more structure, from `pos` of `base`.000001 on.
+fn altered(history: &mut SchemaHistory, base: &str, pos: u64, columns: &[(&str, &str)]) {
+    let columns: Vec<_> = columns
+        .iter()
+        .enumerate()
+        .map(|(at, (name, kind))| {
+            serde_json::json!({"name": name, "typeName": kind, "position": at + 1, "optional": at > 0, "defaultValueExpression": (at > 0).then_some("5")})
+        })
+        .collect();
+    let record = serde_json::json!({
+        "source": {"file": format!("{base}.000001"), "pos": pos, "snapshot": "false"}, "databaseName": "shop", "ddl": "ALTER TABLE t",
+        "tableChanges": [{"type": "ALTER", "id": "\"shop\".\"t\"", "table": {"primaryKeyColumnNames": ["id"], "columns": columns}}]
+    });
+    let value = record.to_string();
+    history
+        .apply(Record { offset: 0, timestamp_ms: 0, key: None, value: Some(value.as_bytes()), headers: b"" })
+        .unwrap();
+}
+
 fn keyed() -> SchemaHistory {
     history(
         &[("id", "BIGINT", None, None), ("name", "VARCHAR", Some(20), None), ("price", "DECIMAL", Some(8), Some(2))],
@@ -437,4 +456,75 @@ fn flattened_rows_need_their_position() {
     assert!(got.bad[0].reason.contains("`add.fields`"), "{:?}", got.bad);
     let deleted = flat(&full.replace("\"__table\"", "\"__deleted\":\"true\",\"__table\""));
     assert_eq!(decode(&[deleted], &keyed()).changes[0].ops, [Op::Delete]);
+}
+
+#[test]
+fn rows_have_the_structure_in_force_at_their_position() {
+    let mut history = history(&[("id", "INT", None, None), ("a", "INT", None, None)], &["id"]);
+    altered(&mut history, "binlog", 100, &[("id", "INT"), ("a", "BIGINT")]);
+    altered(&mut history, "binlog", 200, &[("id", "INT"), ("a", "BIGINT"), ("b", "INT")]);
+    // another server's binlog does not count
+    altered(&mut history, "other", 10, &[("id", "INT"), ("a", "TEXT")]);
+    let two =
+        |id: u32, pos| sent(&format!("{{\"id\":{id}}}"), change("c", "null", &format!("{{\"id\":{id},\"a\":1}}"), pos));
+    let three = |id: u32, pos| {
+        sent(&format!("{{\"id\":{id}}}"), change("c", "null", &format!("{{\"id\":{id},\"a\":1,\"b\":2}}"), pos))
+    };
+    let records = [two(1, 50), two(2, 150), three(3, 250), two(4, 60), three(5, 199), two(6, 201)];
+    let got = decode_with(&records, &history, Settings::default(), Patience::Hold);
+    assert_eq!(got.step, Step::Done);
+    let offsets: Vec<_> = got.changes.iter().map(|c| c.offsets.clone()).collect();
+    // a row beside the ALTER may have the structure of either side, as its fields tell
+    assert_eq!(offsets, [vec![0, 3], vec![1, 5], vec![2, 4]]);
+    let types: Vec<_> = got.changes.iter().map(|c| c.schema.fields.field(1).data_type().clone()).collect();
+    use arrow::datatypes::DataType::{Int32, Int64};
+    assert_eq!(types, [Int32, Int64, Int64]);
+    let default = got.changes[2].schema.defaults[2].as_ref().unwrap();
+    assert_eq!(default.as_primitive::<arrow::datatypes::Int32Type>().value(0), 5);
+}
+
+#[test]
+fn a_record_may_bring_its_own_schema() {
+    let field =
+        |name: &str, kind: &str, more: &str| format!(r#"{{"type":"{kind}","optional":true{more},"field":"{name}"}}"#);
+    let row = |name: &str| {
+        format!(
+            r#"{{"type":"struct","fields":[{},{},{},{}],"optional":true,"field":"{name}"}}"#,
+            field("id", "int64", ""),
+            field("at", "int64", r#","name":"io.debezium.time.Timestamp""#),
+            field(
+                "x",
+                "bytes",
+                r#","name":"org.apache.kafka.connect.data.Decimal","parameters":{"scale":"1","connect.decimal.precision":"5"}"#
+            ),
+            field("n", "int16", r#","default":7"#),
+        )
+    };
+    let schema = format!(
+        r#"{{"type":"struct","fields":[{},{},{{"type":"struct","field":"source"}},{{"type":"string","field":"op"}}]}}"#,
+        row("before"),
+        row("after")
+    );
+    let wrapped = |id: u32, payload_first: bool| {
+        let image = format!(r#"{{"id":{id},"at":1735770351627,"x":"Hg==","n":null}}"#);
+        let payload = change("c", "null", &image, 20 + u64::from(id));
+        let key = format!(r#"{{"schema":{{"type":"struct"}},"payload":{{"id":{id}}}}}"#);
+        let value = if payload_first {
+            format!(r#"{{"payload":{payload},"schema":{schema}}}"#)
+        } else {
+            format!(r#"{{"schema":{schema},"payload":{payload}}}"#)
+        };
+        sent(&key, value)
+    };
+    let records = [wrapped(1, false), wrapped(2, false), wrapped(3, true), wrapped(4, false)];
+    let got = decode_with(&records, &SchemaHistory::new(), Settings::default(), Patience::Hold);
+    assert!(matches!(got.step, Step::Held { row: 0, .. }), "{:?}", got.step);
+    let got = decode(&records, &SchemaHistory::new());
+    assert!(got.bad.is_empty(), "{:?}", got.bad);
+    let c = &got.changes[0];
+    assert_eq!(got.changes.len(), 1);
+    assert_eq!((c.rows.num_rows(), &c.schema.key), (4, &vec![0]));
+    assert_eq!(c.rows.column(1).as_primitive::<TimestampMicrosecondType>().value(3), 1_735_770_351_627_000);
+    assert_eq!(c.rows.column(2).as_primitive::<Decimal128Type>().value_as_string(0), "3.0");
+    assert_eq!(c.schema.defaults[3].as_ref().unwrap().as_primitive::<arrow::datatypes::Int16Type>().value(0), 7);
 }
