@@ -99,6 +99,8 @@ pub struct Settings {
     pub owners_window: Duration,
     /// owners files are merged when there are more than this
     pub owners_files_max: usize,
+    /// records of a block read back from Bronze
+    pub block_rows: usize,
     /// distinct partition values in one flush
     pub partitions_max: usize,
 }
@@ -118,6 +120,7 @@ impl Default for Settings {
             vacuum_retention: Duration::from_secs(7 * 24 * 3600),
             owners_window: Duration::from_secs(7 * 24 * 3600),
             owners_files_max: 16,
+            block_rows: 50_000,
             partitions_max: 1024,
         }
     }

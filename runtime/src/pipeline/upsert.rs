@@ -19,7 +19,7 @@ use crate::deadletter::{DeadLetter, DeadLetters, Stage};
 use crate::decode::BadRow;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::failpoint;
-use crate::record::{Positions, Ranges};
+use crate::record::{Positions, Ranges, still_missing};
 use crate::schema::TableSchema;
 use crate::table::{KeyedTable, Location, Outcome, Rewritten, Selection, Settings, TableSpec};
 use crate::transform::{Module, Prepared, Relation};
@@ -116,7 +116,7 @@ impl Upsert {
         let mut backoff = Backoff::new();
         loop {
             match table.evolve(&fields, &fills).await {
-                Ok(Outcome::Fenced) => return Err(fenced(&self.plan.name)),
+                Ok(Outcome::Fenced) => return Err(went_back(&self.plan.name)),
                 Ok(_) => break,
                 Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
                 Err(error) => return Err(error),
@@ -168,11 +168,35 @@ impl Upsert {
             }
         }
         let mut counts = Counts::default();
-        let Some(table) = &self.table else {
+        if self.table.is_none() {
             // Nothing but bad rows so far, and no schema to make a table of: they are read again at the next start.
             counts.dead_letters = self.set_aside(bad, Vec::new(), None).await?;
             return Ok(counts);
-        };
+        }
+        counts.changes = changes.iter().map(|c| c.ops.len() as u64).sum();
+        let mut ranges = ranges.clone();
+        while !ranges.is_empty() {
+            if self.commit(changes, floors, bad, &ranges, &epochs, &mut counts).await? {
+                break;
+            }
+            // Another instance was faster with some of it: what is left is selected and transformed anew.
+            let positions = self.table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
+            ranges = still_missing(&ranges, &positions).ok_or_else(|| went_back(&self.plan.name))?;
+        }
+        Ok(counts)
+    }
+
+    /// One try to commit `ranges`; false when the table holds some of them already.
+    async fn commit(
+        &mut self,
+        changes: &[Changes],
+        floors: &[Floor],
+        bad: &[BadRow],
+        ranges: &Ranges,
+        epochs: &str,
+        counts: &mut Counts,
+    ) -> Result<bool> {
+        let Some(table) = &self.table else { return Err(unmade(&self.plan.name)) };
         let selection = table.select(changes, floors)?;
         let (output, source_rows, rejected) = self.transform(&selection).await?;
         let module = self.plan.module.as_ref().map(|(m, _)| m.sha256());
@@ -193,7 +217,6 @@ impl Upsert {
             }
         }
         counts.dead_letters = self.set_aside(bad, letters, module.clone()).await?;
-        counts.changes = changes.iter().map(|c| c.ops.len() as u64).sum();
         counts.rows = output.num_rows() as u64;
         let mut info = Map::new();
         info.insert("changes".to_owned(), counts.changes.into());
@@ -203,7 +226,7 @@ impl Upsert {
             info.insert("module".to_owned(), module.into());
         }
         let Some(table) = &mut self.table else { return Err(unmade(&self.plan.name)) };
-        if table.epochs() != Some(epochs.as_str()) {
+        if table.epochs() != Some(epochs) {
             table.set_epochs(epochs);
         }
         let mut backoff = Backoff::new();
@@ -211,13 +234,12 @@ impl Upsert {
             let done =
                 table.flush(&selection, &output, source_rows.as_deref(), &rejected_rows, ranges, info.clone()).await;
             match done {
-                Ok(Outcome::Fenced) => return Err(fenced(&self.plan.name)),
-                Ok(_) => break,
+                Ok(Outcome::Fenced) => return Ok(false),
+                Ok(_) => return Ok(true),
                 Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
                 Err(error) => return Err(error),
             }
         }
-        Ok(counts)
     }
 
     /// True when `schema` has a column that the table lacks, or a wider one: an older structure brings nothing.
@@ -414,9 +436,9 @@ fn arrow_error(error: arrow::error::ArrowError) -> Error {
     Error::new(ErrorKind::Internal, "columns do not fit together").caused_by(error)
 }
 
-fn fenced(table: &str) -> Error {
-    Error::new(ErrorKind::Fenced, format!("silver `{table}`: another `lode` writes this table"))
-        .hint("run one `lode` for a pipeline and a lake")
+fn went_back(table: &str) -> Error {
+    Error::new(ErrorKind::Fenced, format!("silver `{table}`: the table stands before what was read"))
+        .hint("it was restored to an older version while `lode` ran; start `lode` again")
 }
 
 fn unmade(table: &str) -> Error {

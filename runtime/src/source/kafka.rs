@@ -43,11 +43,11 @@ pub struct Settings {
     pub until_end: bool,
 }
 
-/// Starts consuming.
+/// Starts consuming, in blocks of at most `block_rows` records.
 ///
 /// # Errors
 /// A setting that librdkafka refuses; later failures come as [`SourceEvent::Failed`].
-pub fn start(settings: Settings, budget: Budget) -> Result<Source> {
+pub fn start(settings: Settings, budget: Budget, block_rows: usize) -> Result<Source> {
     let patterns = settings
         .topics
         .iter()
@@ -55,7 +55,7 @@ pub fn start(settings: Settings, budget: Budget) -> Result<Source> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| Error::new(ErrorKind::Config, "`source.kafka.topics` holds a bad pattern").caused_by(e))?;
     let consumer = consumer(&settings)?;
-    Source::spawn("kafka", budget, move |outlet| {
+    Source::spawn("kafka", budget, block_rows, move |outlet| {
         Kafka {
             outlet,
             settings,
@@ -246,7 +246,7 @@ impl Kafka<'_> {
             push(&mut open.block, &message)?;
             open.next = message.offset() + 1;
             open.since.get_or_insert_with(Instant::now);
-            let full = open.block.len() >= BLOCK_ROWS_MAX || open.block.bytes() >= BLOCK_BYTES_MAX;
+            let full = open.block.len() >= self.outlet.block_rows || open.block.bytes() >= BLOCK_BYTES_MAX;
             drop(message);
             if full && !self.hand_over(&id) {
                 return Ok(false);

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX, Budget, EndQuery, Outlet, Source, SourceEvent};
+use super::{BLOCK_BYTES_MAX, Budget, EndQuery, Outlet, Source, SourceEvent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Record};
 
@@ -41,12 +41,12 @@ struct Line<'a> {
     value_b64: Option<String>,
 }
 
-/// Starts reading `files`, in order.
+/// Starts reading `files`, in order, in blocks of at most `block_rows` records.
 ///
 /// # Errors
 /// When the thread cannot be started; later failures come as [`SourceEvent::Failed`].
-pub fn start(files: Vec<PathBuf>, budget: Budget) -> Result<Source> {
-    Source::spawn("replay", budget, move |outlet| Replay::new(outlet).run(&files))
+pub fn start(files: Vec<PathBuf>, budget: Budget, block_rows: usize) -> Result<Source> {
+    Source::spawn("replay", budget, block_rows, move |outlet| Replay::new(outlet).run(&files))
 }
 
 struct Open {
@@ -157,7 +157,7 @@ impl<'a> Replay<'a> {
         }
         open.next = record.offset + 1;
         self.open_bytes += open.block.bytes() - before;
-        if open.block.len() >= BLOCK_ROWS_MAX || open.block.bytes() >= BLOCK_BYTES_MAX {
+        if open.block.len() >= self.outlet.block_rows || open.block.bytes() >= BLOCK_BYTES_MAX {
             return Ok(self.hand_over(&id));
         }
         if self.open_bytes >= OPEN_BYTES_MAX {

@@ -31,7 +31,7 @@ use crate::record::{Block, PartitionId, Positions, Ranges, Record};
 
 /// Blocks handed out by [`BronzeTable::read`] end at about this many bytes or rows.
 const BLOCK_BYTES: usize = 8 << 20;
-const BLOCK_ROWS: usize = 50_000;
+
 const MS_PER_DAY: i64 = 86_400_000;
 
 /// The columns of every Bronze table. A key or value that is not UTF-8 stands in its `_bytes` column instead.
@@ -305,13 +305,14 @@ impl BronzeTable {
             }
         }
         let store = self.committer.store.clone();
+        let block_rows = self.committer.settings.block_rows.max(1);
         let schema = self.committer.schema.all.clone();
         let queue: VecDeque<_> = wanted.into_iter().collect();
         let merges = stream::iter(queue).then(move |(partition, window)| {
             let (store, schema) = (store.clone(), schema.clone());
             let mut mine: Vec<Source> = sources.iter().filter(|s| s.may_hold(&partition, window)).cloned().collect();
             mine.sort_by_key(|s| Reverse(s.low(&partition)));
-            async move { Ok::<_, Error>(Merge::new(store, schema, partition, window, mine).stream()) }
+            async move { Ok::<_, Error>(Merge::new(store, schema, partition, window, block_rows, mine).stream()) }
         });
         Ok(merges.try_flatten().boxed())
     }
@@ -397,6 +398,7 @@ struct Merge {
     schema: SchemaRef,
     partition: PartitionId,
     window: Window,
+    block_rows: usize,
     /// files not opened yet, the lowest offset last
     files: Vec<Source>,
     heads: BinaryHeap<Reverse<Head>>,
@@ -424,10 +426,11 @@ impl Merge {
         schema: SchemaRef,
         partition: PartitionId,
         window: Window,
+        block_rows: usize,
         files: Vec<Source>,
     ) -> Self {
         let next = window.start;
-        Merge { store, schema, partition, window, files, heads: BinaryHeap::new(), open: BTreeMap::new(), opened: 0, next }
+        Merge { store, schema, partition, window, block_rows, files, heads: BinaryHeap::new(), open: BTreeMap::new(), opened: 0, next }
     }
 
     fn stream(self) -> BoxStream<'static, Result<Block>> {
@@ -460,7 +463,7 @@ impl Merge {
             }
             cursor.row += 1;
             self.settle(head.cursor).await?;
-            if block.bytes() >= BLOCK_BYTES || block.len() >= BLOCK_ROWS {
+            if block.bytes() >= BLOCK_BYTES || block.len() >= self.block_rows {
                 break;
             }
         }
