@@ -17,6 +17,7 @@
 //! - `commitInfo` holds an object `lode` given by the caller, with a `batch` of ours that is unique.
 
 mod append;
+mod care;
 mod commit;
 mod compact;
 mod evolve;
@@ -30,6 +31,7 @@ mod live;
 mod log;
 mod multiset;
 mod owners;
+mod read;
 mod schema;
 mod select;
 mod stats;
@@ -45,6 +47,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 
 pub use append::{BronzeRows, BronzeTable, bronze_schema};
+pub use care::BronzeFiles;
 pub use compact::{Compaction, Rewritten};
 pub use keyed::KeyedTable;
 pub use select::{Origin, Selection};

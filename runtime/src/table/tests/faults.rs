@@ -30,8 +30,6 @@ enum Fault {
     HangAfterWork,
     /// done, late
     Slow,
-    /// an error that a lost race gives on ADLS
-    Precondition,
 }
 
 /// Faults by chance.
@@ -86,9 +84,6 @@ impl FaultyStore {
                     tokio::task::yield_now().await;
                 }
                 work.await
-            }
-            Some(Fault::Precondition) => {
-                Err(object_store::Error::Precondition { path: String::new(), source: "412".into() })
             }
         }
     }

@@ -11,7 +11,6 @@ use crate::change::Floor;
 /// Rows of the source, each with its events in order; every row's deletes and inserts may come in any order.
 #[derive(Default)]
 struct Model {
-    count: BTreeMap<(i64, u64), i64>,
     floor: u128,
     seen: BTreeMap<(u128, char), ()>,
     /// events that count, by image: (sequence, +1 or -1)
