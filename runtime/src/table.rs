@@ -34,6 +34,7 @@ mod owners;
 mod read;
 mod schema;
 mod select;
+mod slots;
 mod stats;
 mod store;
 mod vacuum;
