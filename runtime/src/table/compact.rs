@@ -336,6 +336,11 @@ impl KeyedTable {
     }
 }
 
+/// From 0.8 to 1 by name: files that were written together wear alike and would all be rewritten in one burst.
+fn patience(path: &str) -> f64 {
+    0.8 + 0.2 * (xxhash_rust::xxh3::xxh3_64(path.as_bytes()) >> 40) as f64 / (1u64 << 24) as f64
+}
+
 /// The files to rewrite next: those with many hidden rows, and small ones of one partition and about one size.
 pub(super) fn choose(files: &LiveFiles, settings: &Settings) -> Option<Vec<u32>> {
     let mut groups: HashMap<(Vec<(String, Option<String>)>, u32), Vec<(u32, u64)>> = HashMap::new();
@@ -344,7 +349,7 @@ pub(super) fn choose(files: &LiveFiles, settings: &Settings) -> Option<Vec<u32>>
         let mut values: Vec<_> = file.add.partition_values.clone().into_iter().collect();
         values.sort_unstable();
         let size = u64::try_from(file.add.size).unwrap_or(0);
-        if file.hidden.len() as f64 > f64::from(file.rows) * settings.hidden_ratio {
+        if file.hidden.len() as f64 > f64::from(file.rows) * settings.hidden_ratio * patience(&file.add.path) {
             worn.push((values, id, size));
         } else if size < settings.small_file_bytes {
             // files of like size are joined, so that a row is rewritten once a size step
@@ -370,5 +375,7 @@ pub(super) fn choose(files: &LiveFiles, settings: &Settings) -> Option<Vec<u32>>
     }
     let mut group = groups.into_values().filter(|g| g.len() >= settings.small_files_min).max_by_key(Vec::len)?;
     group.sort_unstable();
-    Some(cap(group))
+    let chosen = cap(group);
+    // joining needs two
+    (chosen.len() > 1).then_some(chosen)
 }

@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_costs_at_most_60_bytes() {
+    fn a_key_costs_about_60_bytes_at_most() {
         let mut rng = StdRng::seed_from_u64(1);
         let mut slots = Slots::default();
         for n in 1..=400_000u32 {

@@ -3,7 +3,7 @@ use futures::TryStreamExt;
 use super::*;
 use crate::record::{Block, Positions, Record};
 
-fn block(number: i32, offsets: std::ops::Range<i64>) -> Block {
+pub(super) fn block(number: i32, offsets: std::ops::Range<i64>) -> Block {
     let mut block = Block::new(partition(number));
     for offset in offsets {
         let value = format!("{{\"n\":{offset}}}");
@@ -19,7 +19,7 @@ fn block(number: i32, offsets: std::ops::Range<i64>) -> Block {
     block
 }
 
-fn rows_of(blocks: &[Block], ms: i64) -> RecordBatch {
+pub(super) fn rows_of(blocks: &[Block], ms: i64) -> RecordBatch {
     let mut rows = BronzeRows::new();
     for block in blocks {
         rows.push(block, 0, |_| (Some(Op::Create), None));
@@ -27,7 +27,7 @@ fn rows_of(blocks: &[Block], ms: i64) -> RecordBatch {
     rows.finish(ms).unwrap()
 }
 
-async fn read_all(table: &BronzeTable, from: &Positions) -> BTreeMap<i32, Vec<i64>> {
+pub(super) async fn read_all(table: &BronzeTable, from: &Positions) -> BTreeMap<i32, Vec<i64>> {
     let blocks: Vec<Block> = table.read(from).await.unwrap().try_collect().await.unwrap();
     let mut all: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
     for read in blocks {

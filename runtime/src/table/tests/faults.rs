@@ -183,13 +183,8 @@ async fn run(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);
     let (_dir, root) = lake();
     let sound = root.table("silver/orders").unwrap();
-    let chance = Arc::new(Mutex::new(Chance { rng: StdRng::seed_from_u64(seed + 1), of_hundred: 15 }));
-    let faulty = sound.clone().wrapped(|inner| Arc::new(FaultyStore { inner, chance: chance.clone() }));
-    let settings = Settings {
-        request_timeout: Duration::from_millis(200),
-        commit_attempts: 3,
-        ..super::model::settings()
-    };
+    let (faulty, chance) = faulty(&sound, seed);
+    let settings = hasty();
     // while the table is being opened all is well: deltalake has no deadline of its own
     let calm = |of_hundred| chance.lock().unwrap().of_hundred = of_hundred;
     calm(0);
@@ -278,4 +273,104 @@ async fn faults_of_the_lake_change_nothing_in_the_end() {
     for seed in seeds(2) {
         run(seed).await;
     }
+}
+
+fn faulty(sound: &Location, seed: u64) -> (Location, Arc<Mutex<Chance>>) {
+    let chance = Arc::new(Mutex::new(Chance { rng: StdRng::seed_from_u64(seed + 1), of_hundred: 0 }));
+    let shared = chance.clone();
+    let location = sound.clone().wrapped(|inner| Arc::new(FaultyStore { inner, chance: shared }));
+    (location, chance)
+}
+
+fn hasty() -> Settings {
+    Settings { request_timeout: Duration::from_millis(200), commit_attempts: 3, ..super::model::settings() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_the_lake_lose_and_double_no_row_without_key() {
+    let seed = seeds(1)[0];
+    println!("TABLE_SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (_dir, root) = lake();
+    let sound = root.table("silver/lines").unwrap();
+    let (location, chance) = faulty(&sound, seed);
+    let spec = TableSpec { name: "silver/lines".into(), fields: fields(), key: vec![], partition_by: vec![] };
+    let open = || KeyedTable::open_or_create(location.clone(), spec.clone(), hasty());
+    let mut table = open().await.unwrap();
+    let mut source = Source::new(12, 3);
+    super::keyless::write(&mut source, &mut rng, &mut 4, &mut Vec::new(), 200);
+    let total: i64 = source.log.iter().map(|log| log.len() as i64).sum();
+    for round in 0.. {
+        assert!(round < 3000, "seed {seed}: no end");
+        chance.lock().unwrap().of_hundred = 20;
+        let (events, covered) = deliver(&mut rng, &source, table.positions());
+        let (changes, floors) = parts(&events, vec![]);
+        let selection = table.select(&changes, &floors).unwrap();
+        let (output, sources, rejected) = transform(selection.upserts(), true);
+        let flush = table.flush(&selection, &output, Some(&sources), &rejected, &covered, Map::new());
+        let _ = tokio::time::timeout(Duration::from_millis(1500), flush).await;
+        chance.lock().unwrap().of_hundred = 0;
+        if rng.random_bool(0.3) {
+            table = open().await.unwrap();
+        }
+        if table.positions().values().sum::<i64>() == total {
+            break;
+        }
+    }
+    let all: Vec<_> = source
+        .log
+        .iter()
+        .enumerate()
+        .flat_map(|(p, log)| log.iter().enumerate().map(move |(o, e)| (p, o as i64, e.clone())))
+        .collect();
+    let mut model = super::keyless::Model::default();
+    model.apply(&all, &crate::record::Positions::new());
+    assert_eq!(rows(&sound).await, model.sorted(), "seed {seed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_the_lake_lose_and_double_no_record_of_bronze() {
+    use super::bronze::{block, read_all, rows_of};
+    let seed = seeds(1)[0];
+    println!("TABLE_SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (_dir, root) = lake();
+    let sound = root.table("bronze/t").unwrap();
+    let (location, chance) = faulty(&sound, seed);
+    let open = || BronzeTable::open_or_create(location.clone(), "bronze/t", hasty());
+    let mut table = open().await.unwrap();
+    let ends = [300i64, 200];
+    for round in 0.. {
+        assert!(round < 3000, "seed {seed}: no end");
+        let (mut covered, mut blocks) = (Ranges::new(), Vec::new());
+        for (number, end) in ends.iter().enumerate() {
+            let at = table.positions().get(&partition(number as i32)).copied().unwrap_or(0);
+            let (from, to) = ((at - rng.random_range(0..3)).max(0), (at + rng.random_range(0..20)).min(*end));
+            if from < to {
+                covered.insert(partition(number as i32), Range { from, to });
+                blocks.push(block(number as i32, from..to));
+            }
+        }
+        chance.lock().unwrap().of_hundred = 20;
+        let work = async {
+            table.append(vec![rows_of(&blocks, 86_400_000)], &covered, Map::new()).await?;
+            if rng.random_bool(0.1) {
+                table.maintain().await?;
+            }
+            Ok::<_, crate::error::Error>(())
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(1500), work).await;
+        chance.lock().unwrap().of_hundred = 0;
+        if rng.random_bool(0.2) {
+            table = open().await.unwrap();
+        }
+        if table.positions().values().sum::<i64>() == 500 {
+            break;
+        }
+    }
+    let all = read_all(&table, &crate::record::Positions::new()).await;
+    assert_eq!(all[&0], (0..300).collect::<Vec<_>>(), "seed {seed}");
+    assert_eq!(all[&1], (0..200).collect::<Vec<_>>(), "seed {seed}");
+    let count = query(&sound, "SELECT count(*) FROM t").await;
+    assert_eq!(count[0].column(0).as_primitive::<Int64Type>().value(0), 500);
 }

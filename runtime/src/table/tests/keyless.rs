@@ -10,7 +10,7 @@ use crate::change::Floor;
 
 /// Rows of the source, each with its events in order; every row's deletes and inserts may come in any order.
 #[derive(Default)]
-struct Model {
+pub(super) struct Model {
     floor: u128,
     seen: BTreeMap<(u128, char), ()>,
     /// events that count, by image: (sequence, +1 or -1)
@@ -18,7 +18,7 @@ struct Model {
 }
 
 impl Model {
-    fn apply(&mut self, events: &[(usize, i64, Event)], positions: &crate::record::Positions) {
+    pub(super) fn apply(&mut self, events: &[(usize, i64, Event)], positions: &crate::record::Positions) {
         let fresh: Vec<_> = events
             .iter()
             .filter(|(p, offset, _)| positions.get(&partition(*p as i32)).is_none_or(|at| offset >= at))
@@ -40,7 +40,7 @@ impl Model {
         }
     }
 
-    fn sorted(&self) -> Vec<(i64, String)> {
+    pub(super) fn sorted(&self) -> Vec<(i64, String)> {
         let mut rows = Vec::new();
         for ((id, n), all) in &self.events {
             let count: i64 = all.iter().map(|(_, by)| by).sum();
@@ -54,7 +54,7 @@ impl Model {
 }
 
 /// Inserts and deletes of rows; a row is deleted once at most, and some records come twice.
-fn write(source: &mut Source, rng: &mut StdRng, next: &mut u128, alive: &mut Vec<(i64, u64)>, count: usize) {
+pub(super) fn write(source: &mut Source, rng: &mut StdRng, next: &mut u128, alive: &mut Vec<(i64, u64)>, count: usize) {
     for _ in 0..count {
         *next += 4;
         let partition = rng.random_range(0..source.log.len());
