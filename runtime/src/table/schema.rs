@@ -274,7 +274,11 @@ pub(super) fn partition_text(array: &dyn Array, row: usize) -> Result<Option<Str
         |e: arrow::error::ArrowError| Error::new(ErrorKind::Internal, "a partition value cannot be written").caused_by(e);
     if let DataType::Utf8 = array.data_type() {
         let text = array.as_string::<i32>().value(row);
-        return Ok(if text.is_empty() { None } else { Some(text.to_string()) });
+        if text.is_empty() {
+            return Err(Error::new(ErrorKind::Config, "a partition column holds empty text, which Delta would read as null")
+                .hint("partition by another column, or let the transform fill this one"));
+        }
+        return Ok(Some(text.to_string()));
     }
     let options = FormatOptions::new()
         .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.6f"))

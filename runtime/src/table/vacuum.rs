@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
+use deltalake::table::config::TablePropertiesExt;
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::HashSet;
 use kernel::engine::arrow_data::EngineDataArrowExt;
@@ -148,10 +149,17 @@ fn percent_decoded(path: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Writes a checkpoint of `version`.
+/// Writes a checkpoint of `version` and lets go of log entries that the table's own settings call expired.
 pub(super) async fn checkpoint(location: &Location, version: u64) -> Result<()> {
     let table = log::delta_table(location, version).await?;
-    deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(|e| delta_error("writing a checkpoint", e))
+    deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(|e| delta_error("writing a checkpoint", e))?;
+    let state = table.snapshot().map_err(|e| delta_error("reading the table's log", e))?;
+    if state.table_config().enable_expired_log_cleanup() {
+        deltalake::checkpoints::cleanup_metadata(&table, None)
+            .await
+            .map_err(|e| delta_error("deleting expired log entries", e))?;
+    }
+    Ok(())
 }
 
 impl KeyedTable {
@@ -213,6 +221,9 @@ impl KeyedTable {
         }
         for path in &paths {
             delete(&store, path).await?;
+        }
+        if let Owners::Multiset(set) = &mut self.owners {
+            set.keep_applied(entries.iter().filter(|entry| entry.kind == Kind::Applied));
         }
         self.owners_files = usize::from(!entries.is_empty());
         self.drop_ledgers().await?;

@@ -1,6 +1,9 @@
 //! Tests of the table core on local disk, read back through DataFusion.
 
 mod basic;
+mod evolve;
+mod faults;
+mod keyless;
 mod model;
 mod bronze;
 
