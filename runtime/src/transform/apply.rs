@@ -199,8 +199,8 @@ impl Work<'_> {
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         if since.elapsed() > limit {
             return Err(self.stop(format!(
-                "kept failing for `{} s` while the rows at fault were sought; last: {reason}",
-                limit.as_secs()
+                "kept failing for `{} ms` while the rows at fault were sought; last: {reason}",
+                limit.as_millis()
             )));
         }
         Ok(())
