@@ -7,11 +7,10 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{cast, concat_batches, take};
 
 use super::columns::{Lent, bytes_of};
-use super::contract::{WitColumnOut, WitOutput, WitRejection};
+use super::contract::{WitColumnOut, WitOutput};
 use super::describe::{Prepared, Write};
 use super::gate::{Claimed, admit, check_rows};
 use super::instance::{Live, clean};
-use super::limits::Limits;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How much a log line matters.
@@ -226,11 +225,8 @@ impl Work<'_> {
         self.keep_logs(logs, dropped);
         let limits = &module.limits;
         match called? {
-            (Ok(output),) => self.admit(&output, &mut live, count).map_err(|e| clean(&e, limits.error_bytes)),
-            (Err(message),) => {
-                let text = message.to_str(&live.store).map_err(|e| format!("its error is not text: {e}"))?;
-                Err(clean(&text, limits.error_bytes))
-            }
+            (Ok(output),) => self.admit(output, count).map_err(|e| clean(&e, limits.error_bytes)),
+            (Err(message),) => Err(clean(&message, limits.error_bytes)),
         }
     }
 
@@ -241,41 +237,36 @@ impl Work<'_> {
         self.logs.append(&mut logs);
     }
 
-    fn admit(&self, output: &WitOutput, live: &mut Live, rows: u32) -> Result<Given, String> {
+    fn admit(&self, output: WitOutput, rows: u32) -> Result<Given, String> {
         let Prepared { module, plan } = self.prepared;
         let limits = &module.limits;
-        if output.columns.len() != plan.computed {
-            return Err(format!("it gave `{}` columns where it declared `{}`", output.columns.len(), plan.computed));
+        let WitOutput { columns, source_rows, rejected } = output;
+        if columns.len() != plan.computed {
+            return Err(format!("it gave `{}` columns where it declared `{}`", columns.len(), plan.computed));
         }
-        if output.rejected.len() > rows as usize {
-            return Err(format!("it rejected `{}` of `{rows}` rows", output.rejected.len()));
+        if rejected.len() > rows as usize {
+            return Err(format!("it rejected `{}` of `{rows}` rows", rejected.len()));
         }
-        let out_rows = output.source_rows.as_ref().map_or(rows as usize, |list| list.len());
+        let out_rows = source_rows.as_ref().map_or(rows as usize, Vec::len);
         // One to one never gives more rows than it was given.
         if out_rows > limits.output_rows.max(rows as usize) {
             return Err(format!("it gave `{out_rows}` rows, more than `{}`", limits.output_rows));
         }
         let out_rows = u32::try_from(out_rows).map_err(|_| "it gave too many rows".to_owned())?;
-        let rejected = take_rejections(output, live, limits)?;
-        let source_rows = output.source_rows.as_ref().map(|list| list.as_le_slice(&live.store).to_vec());
-        let numbers: Vec<u32> = rejected.iter().map(|(row, _)| *row).collect();
-        check_rows(source_rows.as_deref(), &numbers, rows)?;
-        let mut columns: Vec<Option<ArrayRef>> = vec![None; plan.computed];
-        let claimed: Vec<WitColumnOut> = output
-            .columns
-            .iter(&mut live.store)
-            .and_then(|columns| columns.collect())
-            .map_err(|e| unreadable("columns", &e, limits.output_bytes))?;
-        let mut bytes = 0_usize;
+        let rejected: Vec<(u32, String)> =
+            rejected.into_iter().map(|r| (r.row, clean(&r.reason, limits.error_bytes))).collect();
+        check_rows(source_rows.as_deref(), &rejected, rows)?;
+        let mut claimed: Vec<Option<WitColumnOut>> = columns.into_iter().map(Some).collect();
+        let mut admitted: Vec<Option<ArrayRef>> = vec![None; plan.computed];
         for (write, field) in plan.writes.iter().zip(plan.schema.fields()) {
             let Write::Computed(place) = write else { continue };
-            let (Some(column), Some(slot)) = (claimed.get(*place), columns.get_mut(*place)) else { continue };
-            let array = admit_column(column, live, &mut bytes, limits.output_bytes, |claimed| {
-                admit(claimed, field.data_type(), field.is_nullable(), out_rows)
-            });
+            let column = claimed.get_mut(*place).and_then(Option::take);
+            let (Some(column), Some(slot)) = (column, admitted.get_mut(*place)) else { continue };
+            let WitColumnOut { length, null_count, buffers, children } = column;
+            let array = admit(Claimed { length, null_count, buffers, children }, field.data_type(), field.is_nullable(), out_rows);
             *slot = Some(array.map_err(|e| format!("output column `{}`: {e}", field.name()))?);
         }
-        Ok(Given { columns: columns.into_iter().flatten().collect(), rows: out_rows as usize, source_rows, rejected })
+        Ok(Given { columns: admitted.into_iter().flatten().collect(), rows: out_rows as usize, source_rows, rejected })
     }
 
     fn keep(&mut self, rows: Rows, given: Given) -> Result<()> {
@@ -334,57 +325,4 @@ impl Work<'_> {
             calls: self.calls,
         })
     }
-}
-
-fn too_large(most_bytes: usize) -> String {
-    format!("the output is larger than `{most_bytes}` bytes")
-}
-
-fn unreadable(what: &str, error: &wasmtime::Error, most_bytes: usize) -> String {
-    let text = format!("{error:#}");
-    // wasmtime counts the bytes that a call lets us reach for, under a name that helps nobody.
-    if text.contains("fuel allocated for hostcalls") { too_large(most_bytes) } else { format!("its {what} cannot be read: {text}") }
-}
-
-fn take_rejections(output: &WitOutput, live: &mut Live, limits: &Limits) -> Result<Vec<(u32, String)>, String> {
-    let rejections: Vec<WitRejection> = output
-        .rejected
-        .iter(&mut live.store)
-        .and_then(|list| list.collect())
-        .map_err(|e| unreadable("rejections", &e, limits.output_bytes))?;
-    let mut taken = Vec::with_capacity(rejections.len());
-    for rejection in rejections {
-        let reason = rejection.reason.to_str(&live.store).map_err(|e| format!("a reason is not text: {e}"))?;
-        taken.push((rejection.row, clean(&reason, limits.error_bytes)));
-    }
-    Ok(taken)
-}
-
-fn admit_column(
-    column: &WitColumnOut,
-    live: &mut Live,
-    bytes: &mut usize,
-    most_bytes: usize,
-    admit: impl FnOnce(&Claimed<'_>) -> Result<ArrayRef, String>,
-) -> Result<ArrayRef, String> {
-    const MOST_BUFFERS: usize = 3;
-    if column.buffers.len() > MOST_BUFFERS {
-        return Err(format!("it has `{}` buffers", column.buffers.len()));
-    }
-    let lists: Vec<_> = column
-        .buffers
-        .iter(&mut live.store)
-        .and_then(|buffers| buffers.collect::<wasmtime::Result<Vec<_>>>())
-        .map_err(|e| unreadable("buffers", &e, most_bytes))?;
-    let buffers: Vec<&[u8]> = lists.iter().map(|list| list.as_le_slice(&live.store)).collect();
-    *bytes = buffers.iter().fold(*bytes, |sum, buffer| sum.saturating_add(buffer.len()));
-    if *bytes > most_bytes {
-        return Err(too_large(most_bytes));
-    }
-    admit(&Claimed {
-        length: column.length,
-        null_count: column.null_count,
-        buffers: &buffers,
-        children: column.children,
-    })
 }
