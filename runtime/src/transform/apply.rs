@@ -6,7 +6,7 @@ use std::time::Instant;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{cast, concat_batches, take};
 
-use super::columns::{Lent, bytes_of};
+use super::columns::{Lent, bytes_of, bytes_taken};
 use super::contract::{WitColumnOut, WitOutput};
 use super::describe::{Prepared, Write};
 use super::gate::{Claimed, admit, check_rows};
@@ -65,6 +65,9 @@ impl Prepared {
     /// table stops rather than drain into dead letters. `Internal` where the batch is not what was described.
     pub fn apply(&self, batch: &RecordBatch) -> Result<Applied> {
         let limits = &self.module.limits;
+        if u32::try_from(batch.num_rows()).is_err() {
+            return Err(Error::new(ErrorKind::Internal, "a batch for a module has more than 4 billion rows"));
+        }
         let inputs = self.read_columns(batch)?;
         let mut work = Work {
             prepared: self,
@@ -73,6 +76,7 @@ impl Prepared {
             parts: Vec::new(),
             source_rows: Vec::new(),
             one_to_one: true,
+            bytes: 0,
             rejected: Vec::new(),
             failed: 0,
             may_fail: limits.failed_rows.max((batch.num_rows() as f64 * limits.failed_ratio) as usize),
@@ -139,6 +143,8 @@ struct Work<'a> {
     parts: Vec<RecordBatch>,
     source_rows: Vec<u32>,
     one_to_one: bool,
+    /// of `parts`
+    bytes: usize,
     rejected: Vec<(u32, String)>,
     failed: usize,
     may_fail: usize,
@@ -225,7 +231,7 @@ impl Work<'_> {
         self.keep_logs(logs, dropped);
         let limits = &module.limits;
         match called? {
-            (Ok(output),) => self.admit(output, count).map_err(|e| clean(&e, limits.error_bytes)),
+            (Ok(output),) => self.admit(output, rows).map_err(|e| clean(&e, limits.error_bytes)),
             (Err(message),) => Err(clean(&message, limits.error_bytes)),
         }
     }
@@ -237,9 +243,10 @@ impl Work<'_> {
         self.logs.append(&mut logs);
     }
 
-    fn admit(&self, output: WitOutput, rows: u32) -> Result<Given, String> {
+    fn admit(&self, output: WitOutput, input: Rows) -> Result<Given, String> {
         let Prepared { module, plan } = self.prepared;
         let limits = &module.limits;
+        let rows = input.len() as u32;
         let WitOutput { columns, source_rows, rejected } = output;
         if columns.len() != plan.computed {
             return Err(format!("it gave `{}` columns where it declared `{}`", columns.len(), plan.computed));
@@ -256,6 +263,9 @@ impl Work<'_> {
         let rejected: Vec<(u32, String)> =
             rejected.into_iter().map(|r| (r.row, clean(&r.reason, limits.error_bytes))).collect();
         check_rows(source_rows.as_deref(), &rejected, rows)?;
+        if let Some(list) = &source_rows {
+            self.check_passed(list, input)?;
+        }
         let mut claimed: Vec<Option<WitColumnOut>> = columns.into_iter().map(Some).collect();
         let mut admitted: Vec<Option<ArrayRef>> = vec![None; plan.computed];
         for (write, field) in plan.writes.iter().zip(plan.schema.fields()) {
@@ -267,6 +277,24 @@ impl Work<'_> {
             *slot = Some(array.map_err(|e| format!("output column `{}`: {e}", field.name()))?);
         }
         Ok(Given { columns: admitted.into_iter().flatten().collect(), rows: out_rows as usize, source_rows, rejected })
+    }
+
+    /// A row named a million times takes its passed columns along as often: more than the input was they may only be
+    /// within the limit.
+    fn check_passed(&self, source_rows: &[u32], input: Rows) -> Result<(), String> {
+        let limit = self.prepared.module.limits.output_bytes;
+        let (mut taken, mut given) = (0_usize, 0_usize);
+        for write in &self.prepared.plan.writes {
+            let Write::Passed(name) = write else { continue };
+            let Some(column) = self.batch.column_by_name(name) else { continue };
+            let column = column.slice(input.from, input.len());
+            taken = taken.saturating_add(bytes_taken(&column, source_rows));
+            given = given.saturating_add(bytes_of(&column));
+        }
+        match taken > limit.max(given) {
+            true => Err(format!("the rows it multiplied come to `{taken}` bytes, more than `{limit}`")),
+            false => Ok(()),
+        }
     }
 
     fn keep(&mut self, rows: Rows, given: Given) -> Result<()> {
@@ -296,6 +324,11 @@ impl Work<'_> {
         let part = RecordBatch::try_new_with_options(plan.schema.clone(), columns, &options).map_err(|e| {
             Error::new(ErrorKind::Internal, "a batch is not of the schema that was offered").caused_by(e)
         })?;
+        self.bytes = part.columns().iter().map(bytes_of).fold(self.bytes, usize::saturating_add);
+        let limit = self.prepared.module.limits.batch_output_bytes;
+        if self.bytes > limit {
+            return Err(self.stop(format!("made more than `{limit}` bytes of `{}` rows", self.batch.num_rows())));
+        }
         self.parts.push(part);
         match given.source_rows {
             None => self.source_rows.extend(first..first + rows.len() as u32),

@@ -4,11 +4,12 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use serde_json::json;
 
 use super::guests::{Claim, DATA, Guest, echo_after};
+use super::super::inspect;
 use super::{batch, built, driving};
 use crate::error::Result;
 use crate::transform::{Applied, Engine, Limits};
@@ -128,6 +129,7 @@ fn hostile_guests_are_contained_and_named() {
         ("unaligned list", claiming(|c| c.source_rows = Some([DATA + 1, 4])), "aligned"),
         ("whole-batch error", with(default(), |g| { g.transform = "(i32.const 16384)".into(); g.more = format!("(data (i32.const {DATA}) \"\\01\\00\\00\\00\\20\\40\\00\\00\\03\\00\\00\\00\") (data (i32.const 16416) \"no\\0a\")"); }), "no\\n"),
         ("huge output", with(Claim { buffers: vec![[1, 0], [DATA, 20], [0, 2 << 20]], data: u32s(&[0, 0, 0, 0, 2 << 20]), ..Claim::sound() }.guest(), |g| { g.writes = vec![("out", "u", true, 0)]; g.memory_pages = 40; }), "`1048576` bytes"),
+        ("the same bytes many times", claiming(|c| c.buffers = vec![[0, 200_000]; 8]), "`1048576` bytes"),
         // what it says of itself
         ("reads a column not offered", with(default(), |g| g.reads = vec![[0, 7]]), "column 7 of relation 0"),
         ("reads a relation not offered", with(default(), |g| g.reads = vec![[3, 0]]), "relation 3"),
@@ -214,6 +216,35 @@ fn a_global_does_not_survive_its_batch() {
     for _ in 0..50 {
         assert_eq!(prepared.apply(&rows).unwrap().failed, 0);
     }
+}
+
+#[test]
+fn a_guest_cannot_multiply_passed_columns_without_bound() {
+    let large: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(100_000)]));
+    let rows = batch(vec![("n", Arc::new(Int64Array::from(vec![7])) as ArrayRef), ("large", large)]);
+    let guest = |times: u32| {
+        let mut claim = Claim { length: times, source_rows: Some([0, times]), ..Claim::sound() };
+        claim.buffers[1] = [DATA, times * 8];
+        with(claim.guest(), |g| g.passes = vec![("large", [0, 1])])
+    };
+    assert_eq!(run(&guest(4).wasm(), &rows).unwrap().rows.num_rows(), 4);
+    let applied = run(&guest(40).wasm(), &rows).unwrap();
+    assert_eq!(applied.failed, 1);
+    assert_eq!(applied.rejected[0].1, "the rows it multiplied come to `4000000` bytes, more than `1048576`");
+    let limits = Limits { batch_output_bytes: 100_000, ..Limits::default() };
+    let module = Engine::new(limits).unwrap().load(&guest(4).wasm(), "guest").unwrap();
+    let error = module.describe(&json!({}), &[driving("t", &rows, &[])]).unwrap().apply(&rows).unwrap_err();
+    assert!(error.to_string().contains("made more than `100000` bytes of `1` rows"), "{error}");
+}
+
+#[test]
+fn a_component_is_taken_as_it_is() {
+    let core = Guest::default().wasm();
+    let component = inspect::to_component(&core, inspect::Kind::Core).unwrap();
+    assert_eq!(inspect::inspect(&component, "c").unwrap(), inspect::Kind::Component);
+    assert_eq!(run(&component, &numbers([5, 6])).unwrap().rows.num_rows(), 2);
+    let newer = Guest { version: "0.2.0", ..Guest::default() };
+    assert!(inspect::inspect(&newer.wasm(), "c").unwrap_err().to_string().contains("version `0.2.0`"));
 }
 
 /// wit-bindgen's guests free their output in `cabi_post_…`, which runs before the call returns.
