@@ -269,11 +269,11 @@ impl Work<'_> {
         let mut claimed: Vec<Option<WitColumnOut>> = columns.into_iter().map(Some).collect();
         let mut admitted: Vec<Option<ArrayRef>> = vec![None; plan.computed];
         for (write, field) in plan.writes.iter().zip(plan.schema.fields()) {
-            let Write::Computed(place) = write else { continue };
+            let Write::Computed { place, nullable } = write else { continue };
             let column = claimed.get_mut(*place).and_then(Option::take);
             let (Some(column), Some(slot)) = (column, admitted.get_mut(*place)) else { continue };
             let WitColumnOut { length, null_count, buffers, children } = column;
-            let array = admit(Claimed { length, null_count, buffers, children }, field.data_type(), field.is_nullable(), out_rows);
+            let array = admit(Claimed { length, null_count, buffers, children }, field.data_type(), *nullable, out_rows);
             *slot = Some(array.map_err(|e| format!("output column `{}`: {e}", field.name()))?);
         }
         Ok(Given { columns: admitted.into_iter().flatten().collect(), rows: out_rows as usize, source_rows, rejected })
@@ -306,7 +306,7 @@ impl Work<'_> {
         let mut columns = Vec::with_capacity(plan.writes.len());
         for write in &plan.writes {
             columns.push(match write {
-                Write::Computed(place) => given.columns.get(*place).cloned().ok_or_else(|| {
+                Write::Computed { place, .. } => given.columns.get(*place).cloned().ok_or_else(|| {
                     Error::new(ErrorKind::Internal, "a computed column was lost on the way")
                 })?,
                 Write::Passed(name) => {

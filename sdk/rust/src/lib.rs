@@ -61,6 +61,10 @@ pub use params::{Json, Params};
 pub use row::{Each, Rows, Sink, Transform};
 pub use types::{AnyDecimal, Date, DateTime, Decimal, Timestamp};
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 /// What derived code calls.
 #[doc(hidden)]
 pub mod private {
