@@ -62,7 +62,8 @@ impl Prepared {
     ///
     /// # Errors
     /// `Module` where more rows fail than [`super::Limits::failed_ratio`] allows, or finding them takes too long: the
-    /// table stops rather than drain into dead letters. `Internal` where the batch is not what was described.
+    /// table stops rather than drain into dead letters. `Unavailable` where this machine gives no memory for an
+    /// instance. `Internal` where the batch is not what was described.
     pub fn apply(&self, batch: &RecordBatch) -> Result<Applied> {
         let limits = &self.module.limits;
         if u32::try_from(batch.num_rows()).is_err() {
@@ -173,7 +174,12 @@ impl Work<'_> {
     fn search(&mut self, all: Rows) -> Result<()> {
         let mut waiting = vec![all];
         while let Some(rows) = waiting.pop() {
-            match self.call(rows) {
+            // What worked when the module was loaded fails for want of something on this machine, not of these rows.
+            let live = Live::new(&self.prepared.module.compiled, &self.prepared.module.limits).map_err(|e| {
+                Error::new(ErrorKind::Unavailable, format!("module `{}` gets no instance", self.prepared.module.name()))
+                    .caused_by(e)
+            })?;
+            match self.call(live, rows) {
                 Ok(given) => self.keep(rows, given)?,
                 Err(reason) => {
                     self.check_failures(&reason)?;
@@ -215,7 +221,7 @@ impl Work<'_> {
         self.prepared.module.broken(&message).hint("mend the module and replace its file; the table goes on from here")
     }
 
-    fn call(&mut self, rows: Rows) -> Result<Given, String> {
+    fn call(&mut self, mut live: Live, rows: Rows) -> Result<Given, String> {
         let Prepared { module, plan } = self.prepared;
         let lent: Vec<Lent> = self
             .inputs
@@ -225,7 +231,6 @@ impl Work<'_> {
         let columns: Vec<_> = lent.iter().map(Lent::as_column).collect();
         let count = u32::try_from(rows.len()).map_err(|_| "too many rows for one call".to_owned())?;
         self.calls += 1;
-        let mut live = Live::new(&module.compiled, &module.limits)?;
         let called = live.transform(&module.compiled, (&plan.params, &plan.fields, count, &columns));
         let (logs, dropped) = live.take_logs();
         self.keep_logs(logs, dropped);
