@@ -58,11 +58,11 @@ impl Variant {
     /// Silver equal to the database, Bronze to what was sent, dead letters as many as cannot be avoided.
     #[track_caller]
     pub(crate) fn expect_exact(&self, pipeline: &Pipeline) {
-        lake::expect_silver(pipeline, &self.truth, None);
         lake::expect_bronze(pipeline, &self.file());
         let letters = pipeline.dead_letters();
         assert_eq!(letters.len(), self.dead, "dead letters: {letters:#?}");
         expect_no_place_twice(letters.into_iter().map(|letter| letter.place));
+        lake::expect_silver(pipeline, &self.truth, None);
     }
 }
 
