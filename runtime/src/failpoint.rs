@@ -11,6 +11,7 @@ pub const NAMES: &[&str] = &[
     "compact.before_commit",
     "index.while_loading",
     "dead_letters.after_write",
+    "bronze.after_data_file",
     "bronze.after_commit",
 ];
 

@@ -19,13 +19,13 @@
 mod append;
 mod commit;
 mod compact;
+mod evolve;
 mod files;
 mod flush;
 mod foreign;
 mod index;
 mod key;
 mod keyed;
-mod later;
 mod live;
 mod log;
 mod multiset;

@@ -10,7 +10,6 @@ use crate::buffer::Pending;
 use crate::config::Flush;
 use crate::decode;
 use crate::error::{Action, Error, ErrorKind, Result};
-use crate::failpoint;
 use crate::record::Positions;
 use crate::source::Delivery;
 use crate::table::{BronzeRows, BronzeTable, Outcome};
@@ -101,7 +100,6 @@ impl Writer {
         };
         match outcome {
             Outcome::Committed { .. } => {
-                failpoint::pass("bronze.after_commit");
                 self.progress.bronze(batch.num_rows());
             }
             Outcome::AlreadyCommitted { .. } => {}

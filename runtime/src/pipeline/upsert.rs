@@ -115,7 +115,7 @@ impl Upsert {
         };
         let mut backoff = Backoff::new();
         loop {
-            match table.evolve(Arc::clone(&fields), &fills).await {
+            match table.evolve(&fields, &fills).await {
                 Ok(Outcome::Fenced) => return Err(fenced(&self.plan.name)),
                 Ok(_) => break,
                 Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,

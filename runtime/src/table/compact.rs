@@ -1,18 +1,333 @@
-//! Compaction.
+//! Compaction: fewer files, and none with many hidden rows.
+//!
+//! Receives the choice of files made by [`KeyedTable::plan_compaction`]. Promises that readers see the same rows before and
+//! after, that reading and writing ([`Compaction::rewrite`]) needs neither the table nor its log and may run beside flushes,
+//! and that rows hidden meanwhile are hidden in the new files too: a new file lists its rows in the order of the old
+//! ones, so an old row's new number follows from the rows that were hidden when the choice was made. Dropped when a
+//! chosen file vanished. Never changes a row.
 
-use crate::error::Result;
+use std::collections::HashMap;
+use std::sync::Arc;
 
-/// Files to rewrite, chosen by [`super::KeyedTable::plan_compaction`].
+use arrow::array::{BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
+use deltalake::kernel::Add;
+use futures::TryStreamExt;
+use object_store::ObjectStore;
+use roaring::RoaringBitmap;
+use serde_json::{Map, Value};
+
+use super::commit::{Put, REPLAYS_MAX, add_action, remove_action, removal};
+use super::evolve::{Evolution, fill};
+use super::{Settings};
+use super::files::{DataFile, scan};
+use super::index::Place;
+use super::key::Owner;
+use super::keyed::{KeyedTable, Owners, Reader};
+use super::live::{LiveFile, LiveFiles};
+use super::schema::TableSchema;
+use super::vector::VectorFile;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Files to rewrite, chosen by [`KeyedTable::plan_compaction`].
 #[derive(Debug)]
-pub struct Compaction {}
+pub struct Compaction {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) schema: TableSchema,
+    pub(super) reader: Reader,
+    pub(super) target_bytes: u64,
+    pub(super) inputs: Vec<(u32, LiveFile)>,
+    /// columns that change on the way
+    pub(super) evolution: Option<Evolution>,
+}
 
-/// What a compaction wrote, ready to be committed.
+/// Rows of an old file in a new one: visible row number `first` and those after it are at `row` and after.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    first: u32,
+    file: usize,
+    row: u32,
+}
+
+/// A row that moves.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Move {
+    pub(super) owner: Owner,
+    /// the owner afterwards: another one only where the row's image changed
+    pub(super) becomes: Owner,
+    pub(super) from: Place,
+}
+
+/// What a compaction wrote, ready for [`KeyedTable::commit_compaction`].
 #[derive(Debug)]
-pub struct Rewritten {}
+pub struct Rewritten {
+    pub(super) inputs: Vec<(u32, LiveFile)>,
+    segments: HashMap<u32, Vec<Segment>>,
+    outputs: Vec<(Add, Vec<Move>)>,
+}
 
 impl Compaction {
+    /// Bytes of the files to read.
+    pub fn bytes(&self) -> u64 {
+        self.inputs.iter().map(|(_, file)| u64::try_from(file.add.size).unwrap_or(0)).sum()
+    }
+
+    /// Files to read.
+    pub fn files(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// Writes files of these columns instead of the table's present ones.
+    pub(super) fn use_schema(&mut self, schema: TableSchema) {
+        self.schema = schema;
+    }
+
     /// Reads the chosen files and writes the new ones. Touches no log; may run beside flushes.
     pub async fn rewrite(self) -> Result<Rewritten> {
-        Err(crate::error::Error::new(crate::error::ErrorKind::Internal, "not built yet"))
+        let data_change = self.evolution.as_ref().is_some_and(|e| e.data_change);
+        let mut done = Rewritten { inputs: Vec::new(), segments: HashMap::new(), outputs: Vec::new() };
+        let mut open: Option<(DataFile, Vec<Move>, HashMap<String, Option<String>>)> = None;
+        for (id, input) in &self.inputs {
+            let mut batches = scan(&self.store, &input.add, self.schema.all.clone()).await?;
+            let mut row = 0u32;
+            let mut visible = 0u32;
+            let mut segment = usize::MAX;
+            while let Some(batch) = batches.try_next().await? {
+                let first = row;
+                row = row.saturating_add(batch.num_rows() as u32);
+                let Some(rows) = shown(&batch, first, &input.hidden)? else { continue };
+                let olds = (first..row).filter(|old| !input.hidden.contains(*old));
+                let (rows, moves) = self.moves(rows, *id, olds)?;
+                // a full file ends between two batches, and a file holds rows of one partition
+                let full = open.as_ref().is_some_and(|(file, _, values)| {
+                    file.bytes() as u64 >= self.target_bytes || *values != input.add.partition_values
+                });
+                if full && let Some((file, moves, values)) = open.take() {
+                    done.outputs.push((file.write(&self.store, values, data_change).await?, moves));
+                }
+                let (file, all, _) = match &mut open {
+                    Some(open) => open,
+                    None => open.insert((DataFile::new(&self.schema)?, Vec::new(), input.add.partition_values.clone())),
+                };
+                if segment != done.outputs.len() {
+                    segment = done.outputs.len();
+                    let at = u32::try_from(file.rows()).unwrap_or(u32::MAX);
+                    done.segments.entry(*id).or_default().push(Segment { first: visible, file: segment, row: at });
+                }
+                visible += moves.len() as u32;
+                file.push(&rows)?;
+                all.extend(moves);
+            }
+            if row != input.rows {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!("data file `{}` has {row} rows where the log says {}", input.add.path, input.rows),
+                ));
+            }
+        }
+        if let Some((file, moves, values)) = open {
+            done.outputs.push((file.write(&self.store, values, data_change).await?, moves));
+        }
+        done.inputs = self.inputs;
+        Ok(done)
     }
+
+    /// The rows as they will be, and where each comes from.
+    fn moves(&self, rows: RecordBatch, id: u32, olds: impl Iterator<Item = u32>) -> Result<(RecordBatch, Vec<Move>)> {
+        let owners = self.reader.owners(&rows)?;
+        let (rows, changed) = match &self.evolution {
+            None => (rows, None),
+            Some(evolution) => fill(rows, evolution, &self.reader, &owners)?,
+        };
+        let becomes = changed.as_ref().unwrap_or(&owners);
+        let moves = owners
+            .iter()
+            .zip(becomes)
+            .zip(olds)
+            .map(|((owner, becomes), row)| Move { owner: *owner, becomes: *becomes, from: Place { file: id, row } })
+            .collect();
+        Ok((rows, moves))
+    }
+}
+
+/// The visible rows of a batch that begins at row `first` of its file.
+fn shown(batch: &RecordBatch, first: u32, hidden: &RoaringBitmap) -> Result<Option<RecordBatch>> {
+    let rows = batch.num_rows() as u32;
+    let some = hidden.range_cardinality(first..first.saturating_add(rows));
+    if some == 0 {
+        return Ok((rows > 0).then(|| batch.clone()));
+    }
+    if some >= u64::from(rows) {
+        return Ok(None);
+    }
+    let keep: BooleanArray = (first..first + rows).map(|row| Some(!hidden.contains(row))).collect();
+    filter_record_batch(batch, &keep)
+        .map(Some)
+        .map_err(|e| Error::new(ErrorKind::Internal, "rows cannot be filtered").caused_by(e))
+}
+
+impl Rewritten {
+    /// The new place of a row that was visible when the choice was made.
+    fn translate(&self, id: u32, hidden_then: &RoaringBitmap, row: u32) -> Option<(usize, u32)> {
+        let ordinal = row.checked_sub(u32::try_from(hidden_then.rank(row)).ok()?)?;
+        let segments = self.segments.get(&id)?;
+        let at = segments.partition_point(|s| s.first <= ordinal).checked_sub(1)?;
+        let segment = segments.get(at)?;
+        Some((segment.file, segment.row + (ordinal - segment.first)))
+    }
+
+    /// Rows of the new files that were hidden in the old ones after the choice was made; `None` when an old file is
+    /// gone.
+    fn hidden_since(&self, files: &LiveFiles) -> Option<Vec<RoaringBitmap>> {
+        let mut hidden = vec![RoaringBitmap::new(); self.outputs.len()];
+        for (id, then) in &self.inputs {
+            let now = files.get(*id)?;
+            // a row that came back (a RESTORE) has no place in the new files
+            if !then.hidden.is_subset(&now.hidden) {
+                return None;
+            }
+            for row in &now.hidden - &then.hidden {
+                if let Some((file, row)) = self.translate(*id, &then.hidden, row)
+                    && let Some(bits) = hidden.get_mut(file)
+                {
+                    bits.insert(row);
+                }
+            }
+        }
+        Some(hidden)
+    }
+}
+
+impl KeyedTable {
+    /// Files worth rewriting now; `None` when there are none. Looks at no file.
+    pub fn plan_compaction(&self) -> Option<Compaction> {
+        let inputs = choose(&self.files, &self.committer.settings)?;
+        Some(self.compaction(inputs, None))
+    }
+
+    pub(super) fn compaction(&self, inputs: Vec<u32>, evolution: Option<Evolution>) -> Compaction {
+        let inputs = inputs.into_iter().filter_map(|id| Some((id, self.files.get(id)?.clone()))).collect();
+        Compaction {
+            store: self.committer.store.clone(),
+            schema: self.committer.schema.clone(),
+            reader: self.reader(),
+            target_bytes: self.committer.settings.target_file_bytes,
+            inputs,
+            evolution,
+        }
+    }
+
+    /// Commits what [`Compaction::rewrite`] wrote; false when it was overtaken and dropped.
+    pub async fn commit_compaction(&mut self, rewritten: Rewritten) -> Result<bool> {
+        crate::failpoint::pass("compact.before_commit");
+        self.commit_rewritten(rewritten, "OPTIMIZE", &[], Map::new()).await
+    }
+
+    pub(super) async fn commit_rewritten(
+        &mut self,
+        rewritten: Rewritten,
+        operation: &str,
+        first: &[Value],
+        info: Map<String, Value>,
+    ) -> Result<bool> {
+        let inline = self.committer.settings.inline_vector_bytes;
+        for _ in 0..REPLAYS_MAX {
+            let Some(hidden) = rewritten.hidden_since(&self.files) else { return Ok(false) };
+            let mut actions = first.to_vec();
+            let data_change = rewritten.outputs.iter().any(|(add, _)| add.data_change);
+            for (id, _) in &rewritten.inputs {
+                if let Some(file) = self.files.get(*id) {
+                    actions.push(remove_action(&removal(&file.add, data_change))?);
+                }
+            }
+            let mut vectors = VectorFile::default();
+            let mut outputs = Vec::with_capacity(rewritten.outputs.len());
+            for ((add, moves), hidden) in rewritten.outputs.iter().zip(&hidden) {
+                let rows = moves.len() as u32;
+                if hidden.len() >= u64::from(rows) {
+                    outputs.push(None);
+                    continue;
+                }
+                let mut file = LiveFile { add: add.clone(), rows, hidden: hidden.clone() };
+                if !hidden.is_empty() {
+                    file.add = file.restated(Some(vectors.push(hidden, inline)?), add.data_change);
+                }
+                actions.push(add_action(&file.add)?);
+                outputs.push(Some(file));
+            }
+            vectors.write(&self.committer.store).await?;
+            let batch = uuid::Uuid::new_v4().to_string();
+            match self.committer.put(operation, &batch, info.clone(), &actions).await? {
+                Put::Written => {
+                    self.move_rows(&rewritten, outputs)?;
+                    self.committer.advance();
+                    return Ok(true);
+                }
+                Put::Taken(other) => {
+                    // rows of another shape may have come: the files were written for the columns of before, or for ours
+                    let reshaped = other.metadata.is_some() || (!first.is_empty() && !other.adds.is_empty());
+                    self.overtaken(*other).await?;
+                    if reshaped {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, "other writers commit to the table faster than lode can follow"))
+    }
+
+    fn move_rows(&mut self, rewritten: &Rewritten, outputs: Vec<Option<LiveFile>>) -> Result<()> {
+        for (output, (_, moves)) in outputs.into_iter().zip(&rewritten.outputs) {
+            let Some(output) = output else { continue };
+            let file = self.files.insert(output)?;
+            for (row, moved) in moves.iter().enumerate() {
+                let to = Place { file, row: row as u32 };
+                match &mut self.owners {
+                    Owners::Keyed(index) => index.relocate(moved.owner, moved.from, to),
+                    Owners::Multiset(set) => set.relocate(moved.owner, moved.becomes, moved.from, to),
+                }
+            }
+        }
+        for (id, _) in &rewritten.inputs {
+            self.files.remove(*id);
+        }
+        Ok(())
+    }
+}
+
+/// The files to rewrite next: those with many hidden rows, and small ones of one partition and about one size.
+fn choose(files: &LiveFiles, settings: &Settings) -> Option<Vec<u32>> {
+    let mut groups: HashMap<(Vec<(String, Option<String>)>, u32), Vec<(u32, u64)>> = HashMap::new();
+    let mut worn: Vec<(Vec<(String, Option<String>)>, u32, u64)> = Vec::new();
+    for (id, file) in files.iter() {
+        let mut values: Vec<_> = file.add.partition_values.clone().into_iter().collect();
+        values.sort_unstable();
+        let size = u64::try_from(file.add.size).unwrap_or(0);
+        if file.hidden.len() as f64 > f64::from(file.rows) * settings.hidden_ratio {
+            worn.push((values, id, size));
+        } else if size < settings.small_file_bytes {
+            // files of like size are joined, so that a row is rewritten once a size step
+            groups.entry((values, size.max(1).ilog2() / 3)).or_default().push((id, size));
+        }
+    }
+    let cap = |candidates: Vec<(u32, u64)>| -> Vec<u32> {
+        let mut bytes = 0;
+        candidates
+            .into_iter()
+            .take_while(|(_, size)| {
+                let fits = bytes == 0 || bytes + size <= settings.compaction_bytes_max;
+                bytes += size;
+                fits
+            })
+            .map(|(id, _)| id)
+            .collect()
+    };
+    // one partition a round: whichever has the most to gain
+    worn.sort_unstable();
+    if let Some((values, _, _)) = worn.first().cloned() {
+        return Some(cap(worn.into_iter().filter(|(v, _, _)| *v == values).map(|(_, id, size)| (id, size)).collect()));
+    }
+    let mut group = groups.into_values().filter(|g| g.len() >= settings.small_files_min).max_by_key(Vec::len)?;
+    group.sort_unstable();
+    Some(cap(group))
 }

@@ -21,7 +21,7 @@ use super::live::{Hide, LiveFile};
 use super::multiset::{Effect, ledger_id, ledger_path, letter, next_ledger};
 use super::owners::{self, Entry, Kind};
 use super::schema::{SEQ_TYPE, align, batch_of, utc};
-use super::select::Selection;
+use super::select::{Origin, Selection};
 use super::vector::VectorFile;
 use super::{Outcome};
 use crate::error::{Error, ErrorKind, Result};
@@ -294,7 +294,7 @@ impl KeyedTable {
                     plan.entries.push(entry);
                 }
                 if let Some((partition, range)) = ranges.iter().next() {
-                    let origin = super::Origin {
+                    let origin = Origin {
                         topic: partition.topic.clone(),
                         partition: partition.partition,
                         offset: range.to - 1,
@@ -302,6 +302,13 @@ impl KeyedTable {
                     plan.ledger =
                         set.ledger_after(&plan.effect, floor, &origin).map(|all| (next_ledger(set.ledger), all));
                 }
+            }
+        }
+        if let (Owners::Keyed(index), Some((partition, range))) = (&self.owners, ranges.iter().next()) {
+            let origin =
+                Origin { topic: partition.topic.clone(), partition: partition.partition, offset: range.to - 1 };
+            for (owner, seq) in self.bare.iter().filter(|(owner, _)| !index.has_rows(*owner)) {
+                plan.entries.push(Entry::new(Kind::Gone, *owner, *seq, origin.clone()));
             }
         }
         if let Some((seq, origin)) = &selection.floor {
@@ -414,6 +421,9 @@ impl KeyedTable {
         }
         if !plan.entries.is_empty() {
             self.owners_files += 1;
+        }
+        if !ranges.is_empty() {
+            self.bare.clear();
         }
         if let Some(metadata) = self.metadata_due() {
             self.committer.metadata = metadata;

@@ -68,13 +68,14 @@ pub(super) async fn replay(table: &mut KeyedTable, commit: Commit) -> Result<()>
         .filter(|r| !r.hidden_now.is_empty())
         .map(|r| (r.id, std::mem::take(&mut r.hidden_now)))
         .collect();
+    let mut bare = Vec::new();
     if !whole.is_empty() || !parts.is_empty() {
         let keep = |place: Place| {
             let gone = whole.contains(&place.file) || parts.get(&place.file).is_some_and(|rows| rows.contains(place.row));
             (!gone).then_some(place)
         };
         match &mut table.owners {
-            Owners::Keyed(index) => index.map_places(keep),
+            Owners::Keyed(index) => index.map_places(keep, |owner, seq| bare.push((owner, seq))),
             Owners::Multiset(set) => set.map_places(keep),
         }
     }
@@ -91,6 +92,10 @@ pub(super) async fn replay(table: &mut KeyedTable, commit: Commit) -> Result<()>
     }
     for read in new {
         table.take_in(read)?;
+    }
+    if let Owners::Keyed(index) = &table.owners {
+        // what somebody deleted must not come back by a late change after a restart
+        table.bare.extend(bare.into_iter().filter(|(owner, _)| !index.has_rows(*owner)));
     }
     table.committer.note_txns(&commit.txns);
     table.committer.advance();

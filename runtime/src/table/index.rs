@@ -157,30 +157,50 @@ impl Index {
         }
     }
 
-    /// Moves or (by `None`) takes away places. Looks at every owner.
-    pub(super) fn map_places(&mut self, mut to: impl FnMut(Place) -> Option<Place>) {
+    /// Makes `to` the place of the owner's row that was at `from`, if it still was.
+    pub(super) fn relocate(&mut self, owner: Owner, from: Place, to: Place) {
+        let key = halves(owner);
+        let Some(entry) = self.entries.find_mut(key[1], |e| e.owner == key) else { return };
+        if entry.file == MANY {
+            let places = self.many.get_mut(&owner);
+            if let Some(place) = places.and_then(|all| all.iter_mut().find(|place| **place == from)) {
+                *place = to;
+            }
+        } else if entry.file == from.file && entry.row == from.row {
+            (entry.file, entry.row) = (to.file, to.row);
+        }
+    }
+
+    /// Moves or (by `None`) takes away places; tells `bare` of owners that have none left. Looks at every owner.
+    pub(super) fn map_places(
+        &mut self,
+        mut to: impl FnMut(Place) -> Option<Place>,
+        mut bare: impl FnMut(Owner, Sequence),
+    ) {
         let many = &mut self.many;
         for entry in self.entries.iter_mut() {
-            match entry.file {
-                NOWHERE => {}
+            let owner = whole(entry.owner);
+            let (file, row) = match entry.file {
+                NOWHERE => continue,
                 MANY => {
-                    let owner = whole(entry.owner);
                     let Some(places) = many.get_mut(&owner) else { continue };
                     let moved: Vec<Place> = places.iter().filter_map(|place| to(*place)).collect();
-                    match moved.as_slice() {
-                        [] => (entry.file, entry.row) = (NOWHERE, 0),
-                        [one] => (entry.file, entry.row) = (one.file, one.row),
+                    let single = match moved.as_slice() {
+                        [] => (NOWHERE, 0),
+                        [one] => (one.file, one.row),
                         _ => {
                             *places = moved;
                             continue;
                         }
-                    }
+                    };
                     many.remove(&owner);
+                    single
                 }
-                _ => match to(Place { file: entry.file, row: entry.row }) {
-                    Some(place) => (entry.file, entry.row) = (place.file, place.row),
-                    None => (entry.file, entry.row) = (NOWHERE, 0),
-                },
+                _ => to(Place { file: entry.file, row: entry.row }).map_or((NOWHERE, 0), |p| (p.file, p.row)),
+            };
+            (entry.file, entry.row) = (file, row);
+            if file == NOWHERE {
+                bare(owner, Sequence(whole(entry.seq)));
             }
         }
     }

@@ -51,6 +51,8 @@ pub struct KeyedTable {
     pub(super) floor: Sequence,
     /// owners files in the lake
     pub(super) owners_files: usize,
+    /// owners whose rows another writer took away, to be remembered by the next commit
+    pub(super) bare: Vec<(Owner, Sequence)>,
     /// text of `lode.epochs` that the next commit stores
     pub(super) epochs_due: Option<String>,
 }
@@ -125,6 +127,7 @@ impl KeyedTable {
             hasher: Hasher::with_seed(seed),
             floor: Sequence::MIN,
             owners_files: 0,
+            bare: Vec::new(),
             epochs_due: None,
         };
         table.load(opened.files).await?;
@@ -299,14 +302,25 @@ impl KeyedTable {
         Some(metadata)
     }
 
-    /// The stored positions say that another commit of ours is in `commit`'s place: replay it.
+    /// Follows what others committed meanwhile; the version reached. [`Self::flush`] does so when it must.
+    pub async fn refresh(&mut self) -> Result<u64> {
+        for _ in 0..super::commit::REPLAYS_MAX {
+            match self.committer.read(self.committer.version + 1).await? {
+                Some(commit) => self.overtaken(commit).await?,
+                None => break,
+            }
+        }
+        Ok(self.committer.version)
+    }
+
+    /// Another commit stands where ours was to go: replay it.
     pub(super) async fn overtaken(&mut self, commit: Commit) -> Result<()> {
         super::foreign::replay(self, commit).await
     }
 }
 
 /// Reads data files for the index.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Reader {
     pub(super) committer_store: Arc<dyn object_store::ObjectStore>,
     schema: TableSchema,
@@ -373,6 +387,46 @@ impl Reader {
             *owner = images.get(*row as usize).copied().unwrap_or(0);
         }
         Ok(())
+    }
+
+    /// The owner of each row of `batch`, which has every column of the table.
+    pub(super) fn owners(&self, batch: &RecordBatch) -> Result<Vec<Owner>> {
+        if self.key.is_empty() {
+            let stored = stored_owners(batch)?;
+            if stored.iter().all(Option::is_some) {
+                return Ok(stored.into_iter().map(|owner| owner.unwrap_or(0)).collect());
+            }
+            let images = self.images(batch)?;
+            return Ok(stored.into_iter().zip(images).map(|(stored, image)| stored.unwrap_or(image)).collect());
+        }
+        let key = self
+            .key
+            .iter()
+            .map(|name| {
+                batch.column_by_name(name).cloned().ok_or_else(|| {
+                    Error::new(ErrorKind::Corrupt, format!("the table has lost its column `{name}`"))
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        self.hasher.owners(&key)
+    }
+
+    /// The hash of each row's image: its columns without the table's own.
+    pub(super) fn images(&self, batch: &RecordBatch) -> Result<Vec<Owner>> {
+        let columns: Vec<_> = batch
+            .schema_ref()
+            .fields()
+            .iter()
+            .zip(batch.columns())
+            .filter(|(field, _)| ![SEQ, super::SOURCE_TS, OWNER].contains(&field.name().as_str()))
+            .map(|(field, column)| (field.name().as_str(), column))
+            .collect();
+        self.hasher.images(&columns, batch.num_rows())
+    }
+
+    /// True of a table without a key.
+    pub(super) fn is_keyless(&self) -> bool {
+        self.key.is_empty()
     }
 
     fn columns(&self, names: &[&str]) -> Result<SchemaRef> {

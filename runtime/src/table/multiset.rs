@@ -239,6 +239,17 @@ impl Multiset {
         self.applied.insert((seq.0, letter(op)));
     }
 
+    /// Makes `to` the place of the row that was at `from`, if it still was; its image may have become another.
+    pub(super) fn relocate(&mut self, owner: Owner, becomes: Owner, from: Place, to: Place) {
+        let Some(rows) = self.rows.get_mut(&owner) else { return };
+        let Some(at) = rows.iter().position(|(place, _)| *place == from) else { return };
+        let (_, seq) = rows.swap_remove(at);
+        if rows.is_empty() {
+            self.rows.remove(&owner);
+        }
+        self.add(becomes, seq, to);
+    }
+
     /// Moves or (by `None`) takes away rows.
     pub(super) fn map_places(&mut self, mut to: impl FnMut(Place) -> Option<Place>) {
         self.rows.retain(|_, rows| {

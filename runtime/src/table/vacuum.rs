@@ -1,4 +1,26 @@
-//! Vacuum.
+//! Housekeeping that changes no row: checkpoints, deleting files that no retained version uses, merging owners files.
+//!
+//! Receives nothing but the table. Promises that a file goes only when it is older than the retention time and neither
+//! the newest version nor one younger than that time uses it, as data or as vectors. Never touches the log's own files.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Int64Type;
+use futures::{StreamExt, TryStreamExt, stream};
+use hashbrown::HashSet;
+use kernel::engine::arrow_data::EngineDataArrowExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::commit::{delta_error, now_ms, store_error};
+use super::keyed::{KeyedTable, Owners};
+use super::owners::{self, Entry, Kind};
+use super::{Location, Settings, log, multiset, vector};
+use crate::error::{Error, ErrorKind, Result};
+
+/// An entry whose commit is not seen yet is kept this long: it may be on its way.
+const ENTRY_GRACE_MS: i64 = 3_600_000;
 
 /// What a vacuum did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -7,4 +29,247 @@ pub struct Vacuumed {
     pub files: usize,
     /// their bytes
     pub bytes: u64,
+}
+
+/// Deletes what no retained version of the table at `location` uses.
+pub(super) async fn vacuum(location: &Location, settings: &Settings) -> Result<Vacuumed> {
+    let opened = log::open(location, settings).await?;
+    let Some(opened) = opened else { return Ok(Vacuumed::default()) };
+    let retention = i64::try_from(settings.vacuum_retention.as_millis()).unwrap_or(i64::MAX);
+    let cutoff = now_ms().saturating_sub(retention);
+    let mut live = tombstones(location, opened.committer.version, cutoff).await?;
+    for add in opened.files {
+        live.insert(Path::parse(&add.path).unwrap_or_else(|_| Path::from(add.path.as_str())));
+        if let Some(described) = &add.deletion_vector
+            && let Some(path) = vector::file_of(described)?
+        {
+            live.insert(path);
+        }
+    }
+    let store = location.store()?;
+    let mut done = Vacuumed::default();
+    let mut dead = Vec::new();
+    let mut found = store.list(None);
+    while let Some(meta) = found.try_next().await.map_err(|e| store_error("listing the table's files", e))? {
+        let old = meta.last_modified.timestamp_millis() <= cutoff;
+        if old && !is_own(&meta.location) && !live.contains(&meta.location) {
+            done.files += 1;
+            done.bytes += meta.size;
+            dead.push(meta.location);
+        }
+    }
+    drop(found);
+    let deletions = store.delete_stream(stream::iter(dead.into_iter().map(Ok)).boxed());
+    let outcome: Vec<_> = deletions.collect().await;
+    for one in outcome {
+        match one {
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(e) => return Err(store_error("deleting files", e)),
+        }
+    }
+    Ok(done)
+}
+
+/// True of the log, of `_lode` and of whatever else readers pass over.
+fn is_own(path: &Path) -> bool {
+    path.parts().any(|part| {
+        let part = part.as_ref();
+        (part.starts_with('_') && !part.contains('=')) || part.starts_with('.')
+    })
+}
+
+/// Files that a version younger than `cutoff` used and the newest does not: data and vectors.
+async fn tombstones(location: &Location, version: u64, cutoff: i64) -> Result<HashSet<Path>> {
+    let bad = |e: kernel::Error| Error::new(ErrorKind::Unavailable, "reading the table's log failed").caused_by(e);
+    let log_store = location.log_store()?;
+    let (engine, url) = (log_store.engine(None), log_store.root_url().clone());
+    let task = move || {
+        let snapshot = kernel::Snapshot::builder_for(url).at_version(version).build(engine.as_ref()).map_err(bad)?;
+        let schema = kernel::actions::get_commit_schema().project(&["remove"]).map_err(bad)?;
+        let mut live = HashSet::new();
+        for batch in snapshot.log_segment().read_actions(engine.as_ref(), schema).map_err(bad)? {
+            let batch = batch.map_err(bad)?.actions.try_into_record_batch().map_err(bad)?;
+            let Some(remove) = batch.column_by_name("remove").and_then(|c| c.as_struct_opt()) else { continue };
+            let text = |name: &str| remove.column_by_name(name)?.as_string_opt::<i32>();
+            let times = remove.column_by_name("deletionTimestamp").and_then(|c| c.as_primitive_opt::<Int64Type>());
+            let vectors = remove.column_by_name("deletionVector").and_then(|c| c.as_struct_opt());
+            for row in (0..remove.len()).filter(|row| remove.is_valid(*row)) {
+                if times.is_some_and(|t| t.is_valid(row) && t.value(row) < cutoff) {
+                    continue;
+                }
+                if let Some(paths) = text("path").filter(|p| p.is_valid(row)) {
+                    let path = percent_decoded(paths.value(row));
+                    live.insert(Path::parse(&path).unwrap_or_else(|_| Path::from(path)));
+                }
+                if let Some(vectors) = vectors.filter(|v| v.is_valid(row)) {
+                    let member = |name: &str| {
+                        let column = vectors.column_by_name(name)?.as_string_opt::<i32>()?;
+                        column.is_valid(row).then(|| column.value(row).to_string())
+                    };
+                    if let (Some(kind), Some(path)) = (member("storageType"), member("pathOrInlineDv"))
+                        && kind == "u"
+                    {
+                        let described = deltalake::kernel::DeletionVectorDescriptor {
+                            storage_type: deltalake::kernel::StorageType::UuidRelativePath,
+                            path_or_inline_dv: path,
+                            offset: None,
+                            size_in_bytes: 0,
+                            cardinality: 0,
+                        };
+                        live.extend(vector::file_of(&described)?);
+                    }
+                }
+            }
+        }
+        Ok(live)
+    };
+    tokio::task::spawn_blocking(task)
+        .await
+        .map_err(|e| Error::new(ErrorKind::Internal, "reading the table's log failed").caused_by(e))?
+}
+
+/// Paths stand in the log as URIs.
+fn percent_decoded(path: &str) -> String {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let code = (*first == b'%').then(|| tail.get(..2)).flatten().and_then(|hex| std::str::from_utf8(hex).ok());
+        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Writes a checkpoint of `version`.
+pub(super) async fn checkpoint(location: &Location, version: u64) -> Result<()> {
+    let table = log::delta_table(location, version).await?;
+    deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(|e| delta_error("writing a checkpoint", e))
+}
+
+impl KeyedTable {
+    /// Writes a checkpoint when one is due; true when it wrote one.
+    pub async fn checkpoint(&mut self) -> Result<bool> {
+        if self.committer.since_checkpoint < self.committer.settings.checkpoint_every {
+            return Ok(false);
+        }
+        checkpoint(&self.committer.location, self.committer.version).await?;
+        self.committer.since_checkpoint = 0;
+        Ok(true)
+    }
+
+    /// Deletes the files that no retained version uses. Not while a compaction of this table is being rewritten,
+    /// unless the retention time is longer than that takes.
+    pub async fn vacuum(&mut self) -> Result<Vacuumed> {
+        vacuum(&self.committer.location, &self.committer.settings).await
+    }
+
+    /// Merges the owners files when there are many, leaving out what is older than the window and what the rows tell
+    /// by now; true when it did.
+    pub async fn merge_owners(&mut self) -> Result<bool> {
+        if self.owners_files <= self.committer.settings.owners_files_max {
+            return Ok(false);
+        }
+        let store = Arc::clone(&self.committer.store);
+        let generation = self.committer.generation;
+        let paths = owners::list(&store, generation).await?;
+        let now = now_ms();
+        let window = i64::try_from(self.committer.settings.owners_window.as_millis()).unwrap_or(i64::MAX);
+        let mut newest: hashbrown::HashMap<(Kind, u128, u128, char), Entry> = hashbrown::HashMap::new();
+        for path in &paths {
+            owners::read(&store, path, |entry| {
+                let age = now.saturating_sub(entry.written_ms);
+                let kept = if entry.is_valid(&self.committer.positions) {
+                    // a floor is one entry and holds for ever
+                    entry.kind == Kind::Floor || (age <= window && !self.knows(&entry))
+                } else {
+                    age <= ENTRY_GRACE_MS
+                };
+                if !kept {
+                    return;
+                }
+                // entries that are not valid yet stay apart, each under its own change
+                let seq = if entry.kind == Kind::Gone && entry.is_valid(&self.committer.positions) { 0 } else { entry.seq.0 };
+                let slot = newest.entry((entry.kind, entry.owner, seq, entry.op));
+                slot.and_modify(|known| {
+                    if entry.seq > known.seq {
+                        *known = entry.clone();
+                    }
+                })
+                .or_insert(entry);
+            })
+            .await?;
+        }
+        let entries: Vec<Entry> = newest.into_values().collect();
+        if !entries.is_empty() {
+            owners::write(&store, generation, &entries).await?;
+        }
+        for path in &paths {
+            delete(&store, path).await?;
+        }
+        self.owners_files = usize::from(!entries.is_empty());
+        self.drop_ledgers().await?;
+        Ok(true)
+    }
+
+    /// True when the entry says nothing that the rows do not say.
+    fn knows(&self, entry: &Entry) -> bool {
+        match (&self.owners, entry.kind) {
+            (Owners::Keyed(index), Kind::Gone) => {
+                entry.seq < self.floor
+                    || index.has_rows(entry.owner) && index.sequence(entry.owner).is_some_and(|known| known >= entry.seq)
+            }
+            _ => entry.kind != Kind::Floor && entry.seq < self.floor,
+        }
+    }
+
+    /// Deletes the ledgers that no commit names any more.
+    async fn drop_ledgers(&self) -> Result<()> {
+        let Owners::Multiset(set) = &self.owners else { return Ok(()) };
+        let generation = self.committer.generation;
+        let current = multiset::ledger_path(generation, set.ledger);
+        let folder = Path::from(format!("_lode/g{generation}"));
+        let found: Vec<_> = self
+            .committer
+            .store
+            .list(Some(&folder))
+            .try_collect()
+            .await
+            .map_err(|e| store_error("listing the ledgers", e))?;
+        for meta in found {
+            let is_ledger = meta.location.filename().is_some_and(|name| name.starts_with("ledger-"));
+            let old = now_ms().saturating_sub(meta.last_modified.timestamp_millis()) > ENTRY_GRACE_MS;
+            if is_ledger && old && meta.location != current {
+                delete(&self.committer.store, &meta.location).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One round of compaction, owners merge, checkpoint and vacuum, in turn; for callers without a background task.
+    pub async fn maintain(&mut self) -> Result<Vacuumed> {
+        while let Some(compaction) = self.plan_compaction() {
+            let rewritten = compaction.rewrite().await?;
+            if !self.commit_compaction(rewritten).await? {
+                break;
+            }
+        }
+        self.merge_owners().await?;
+        self.checkpoint().await?;
+        self.vacuum().await
+    }
+}
+
+async fn delete(store: &Arc<dyn ObjectStore>, path: &Path) -> Result<()> {
+    match store.delete(path).await {
+        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+        Err(e) => Err(store_error("deleting a file", e)),
+    }
 }

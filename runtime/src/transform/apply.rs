@@ -11,6 +11,7 @@ use super::contract::{WitColumnOut, WitOutput, WitRejection};
 use super::describe::{Prepared, Write};
 use super::gate::{Claimed, admit, check_rows};
 use super::instance::{Live, clean};
+use super::limits::Limits;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How much a log line matters.
@@ -255,7 +256,7 @@ impl Work<'_> {
             return Err(format!("it gave `{out_rows}` rows, more than `{}`", limits.output_rows));
         }
         let out_rows = u32::try_from(out_rows).map_err(|_| "it gave too many rows".to_owned())?;
-        let rejected = take_rejections(output, live, limits.error_bytes)?;
+        let rejected = take_rejections(output, live, limits)?;
         let source_rows = output.source_rows.as_ref().map(|list| list.as_le_slice(&live.store).to_vec());
         let numbers: Vec<u32> = rejected.iter().map(|(row, _)| *row).collect();
         check_rows(source_rows.as_deref(), &numbers, rows)?;
@@ -264,7 +265,7 @@ impl Work<'_> {
             .columns
             .iter(&mut live.store)
             .and_then(|columns| columns.collect())
-            .map_err(|e| format!("its columns cannot be read: {e:#}"))?;
+            .map_err(|e| unreadable("columns", &e, limits.output_bytes))?;
         let mut bytes = 0_usize;
         for (write, field) in plan.writes.iter().zip(plan.schema.fields()) {
             let Write::Computed(place) = write else { continue };
@@ -335,16 +336,26 @@ impl Work<'_> {
     }
 }
 
-fn take_rejections(output: &WitOutput, live: &mut Live, limit: usize) -> Result<Vec<(u32, String)>, String> {
+fn too_large(most_bytes: usize) -> String {
+    format!("the output is larger than `{most_bytes}` bytes")
+}
+
+fn unreadable(what: &str, error: &wasmtime::Error, most_bytes: usize) -> String {
+    let text = format!("{error:#}");
+    // wasmtime counts the bytes that a call lets us reach for, under a name that helps nobody.
+    if text.contains("fuel allocated for hostcalls") { too_large(most_bytes) } else { format!("its {what} cannot be read: {text}") }
+}
+
+fn take_rejections(output: &WitOutput, live: &mut Live, limits: &Limits) -> Result<Vec<(u32, String)>, String> {
     let rejections: Vec<WitRejection> = output
         .rejected
         .iter(&mut live.store)
         .and_then(|list| list.collect())
-        .map_err(|e| format!("its rejections cannot be read: {e:#}"))?;
+        .map_err(|e| unreadable("rejections", &e, limits.output_bytes))?;
     let mut taken = Vec::with_capacity(rejections.len());
     for rejection in rejections {
         let reason = rejection.reason.to_str(&live.store).map_err(|e| format!("a reason is not text: {e}"))?;
-        taken.push((rejection.row, clean(&reason, limit)));
+        taken.push((rejection.row, clean(&reason, limits.error_bytes)));
     }
     Ok(taken)
 }
@@ -364,11 +375,11 @@ fn admit_column(
         .buffers
         .iter(&mut live.store)
         .and_then(|buffers| buffers.collect::<wasmtime::Result<Vec<_>>>())
-        .map_err(|e| format!("its buffers cannot be read: {e:#}"))?;
+        .map_err(|e| unreadable("buffers", &e, most_bytes))?;
     let buffers: Vec<&[u8]> = lists.iter().map(|list| list.as_le_slice(&live.store)).collect();
     *bytes = buffers.iter().fold(*bytes, |sum, buffer| sum.saturating_add(buffer.len()));
     if *bytes > most_bytes {
-        return Err(format!("the output is larger than `{most_bytes}` bytes"));
+        return Err(too_large(most_bytes));
     }
     admit(&Claimed {
         length: column.length,

@@ -196,7 +196,7 @@ fn name_failure(error: &wasmtime::Error, state: &State, call_time: Duration) -> 
         Some(Trap::IntegerDivisionByZero) => "it divided by zero".to_owned(),
         Some(Trap::UnreachableCodeReached) => "it trapped".to_owned(),
         Some(other) => format!("it trapped: {other}"),
-        None => format!("{error:#}"),
+        None => format!("it broke the contract: {error:#}"),
     };
     let mut message = match &state.meter.refused {
         Some(refused) => format!("{what}; {refused}"),

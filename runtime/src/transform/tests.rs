@@ -1,5 +1,8 @@
 //! Tests of the host against real and hostile guests.
 
+mod faults;
+mod gate_fuzz;
+mod guests;
 mod modules;
 
 use std::path::{Path, PathBuf};

@@ -34,7 +34,7 @@ impl<'a> Describe<'a> {
     ///
     /// # Errors
     /// There is no such column, or it cannot be read as a `T`.
-    pub fn read<T: for<'b> Cell<'b>>(self, name: &'static str) -> Result<Self, String> {
+    pub fn read<T: Cell<'static>>(self, name: &'static str) -> Result<Self, String> {
         self.want(&Wanted { name, expects: T::expects(), accepts: T::accepts })
     }
 
@@ -163,9 +163,9 @@ fn find<'a>(relations: &'a [Relation], name: &str) -> Result<(ColumnRef, &'a Fie
     })
 }
 
-/// Letters to change, add or take away to make `b` of `a`; case counts half as nothing.
+/// Letters to change, add or take away to make `b` of `a`, whatever their case.
 fn distance(a: &str, b: &str) -> usize {
-    let (a, b) = (a.to_lowercase(), b.to_lowercase());
+    let (a, b) = (a.to_ascii_lowercase(), b.to_ascii_lowercase());
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, from) in a.chars().enumerate() {

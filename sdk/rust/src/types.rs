@@ -12,6 +12,11 @@ pub struct Decimal<const P: u8, const S: u8>(
 );
 
 impl<const P: u8, const S: u8> Decimal<P, S> {
+    /// The number `unscaled` / 10 to the power `S`; `None` where it has more than `P` digits.
+    pub fn checked(unscaled: i128) -> Option<Self> {
+        fits(unscaled, P).then_some(Decimal(unscaled))
+    }
+
     /// `self × factor`; `None` where it does not fit an `i128`.
     pub fn checked_mul(self, factor: i64) -> Option<i128> {
         self.0.checked_mul(i128::from(factor))

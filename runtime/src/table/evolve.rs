@@ -1,0 +1,200 @@
+//! New and wider columns.
+//!
+//! Receives the columns a table is to have and what old rows hold in those that are new. Promises one commit with the new
+//! schema and, where old files would not fit it, every file rewritten: no type-widening feature is asked of readers. Only
+//! ever adds and widens. Never drops a column, nor makes a value another.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use serde_json::{Map, Value, json};
+
+use super::commit::{Put, REPLAYS_MAX};
+use super::files::repeat;
+use super::key::Owner;
+use super::keyed::{KeyedTable, Reader};
+use super::live::LiveFile;
+use super::schema::{TableSchema, batch_of, widen, widens};
+use super::{OWNER, Outcome, SEQ, SOURCE_TS};
+use crate::error::{Error, ErrorKind, Result};
+
+const ROUNDS_MAX: u32 = 8;
+
+/// How rows change while they are rewritten.
+#[derive(Debug, Clone)]
+pub(super) struct Evolution {
+    /// one value an added column
+    pub(super) fills: HashMap<String, ArrayRef>,
+    /// rows read differently afterwards
+    pub(super) data_change: bool,
+}
+
+/// `rows` with the added columns filled, and their owners where the image is the owner and has changed.
+pub(super) fn fill(
+    rows: RecordBatch,
+    evolution: &Evolution,
+    reader: &Reader,
+    owners: &[Owner],
+) -> Result<(RecordBatch, Option<Vec<Owner>>)> {
+    if evolution.fills.is_empty() {
+        return Ok((rows, None));
+    }
+    let count = rows.num_rows();
+    // only where the stored owner is the image of this row: a transform may have made the row from another
+    let images = if reader.is_keyless() { Some(reader.images(&rows)?) } else { None };
+    let schema = rows.schema();
+    let columns = schema
+        .fields()
+        .iter()
+        .zip(rows.columns())
+        .map(|(field, column)| match evolution.fills.get(field.name()) {
+            Some(one) => repeat(&widen(one, field.data_type(), field.name())?, count),
+            None => Ok(column.clone()),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let rows = batch_of(schema.clone(), columns, count)?;
+    let Some(images) = images else { return Ok((rows, None)) };
+    let now = reader.images(&rows)?;
+    let becomes: Vec<Owner> = owners
+        .iter()
+        .zip(images.iter().zip(&now))
+        .map(|(owner, (was, is))| if owner == was { *is } else { *owner })
+        .collect();
+    let stored: ArrayRef = Arc::new(BinaryArray::from_iter_values(becomes.iter().map(|owner| owner.to_be_bytes())));
+    let columns = schema
+        .fields()
+        .iter()
+        .zip(rows.columns())
+        .map(|(field, column)| if field.name() == OWNER { stored.clone() } else { column.clone() })
+        .collect();
+    Ok((batch_of(schema, columns, count)?, Some(becomes)))
+}
+
+fn values_of(file: &LiveFile) -> Vec<(String, Option<String>)> {
+    let mut values: Vec<_> = file.add.partition_values.clone().into_iter().collect();
+    values.sort_unstable();
+    values
+}
+
+/// The table's columns after the change, and the names of those that get wider in files.
+fn changed(now: &TableSchema, fields: &SchemaRef) -> Result<(TableSchema, Vec<String>, Vec<String>)> {
+    let (mut wider, mut added) = (Vec::new(), Vec::new());
+    let mut all: Vec<FieldRef> = Vec::new();
+    for field in now.data.fields() {
+        let wanted = fields.fields().iter().find(|f| f.name() == field.name());
+        let to = match wanted {
+            Some(wanted) if widens(wanted.data_type(), field.data_type()) => field.data_type(),
+            Some(wanted) if widens(field.data_type(), wanted.data_type()) => {
+                if !now.partition_by.contains(field.name()) {
+                    wider.push(field.name().clone());
+                }
+                wanted.data_type()
+            }
+            Some(wanted) => {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("column `{}` is {} and cannot become {}", field.name(), field.data_type(), wanted.data_type()),
+                )
+                .hint("`lode rebuild` makes the table anew"));
+            }
+            None => field.data_type(),
+        };
+        all.push(Arc::new(field.as_ref().clone().with_data_type(to.clone())));
+    }
+    for field in fields.fields() {
+        if all.iter().any(|f| f.name() == field.name()) {
+            continue;
+        }
+        let own = [SEQ, SOURCE_TS, OWNER].contains(&field.name().as_str());
+        if own || all.iter().any(|f| f.name().eq_ignore_ascii_case(field.name())) {
+            return Err(Error::new(ErrorKind::Config, format!("column `{}` clashes with one of the table", field.name()))
+                .hint("Delta does not tell upper from lower case in names"));
+        }
+        added.push(field.name().clone());
+        all.push(Arc::new(field.as_ref().clone().with_nullable(true)));
+    }
+    all.extend(now.all.fields().iter().filter(|f| now.data.field_with_name(f.name()).is_err()).cloned());
+    Ok((TableSchema::new(Arc::new(Schema::new(all)), now.partition_by.clone())?, wider, added))
+}
+
+impl KeyedTable {
+    /// Brings the table to the columns `fields`: adds those it lacks and widens those that are wider there; columns
+    /// that `fields` lacks stay, narrower ones stay wide. `fills` holds, for an added column, an array of one value: what
+    /// the rows have that are there already (absent: null). Returns the version that has the columns.
+    ///
+    /// Errors: `Config` when a column would change into a type that does not hold its values; nothing is changed then.
+    pub async fn evolve(&mut self, fields: &SchemaRef, fills: &HashMap<String, ArrayRef>) -> Result<Outcome> {
+        for _ in 0..ROUNDS_MAX {
+            let before = self.committer.schema.clone();
+            let (schema, wider, added) = changed(&before, fields)?;
+            if wider.is_empty() && added.is_empty() && schema.all.fields() == before.all.fields() {
+                return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
+            }
+            let mut due = HashMap::new();
+            for name in &added {
+                if let (Some(one), Ok(field)) = (fills.get(name), schema.all.field_with_name(name))
+                    && one.len() == 1
+                    && one.null_count() == 0
+                {
+                    due.insert(name.clone(), widen(one, field.data_type(), name)?);
+                }
+            }
+            let metadata = self.metadata_with(&schema)?;
+            let mut first = vec![json!({"metaData": metadata})];
+            if schema.has_ntz() && !before.has_ntz() {
+                first.insert(0, json!({"protocol": schema.protocol(true)}));
+            }
+            let done = if wider.is_empty() && due.is_empty() {
+                self.commit_actions(&first).await?
+            } else {
+                let evolution = Evolution { data_change: !due.is_empty(), fills: due };
+                let mut inputs: Vec<_> = self.files.iter().map(|(id, file)| (values_of(file), id)).collect();
+                inputs.sort_unstable();
+                let inputs = inputs.into_iter().map(|(_, id)| id).collect();
+                let mut compaction = self.compaction(inputs, Some(evolution));
+                compaction.use_schema(schema.clone());
+                let rewritten = compaction.rewrite().await?;
+                self.commit_rewritten(rewritten, "CHANGE COLUMN", &first, Map::new()).await?
+            };
+            if done {
+                self.committer.schema = schema;
+                self.committer.metadata = metadata;
+                self.epochs_due = None;
+                return Ok(Outcome::Committed { version: self.committer.version });
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, "other writers change the table faster than its columns can be changed"))
+    }
+
+    fn metadata_with(&self, schema: &TableSchema) -> Result<Value> {
+        let mut metadata = self.metadata_due().unwrap_or_else(|| self.committer.metadata.clone());
+        let members = metadata
+            .as_object_mut()
+            .ok_or_else(|| Error::new(ErrorKind::Internal, "the table's metadata is no object"))?;
+        members.insert("schemaString".to_string(), Value::from(schema.schema_string()?));
+        Ok(metadata)
+    }
+
+    /// Commits actions that touch no file; false when the table moved meanwhile and they must be made anew.
+    async fn commit_actions(&mut self, actions: &[Value]) -> Result<bool> {
+        for _ in 0..REPLAYS_MAX {
+            let batch = uuid::Uuid::new_v4().to_string();
+            match self.committer.put("ADD COLUMNS", &batch, Map::new(), actions).await? {
+                Put::Written => {
+                    self.committer.advance();
+                    return Ok(true);
+                }
+                Put::Taken(other) => {
+                    let metadata = other.metadata.is_some();
+                    self.overtaken(*other).await?;
+                    if metadata {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+}
