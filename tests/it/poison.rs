@@ -24,13 +24,18 @@ impl Spoiled {
         let bad = bad::spoil(&mut capture, "orders", "customer_id");
         let folder = tempfile::TempDir::with_prefix("lode-spoiled-").expect("temporary folder");
         let file = folder.path().join("spoiled.jsonl.gz");
-        capture.write(&file).expect("spoiled capture");
+        // mixed, so that small flushes are small: a file in order hands over whole partitions
+        capture.interleaved(seed("spoiled")).write(&file).expect("spoiled capture");
         Spoiled { variant, file, bad, folder }
+    }
+
+    pub(crate) fn source(&self) -> Source {
+        Source::Replay("spoiled.jsonl.gz".into())
     }
 
     pub(crate) fn replayed(&self, wanted: &Wanted) -> Pipeline {
         // the copy is kept together with the pipeline of a failed test
-        let pipeline = Pipeline::new(self.variant.name, &Source::Replay("spoiled.jsonl.gz".into()), wanted);
+        let pipeline = Pipeline::new(self.variant.name, &self.source(), wanted);
         std::fs::copy(&self.file, pipeline.folder().join("spoiled.jsonl.gz")).expect("a copy of the spoiled capture");
         pipeline
     }

@@ -50,6 +50,14 @@ impl Variant {
         Pipeline::new(self.name, &Source::Replay(self.file()), wanted)
     }
 
+    /// The partitions mixed at random.
+    pub(crate) fn replayed_mixed(&self, seed: u64, wanted: &Wanted) -> Pipeline {
+        let pipeline = Pipeline::new(self.name, &Source::Replay("mixed.jsonl.gz".into()), wanted);
+        let mixed = self.capture().interleaved(seed);
+        mixed.write(&pipeline.folder().join("mixed.jsonl.gz")).expect("mixed capture");
+        pipeline
+    }
+
     pub(crate) fn through(&self, broker: &Broker, wanted: &Wanted) -> Pipeline {
         let source = Source::Kafka { brokers: broker.address().to_owned(), topics: topics(self.name) };
         Pipeline::new(self.name, &source, wanted)
