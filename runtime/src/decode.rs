@@ -1,12 +1,13 @@
 //! From Kafka records of Debezium to typed changes.
 //!
-//! Receives [`Block`](crate::record::Block)s of one source table's topic, and the records of the connector's schema-change topic. Promises
-//! [`Changes`](crate::change::Changes) whose every value is what the database held, in the order of the topic, or a [`BadRow`] that says why
-//! not. A record that may be explained by a schema that is not known yet is held, without a trace, until it is or until
-//! nothing more can come. Never clips, guesses or nulls a value, never panics on what a record holds, never recurses
-//! deeper than a fixed limit, and allocates nothing a row.
+//! Receives [`Block`](crate::record::Block)s of one source table's topic, and the records of the connector's
+//! schema-change topic. Promises [`Changes`](crate::change::Changes) whose every value is what the database held, in the
+//! order of the topic, or a [`BadRow`] that says why not. A record that may be explained by a schema that is not known yet
+//! is held, without a trace, until it is or until nothing more can come. Never clips, guesses or nulls a value, never
+//! panics on what a record holds, never recurses deeper than a fixed limit, and allocates nothing a row.
 
 mod classify;
+mod codec;
 mod column;
 mod columntype;
 mod connect;
@@ -14,13 +15,17 @@ mod ddl;
 mod decoder;
 mod envelope;
 mod epoch;
+mod epochtext;
+mod escape;
 mod evidence;
 mod history;
 mod json;
 mod layout;
+mod moment;
 mod output;
 mod peek;
 mod plan;
+mod row;
 mod scalar;
 #[cfg(test)]
 mod tests;
@@ -38,7 +43,6 @@ pub use evidence::Evidence;
 pub use history::{SchemaChange, SchemaChangeKind, SchemaHistory};
 pub use output::Decoded;
 pub use peek::peek;
-
 
 /// A table of the source, as the database names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -136,6 +140,9 @@ impl Default for Settings {
 }
 
 /// What to do with a record that no known schema explains.
+///
+/// Whoever decodes a block says `LastChance` once it has read the schema-change topic to where it ended after the block
+/// was fetched, and has applied all of it; without such a topic, always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
     /// stop before it: more of the schema-change topic may come
@@ -149,7 +156,8 @@ pub enum Patience {
 pub enum Step {
     /// every record of the block is decoded
     Done,
-    /// records before `row` are decoded; `row` needs a schema, or evidence of a mode, that is not known yet
+    /// records before `row` are decoded; `row` needs a schema, or evidence of a mode, that is not known yet. Worth another
+    /// try when [`SchemaHistory::revision`] or the [`Evidence`] has changed
     Held {
         /// index in the block of the first record that is not decoded
         row: usize,

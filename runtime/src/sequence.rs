@@ -9,7 +9,7 @@
 //! | 32 | file | numeric suffix of the binlog file |
 //! | 48 | pos | byte position in the file |
 //! | 24 | row | row within the event |
-//! | 2 | rank | 0: the delete of a key change, 1: everything else |
+//! | 2 | rank | 0: the delete of a key change, 1: everything else, 2: a snapshot read that came later than the change at this place |
 
 /// Where a change stands in the source's order; larger is newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

@@ -89,7 +89,9 @@ impl ColumnType {
             ColumnType::Bits { length: 64 } => DataType::Decimal128(20, 0),
             ColumnType::Bits { .. } => DataType::Int64,
             ColumnType::Binary => DataType::Binary,
-            ColumnType::Time { .. } | ColumnType::BigDecimal { .. } | ColumnType::Text | ColumnType::Json => DataType::Utf8,
+            ColumnType::Time { .. } | ColumnType::BigDecimal { .. } | ColumnType::Text | ColumnType::Json => {
+                DataType::Utf8
+            }
         }
     }
 
@@ -123,7 +125,13 @@ impl ColumnType {
         let first = words.next().unwrap_or_default();
         let rest: Vec<&str> = words.collect();
         let unsigned = rest.iter().any(|w| matches!(*w, "UNSIGNED" | "ZEROFILL"));
-        let places = u8::try_from(length.unwrap_or(0).clamp(0, 6)).unwrap_or(0);
+        // some give the width of the printed value instead: 19 characters, and a point before the fraction
+        let places = match length.unwrap_or(0) {
+            n @ 0..=6 => n,
+            n @ 21..=26 => n - 20,
+            _ => 0,
+        };
+        let places = u8::try_from(places).unwrap_or(0);
         match first {
             "BOOL" | "BOOLEAN" => ColumnType::Int8,
             "TINYINT" | "INT1" if unsigned => ColumnType::Int16,
@@ -150,8 +158,8 @@ impl ColumnType {
                 n => ColumnType::Bits { length: u8::try_from(n.min(64)).unwrap_or(64) },
             },
             "CHAR" | "VARCHAR" | "CHARACTER" if rest.contains(&"BYTE") || rest.contains(&"BINARY") => ColumnType::Text,
-            "CHAR" | "VARCHAR" | "CHARACTER" | "NCHAR" | "NVARCHAR" | "NATIONAL" | "TINYTEXT" | "TEXT" | "MEDIUMTEXT"
-            | "LONGTEXT" | "ENUM" | "SET" | "UUID" | "INET4" | "INET6" => ColumnType::Text,
+            "CHAR" | "VARCHAR" | "CHARACTER" | "NCHAR" | "NVARCHAR" | "NATIONAL" | "TINYTEXT" | "TEXT"
+            | "MEDIUMTEXT" | "LONGTEXT" | "ENUM" | "SET" | "UUID" | "INET4" | "INET6" => ColumnType::Text,
             "LONG" if rest.contains(&"VARBINARY") => ColumnType::Binary,
             "LONG" => ColumnType::Text,
             "BINARY" | "VARBINARY" | "TINYBLOB" | "BLOB" | "MEDIUMBLOB" | "LONGBLOB" => ColumnType::Binary,
@@ -165,13 +173,18 @@ impl ColumnType {
         if precision > 38 {
             return ColumnType::BigDecimal { scale: u8::try_from(scale).unwrap_or(0) };
         }
-        ColumnType::Decimal { precision: u8::try_from(precision).unwrap_or(38), scale: i8::try_from(scale).unwrap_or(0) }
+        ColumnType::Decimal {
+            precision: u8::try_from(precision).unwrap_or(38),
+            scale: i8::try_from(scale).unwrap_or(0),
+        }
     }
 
     /// From a field of a Connect schema, where the database's own type is not known.
     pub(super) fn of_connect(field: &Field) -> ColumnType {
         match field.semantic.as_str() {
-            "io.debezium.time.Date" | "org.apache.kafka.connect.data.Date" | "io.debezium.time.IsoDate" => ColumnType::Date,
+            "io.debezium.time.Date" | "org.apache.kafka.connect.data.Date" | "io.debezium.time.IsoDate" => {
+                ColumnType::Date
+            }
             "io.debezium.time.Timestamp"
             | "io.debezium.time.MicroTimestamp"
             | "io.debezium.time.NanoTimestamp"

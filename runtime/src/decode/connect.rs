@@ -39,9 +39,10 @@ pub(super) fn fields(schema: &[u8]) -> Option<Vec<Field>> {
 
 fn field(value: &Value) -> Option<Field> {
     let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let parameters = value.get("parameters").and_then(Value::as_object).map(|map| {
-        map.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
-    });
+    let parameters = value
+        .get("parameters")
+        .and_then(Value::as_object)
+        .map(|map| map.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect());
     Some(Field {
         name: value.get("field")?.as_str()?.to_owned(),
         base: value.get("type").and_then(Value::as_str).unwrap_or_default().to_owned(),

@@ -225,7 +225,10 @@ mod tests {
         assert_eq!(read("truncate other.a", "d").truncated, [name("other", "a")]);
         let e = read("RENAME TABLE a TO b, `x`.`y z` TO d.e", "d");
         assert_eq!(e.tables, [(name("d", "a"), name("d", "b")), (name("x", "y z"), name("d", "e"))]);
-        let e = read("ALTER TABLE a /* c */ RENAME COLUMN p TO q, CHANGE `r` s INT DEFAULT 'RENAME TO x', RENAME INDEX i TO j", "d");
+        let e = read(
+            "ALTER TABLE a /* c */ RENAME COLUMN p TO q, CHANGE `r` s INT DEFAULT 'RENAME TO x', RENAME INDEX i TO j",
+            "d",
+        );
         assert_eq!(e.columns, [("p".to_owned(), "q".to_owned()), ("r".to_owned(), "s".to_owned())]);
         assert!(e.tables.is_empty());
         assert_eq!(read("ALTER TABLE a RENAME TO b", "d").tables, [(name("d", "a"), name("d", "b"))]);
@@ -234,7 +237,17 @@ mod tests {
 
     #[test]
     fn anything_else_has_no_effects() {
-        for ddl in ["", "ALTER", "ALTER TABLE", "RENAME TABLE a", "CREATE TABLE t (a INT)", "`", "'", "/*", "ALTER TABLE t CHANGE a"] {
+        for ddl in [
+            "",
+            "ALTER",
+            "ALTER TABLE",
+            "RENAME TABLE a",
+            "CREATE TABLE t (a INT)",
+            "`",
+            "'",
+            "/*",
+            "ALTER TABLE t CHANGE a",
+        ] {
             assert_eq!(read(ddl, "d"), Effects::default(), "{ddl}");
         }
     }

@@ -6,15 +6,14 @@
 
 use std::sync::Arc;
 
-use super::column::{Codec, Column, Misfit, Modes};
+use super::codec::Modes;
 use super::envelope::{Action, Parsed, Reader};
 use super::epoch::{Epochs, Lost, Origin};
 use super::evidence::Evidence;
 use super::history::{SchemaHistory, split_file};
-use super::json::{Kind, Token};
-use super::output::{Chunk, Decoded, RowMark};
-use super::plan::{NoPlan, Plan, PlanKey, Plans, Row};
-use super::version::Version;
+use super::output::{Decoded, RowMark};
+use super::plan::{NoPlan, PlanKey, Plans, Row};
+use super::row::{Texts, delete, upsert, write};
 use super::{BadRow, BinaryHandling, Patience, Settings, Step, TableName, classify, shorten};
 use crate::change::{Floor, Op};
 use crate::record::{Block, Record};
@@ -51,10 +50,32 @@ struct Window {
     entry: Option<usize>,
 }
 
+/// What is known while a record is decoded.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    history: &'a SchemaHistory,
+    evidence: Evidence,
+    patience: Patience,
+}
+
+/// A record that has a place in the source's order.
+struct Placed<'a> {
+    value: &'a [u8],
+    key_bytes: &'a [u8],
+    parsed: &'a Parsed,
+    /// layout of the key
+    key: Option<usize>,
+    base: &'a str,
+    mark: RowMark,
+}
+
 /// Why a record was not decoded.
-enum Stop {
+pub(super) enum Stop {
+    /// nothing will explain it
     Bad(String),
+    /// something that is not known yet may explain it
     Held(String),
+    /// the table cannot go on
     Jump(String),
 }
 
@@ -101,7 +122,8 @@ impl Decoder {
         let mut row = from;
         let mut observed = false;
         while let Some(record) = block.get(row) {
-            match self.record(record, partition, history, evidence, patience, out) {
+            let known = Known { history, evidence: *evidence, patience };
+            match self.record(record, partition, known, out) {
                 Ok(()) => {}
                 Err(stop) => {
                     if !observed && !matches!(stop, Stop::Jump(_)) && !evidence.is_settled() {
@@ -158,7 +180,11 @@ impl Decoder {
             }
             (None, None) => return,
         };
-        let key = PlanKey { key_only: false, ..self.plan_key(&parsed, Some(image), None, history, evidence, Patience::Hold) };
+        let base = std::mem::take(&mut self.place.base);
+        let known = Known { history, evidence: *evidence, patience: Patience::Hold };
+        let key = self.plan_key(&parsed, &base, Some(image), None, known);
+        let key = PlanKey { key_only: false, ..key };
+        self.place.base = base;
         let Decoder { plans, reader, settings, place, topic, .. } = self;
         let Some(table) = &place.table else { return };
         let row = || Row {
@@ -178,7 +204,7 @@ impl Decoder {
         }
     }
 
-    fn modes(&self, evidence: &Evidence) -> Modes {
+    fn modes(&self, evidence: Evidence) -> Modes {
         Modes {
             time: self.settings.time_precision.or(evidence.time_precision()),
             decimal: self.settings.decimal_handling.or(evidence.decimal_handling()),
@@ -219,7 +245,7 @@ impl Decoder {
 
     /// Index of the history's entry in force at the record's position.
     #[inline]
-    fn entry_in_force(&mut self, parsed: &Parsed, history: &SchemaHistory) -> Option<usize> {
+    fn entry_in_force(&mut self, parsed: &Parsed, base: &str, history: &SchemaHistory) -> Option<usize> {
         let at = (self.place.file_number, parsed.pos);
         if let Some(w) = self.place.window
             && w.revision == history.revision()
@@ -229,7 +255,6 @@ impl Decoder {
             return w.entry;
         }
         let entries = history.entries(self.place.table.as_ref()?).map(|e| e.as_slice()).unwrap_or_default();
-        let base = self.place.base.as_str();
         let strict = entries.iter().any(|e| e.position.base == base);
         let mut window = Window { revision: history.revision(), from: (0, 0), to: (u64::MAX, u64::MAX), entry: None };
         for (index, entry) in entries.iter().enumerate() {
@@ -254,36 +279,27 @@ impl Decoder {
     fn plan_key(
         &mut self,
         parsed: &Parsed,
+        base: &str,
         image: Option<usize>,
         key: Option<usize>,
-        history: &SchemaHistory,
-        evidence: &Evidence,
-        patience: Patience,
+        known: Known<'_>,
     ) -> PlanKey {
-        let entry = self.entry_in_force(parsed, history);
+        let entry = self.entry_in_force(parsed, base, known.history);
         PlanKey {
             image: image.and_then(|at| self.reader.images.get(at)).map(|l| l.id),
             key: key.and_then(|at| self.reader.keys.get(at)).map(|l| l.id),
             wrap: parsed.wrap.and_then(|at| self.reader.wraps.get(at)).map(|w| w.id),
             entry,
             table: self.place.number,
-            revision: history.revision(),
-            patience,
-            modes: self.modes(evidence),
+            revision: known.history.revision(),
+            patience: known.patience,
+            modes: self.modes(known.evidence),
             key_only: parsed.action == Action::Delete,
         }
     }
 
     #[inline]
-    fn record(
-        &mut self,
-        record: Record<'_>,
-        partition: i32,
-        history: &SchemaHistory,
-        evidence: &Evidence,
-        patience: Patience,
-        out: &mut Decoded,
-    ) -> Result<(), Stop> {
+    fn record(&mut self, record: Record<'_>, partition: i32, known: Known<'_>, out: &mut Decoded) -> Result<(), Stop> {
         let Some(value) = record.value else { return Ok(()) };
         let size = value.len() + record.key.map_or(0, <[u8]>::len);
         if size > self.settings.record_bytes_max {
@@ -333,10 +349,12 @@ impl Decoder {
                 let rows = if parsed.action == Action::Truncate {
                     Ok(0)
                 } else {
-                    self.rows(value, key_bytes, &parsed, key, &base, mark, history, evidence, patience, out)
+                    let parsed = &parsed;
+                    self.rows(&Placed { value, key_bytes, parsed, key, base: &base, mark }, known, out)
                 };
                 rows.map(|rows| {
-                    let floor = |sequence| Floor { sequence, topic: Arc::clone(&self.topic), partition, offset: record.offset };
+                    let floor =
+                        |sequence| Floor { sequence, topic: Arc::clone(&self.topic), partition, offset: record.offset };
                     if parsed.action == Action::Truncate {
                         out.push_floor(floor(place.sequence));
                     }
@@ -353,21 +371,9 @@ impl Decoder {
     }
 
     /// Appends the rows of one change; answers how many.
-    #[allow(clippy::too_many_arguments)]
     #[inline]
-    fn rows(
-        &mut self,
-        value: &[u8],
-        key_bytes: &[u8],
-        parsed: &Parsed,
-        key: Option<usize>,
-        base: &str,
-        mark: RowMark,
-        history: &SchemaHistory,
-        evidence: &Evidence,
-        patience: Patience,
-        out: &mut Decoded,
-    ) -> Result<usize, Stop> {
+    fn rows(&mut self, placed: &Placed<'_>, known: Known<'_>, out: &mut Decoded) -> Result<usize, Stop> {
+        let Placed { value, key_bytes, parsed, key, base, mark } = *placed;
         let mut image = parsed.image;
         if mark.op == Op::Delete && !parsed.flattened {
             image = None;
@@ -379,21 +385,21 @@ impl Decoder {
         if image.is_none() && mark.op != Op::Delete {
             return Err(Stop::Bad("the record has no row image (`after`)".to_owned()));
         }
-        let plan_key = self.plan_key(parsed, image, key, history, evidence, patience);
+        let plan_key = self.plan_key(parsed, base, image, key, known);
         let Decoder { plans, reader, settings, place, topic, scratch, .. } = self;
         let Some(table) = &place.table else { return Err(Stop::Bad("the record does not name its table".to_owned())) };
         let fields = parsed.wrap.and_then(|w| reader.wraps.get(w)?.fields.as_ref());
         let (images, keys) = (&reader.images, &reader.keys);
         let row = || Row {
-                table,
-                topic,
-                image: image.and_then(|at| images.get(at)),
-                key: key.and_then(|at| keys.get(at)),
-                fields,
-                flattened: parsed.flattened,
-                base,
+            table,
+            topic,
+            image: image.and_then(|at| images.get(at)),
+            key: key.and_then(|at| keys.get(at)),
+            fields,
+            flattened: parsed.flattened,
+            base,
         };
-        let held = |reason: String| match patience {
+        let held = |reason: String| match known.patience {
             Patience::Hold => Stop::Held(reason),
             Patience::LastChance => Stop::Bad(reason),
         };
@@ -401,7 +407,7 @@ impl Decoder {
             NoPlan::Unexplained(reason) => held(reason),
             NoPlan::Bad(reason) => Stop::Bad(reason),
         };
-        let plan = plans.get(&plan_key, settings, history, row).map_err(no_plan)?;
+        let plan = plans.get(&plan_key, settings, known.history, row).map_err(no_plan)?;
         let texts = Texts { value, key: key_bytes, scratch: &mut *scratch };
         if !plan.keys.is_empty() {
             if key.is_none() {
@@ -417,7 +423,9 @@ impl Decoder {
             return Ok(1);
         }
         if image.is_none() {
-            return Err(Stop::Bad("the record has no row image (`before`), and its table has no primary key".to_owned()));
+            return Err(Stop::Bad(
+                "the record has no row image (`before`), and its table has no primary key".to_owned(),
+            ));
         }
         if mark.op != Op::Update {
             let chunk = out.chunk(&plan.version, topic);
@@ -449,131 +457,6 @@ impl Decoder {
 
 const JUMP: &str = "the binlog position jumps back although the source's time goes on: the binlog was reset or the server \
      restored from a backup; check the source, then `lode rebuild` the table";
-
-/// The bytes that tokens point into, and a buffer to work in.
-struct Texts<'a> {
-    value: &'a [u8],
-    key: &'a [u8],
-    scratch: &'a mut Vec<u8>,
-}
-
-/// Why a row cannot be written.
-enum Unwritten {
-    /// may be explained by a structure or a setting that is not known yet
-    Misfit(usize, Codec, Misfit),
-    Bad(&'static str),
-}
-
-/// Writes one row, or nothing of it.
-#[inline]
-fn write(
-    chunk: &mut Chunk,
-    mark: RowMark,
-    held: &impl Fn(String) -> Stop,
-    row: impl FnOnce(&mut Chunk) -> Result<(), Unwritten>,
-) -> Result<(), Stop> {
-    let rows = chunk.rows();
-    match row(chunk) {
-        Ok(()) => {
-            chunk.seal(mark);
-            Ok(())
-        }
-        Err(unwritten) => {
-            chunk.truncate(rows);
-            Err(match unwritten {
-                Unwritten::Bad(reason) => Stop::Bad(reason.to_owned()),
-                Unwritten::Misfit(column, codec, misfit) => held(describe(chunk.version(), column, codec, misfit)),
-            })
-        }
-    }
-}
-
-#[cold]
-fn describe(version: &Version, column: usize, codec: Codec, misfit: Misfit) -> String {
-    let name: String = version.names.get(column).map(|n| n.chars().take(64).collect()).unwrap_or_default();
-    let word = version.kinds.get(column).map_or("", |k| k.word());
-    match misfit {
-        Misfit::Value(why) => match codec {
-            Codec::DateTime(Some(_)) | Codec::Time(Some(_), _) => {
-                format!("column `{name}` ({word}): a value {why}; if the connector's mode is another, set `time_precision`")
-            }
-            Codec::Decimal { form: Some(_), .. } | Codec::BigDecimal { form: Some(_), .. } => {
-                format!("column `{name}` ({word}): a value {why}; if the connector's mode is another, set `decimal_handling`")
-            }
-            _ => format!("column `{name}` ({word}): a value {why}"),
-        },
-        Misfit::Unsettled(setting) => {
-            format!("column `{name}` ({word}): no value has told yet how the connector writes it; set `{setting}`")
-        }
-    }
-}
-
-/// Appends the row image; the key's values must be those of the image.
-#[inline]
-fn upsert(chunk: &mut Chunk, plan: &Plan, key: Option<&[Token]>, image: &[Token], texts: Texts<'_>) -> Result<(), Unwritten> {
-    let Texts { value, key: key_bytes, scratch } = texts;
-    for step in &plan.keys {
-        let Some(ours) = step.image.and_then(|at| image.get(at)) else {
-            return Err(Unwritten::Bad("the row image lacks a column of the primary key"));
-        };
-        if ours.kind == Kind::Null {
-            return Err(Unwritten::Bad("a column of the primary key is null"));
-        }
-        if let Some(theirs) = step.key.and_then(|at| key.and_then(|key| key.get(at))) {
-            agree(plan, step.column, step.codec, (*ours, value), (*theirs, key_bytes))?;
-        }
-    }
-    for (step, token) in plan.steps.iter().zip(image) {
-        if let Some((column, codec)) = *step {
-            chunk.append(column, codec, *token, value, scratch).map_err(|m| Unwritten::Misfit(column, codec, m))?;
-        }
-    }
-    Ok(())
-}
-
-/// Appends the key's columns; the others are null.
-fn delete(chunk: &mut Chunk, plan: &Plan, key: &[Token], image: Option<&[Token]>, texts: Texts<'_>) -> Result<(), Unwritten> {
-    let Texts { value, key: key_bytes, scratch } = texts;
-    for column in 0..plan.version.kinds.len() {
-        let Some(step) = plan.keys.iter().find(|k| k.column == column) else {
-            chunk.append_null(column);
-            continue;
-        };
-        let theirs = step.key.and_then(|at| key.get(at));
-        let ours = step.image.and_then(|at| image.and_then(|image| image.get(at)));
-        if let (Some(ours), Some(theirs)) = (ours, theirs) {
-            agree(plan, column, step.codec, (*ours, value), (*theirs, key_bytes))?;
-        }
-        let (token, text) = match (theirs, ours) {
-            (Some(theirs), _) => (*theirs, key_bytes),
-            (None, Some(ours)) => (*ours, value),
-            (None, None) => return Err(Unwritten::Bad("the record's key lacks a column of the primary key")),
-        };
-        if token.kind == Kind::Null {
-            return Err(Unwritten::Bad("a column of the primary key is null"));
-        }
-        chunk.append(column, step.codec, token, text, scratch).map_err(|m| Unwritten::Misfit(column, step.codec, m))?;
-    }
-    Ok(())
-}
-
-/// Two ways to write a value of the key must mean the same.
-#[inline]
-fn agree(plan: &Plan, column: usize, codec: Codec, ours: (Token, &[u8]), theirs: (Token, &[u8])) -> Result<(), Unwritten> {
-    if ours.0.kind == theirs.0.kind && ours.0.of(ours.1) == theirs.0.of(theirs.1) {
-        return Ok(());
-    }
-    let kind = plan.version.kinds.get(column).copied();
-    let read = |(token, text): (Token, &[u8])| {
-        let mut one = Column::new(kind?, 1);
-        one.append(codec, token, text, &mut Vec::new()).ok()?;
-        one.finish().ok()
-    };
-    match (read(ours), read(theirs)) {
-        (Some(ours), Some(theirs)) if ours.to_data() == theirs.to_data() => Ok(()),
-        _ => Err(Unwritten::Bad("the record holds a value of another row than its key")),
-    }
-}
 
 fn is_key_change(headers: &[u8]) -> bool {
     memchr::memmem::find(headers, b"\"__debezium.newkey\"").is_some()

@@ -14,6 +14,8 @@ use super::scalar;
 
 /// Most embedded schemas kept of one topic.
 const WRAPS_MAX: usize = 16;
+/// Largest embedded schema; one of 4,096 columns has about 1.5 MiB.
+const SCHEMA_BYTES_MAX: usize = 4 << 20;
 
 /// A schema that stands before payloads.
 #[derive(Debug)]
@@ -94,6 +96,9 @@ impl Wraps {
             return Ok(bare);
         }
         cursor.end().map_err(malformed)?;
+        if schema.of(bytes).len() > SCHEMA_BYTES_MAX {
+            return Err("the schema beside the payload is larger than 4 MiB".to_owned());
+        }
         let at = payload.start as usize;
         let wrap = self.learn(schema.of(bytes), if schema_first { bytes.get(..at) } else { None });
         Ok(Unwrapped { at, wrap: Some(wrap), open: schema_first })
@@ -173,9 +178,8 @@ impl Roles {
     }
 
     fn of_flattened(layout: &Layout) -> Roles {
-        let either = |name: &str| {
-            layout.find(&format!("__source_{name}")).or_else(|| layout.find(&format!("__{name}")))
-        };
+        let either =
+            |name: &str| layout.find(&format!("__source_{name}")).or_else(|| layout.find(&format!("__{name}")));
         Roles {
             layout: Some(layout.id),
             ts_ms: either("ts_ms"),
@@ -301,7 +305,7 @@ impl Reader {
                 let name = cursor.key().map_err(malformed)?;
                 let bit = match name.of(bytes) {
                     b"before" => {
-                        before = Some(cursor.value().map_err(malformed)?);
+                        before = Some(self.images.skip(cursor).map_err(malformed)?);
                         1
                     }
                     b"after" => {
@@ -345,7 +349,11 @@ impl Reader {
             }
         }
         let Some(op) = op else {
-            return if source.is_some() && image.is_some() { Err("the record has no `op`".to_owned()) } else { Ok(None) };
+            return if source.is_some() && image.is_some() {
+                Err("the record has no `op`".to_owned())
+            } else {
+                Ok(None)
+            };
         };
         let Some(source) = source else {
             return if image.is_some() { Err("the record has no `source` block".to_owned()) } else { Ok(None) };
@@ -405,9 +413,8 @@ impl Reader {
     fn origin(&self, bytes: &[u8], tokens: &[Token], action: Action, flattened: bool) -> Result<Parsed, String> {
         let missing = || format!("the record {}", if flattened { NO_FLAT_POSITION } else { NO_POSITION });
         let member = |at: Option<usize>| at.and_then(|at| tokens.get(at)).copied().filter(|t| t.kind != Kind::Null);
-        let number = |at: Option<usize>| {
-            member(at).filter(|t| t.kind == Kind::Number).and_then(|t| scalar::int64(t.of(bytes)))
-        };
+        let number =
+            |at: Option<usize>| member(at).filter(|t| t.kind == Kind::Number).and_then(|t| scalar::int64(t.of(bytes)));
         let unsigned = |at: Option<usize>| number(at).and_then(|n| u64::try_from(n).ok());
         let file = member(self.roles.file).filter(|t| t.kind == Kind::Text).ok_or_else(missing)?;
         let snapshot = match member(self.roles.snapshot) {
@@ -456,8 +463,62 @@ impl Reader {
             self.finish(&mut cursor, &unwrapped).map_err(of_key)?;
             return Ok(None);
         }
-        let at = self.keys.read(bytes, &mut cursor, &mut self.key).map_err(|t| of_key(trouble(t, "the record's key")))?;
+        let at =
+            self.keys.read(bytes, &mut cursor, &mut self.key).map_err(|t| of_key(trouble(t, "the record's key")))?;
         self.finish(&mut cursor, &unwrapped).map_err(of_key)?;
         Ok(Some(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrapped(schema: &str, payload: &str) -> String {
+        format!(r#"{{"schema":{schema},"payload":{payload}}}"#)
+    }
+
+    const PAYLOAD: &str =
+        r#"{"before":null,"after":{"id":1},"source":{"file":"b.1","pos":4,"row":0,"snapshot":"false"},"op":"c"}"#;
+
+    #[test]
+    fn a_schema_is_read_once() {
+        let mut reader = Reader::default();
+        let schema = r#"{"type":"struct","fields":[{"type":"int32","field":"id"}]}"#;
+        for _ in 0..3 {
+            let parsed = reader.value(wrapped(schema, PAYLOAD).as_bytes()).unwrap().unwrap();
+            assert_eq!((parsed.wrap, parsed.pos), (Some(0), 4));
+        }
+        assert_eq!(reader.wraps.known.len(), 1);
+        let other = schema.replace("int32", "int64");
+        reader.value(wrapped(&other, PAYLOAD).as_bytes()).unwrap();
+        let again = reader.value(wrapped(schema, PAYLOAD).as_bytes()).unwrap().unwrap();
+        assert_eq!(again.wrap, Some(0));
+        assert_eq!(reader.wraps.known.len(), 2);
+        assert_eq!(reader.value(PAYLOAD.as_bytes()).unwrap().unwrap().wrap, None);
+    }
+
+    #[test]
+    fn what_follows_the_payload_is_an_error() {
+        let mut reader = Reader::default();
+        let good = wrapped("{}", PAYLOAD);
+        assert!(reader.value(good.as_bytes()).is_ok());
+        for end in ["", "}}", ",\"x\":1}", "}x"] {
+            let bad = format!("{}{end}", &good[..good.len() - 1]);
+            assert!(reader.value(bad.as_bytes()).is_err(), "{end}");
+        }
+        let bad = [good.as_bytes(), b"\xff"].concat();
+        assert!(reader.value(&bad).is_err());
+    }
+
+    #[test]
+    fn the_number_and_size_of_schemas_is_bounded() {
+        let mut reader = Reader::default();
+        for n in 0..100 {
+            reader.value(wrapped(&format!("{{\"n\":{n}}}"), PAYLOAD).as_bytes()).unwrap();
+        }
+        assert!(reader.wraps.known.len() <= WRAPS_MAX);
+        let large = format!("{{\"n\":\"{}\"}}", "x".repeat(SCHEMA_BYTES_MAX));
+        assert!(reader.value(wrapped(&large, PAYLOAD).as_bytes()).is_err());
     }
 }

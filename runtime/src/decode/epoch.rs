@@ -4,8 +4,6 @@
 //! the source's own order, across a new server, a new binlog and a new snapshot. Changes nothing until a place is
 //! accepted, and never guesses across a jump that nothing explains. Its state is one short string, kept in the table.
 
-use serde_json::{Value, json};
-
 use crate::sequence::Sequence;
 
 /// A jump back with a source time this much newer is not a late delivery, in milliseconds.
@@ -45,9 +43,9 @@ pub(super) struct Origin<'a> {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Identity {
-    base: String,
-    server: u64,
+pub(super) struct Identity {
+    pub(super) base: String,
+    pub(super) server: u64,
 }
 
 impl Identity {
@@ -57,23 +55,23 @@ impl Identity {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Reach {
-    partition: i32,
-    newest: Sequence,
-    ts_ms: i64,
-    last: Identity,
+pub(super) struct Reach {
+    pub(super) partition: i32,
+    pub(super) newest: Sequence,
+    pub(super) ts_ms: i64,
+    pub(super) last: Identity,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Run {
-    base: String,
-    file: u64,
-    pos: u64,
-    sequence: Sequence,
+pub(super) struct Run {
+    pub(super) base: String,
+    pub(super) file: u64,
+    pub(super) pos: u64,
+    pub(super) sequence: Sequence,
     /// its position is behind changes that came before it
-    behind: bool,
+    pub(super) behind: bool,
     /// rows older than it are to go when it ends
-    floor_due: bool,
+    pub(super) floor_due: bool,
 }
 
 /// The epochs of one table. Its text form ([`ToString`], [`FromStr`](std::str::FromStr)) belongs to the commit that
@@ -81,10 +79,10 @@ struct Run {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Epochs {
     /// one an ordinal
-    identities: Vec<Identity>,
-    partitions: Vec<Reach>,
+    pub(super) identities: Vec<Identity>,
+    pub(super) partitions: Vec<Reach>,
     /// snapshot runs, newest last
-    runs: Vec<Run>,
+    pub(super) runs: Vec<Run>,
 }
 
 /// Where a record stands, to be accepted once the record is decoded.
@@ -133,7 +131,14 @@ impl Epochs {
         {
             let sequence = at(reach.newest.epoch())?;
             if is_ahead(sequence, reach.newest) {
-                return Ok(Place { sequence, floor: None, ordinal: sequence.epoch(), advances: true, run: None, ends_run: None });
+                return Ok(Place {
+                    sequence,
+                    floor: None,
+                    ordinal: sequence.epoch(),
+                    advances: true,
+                    run: None,
+                    ends_run: None,
+                });
             }
         }
         match origin.snapshot {
@@ -146,7 +151,7 @@ impl Epochs {
     fn ordinal_of(&self, reach: Option<&Reach>, origin: &Origin<'_>) -> Result<(u16, Order), Lost> {
         let count = u16::try_from(self.identities.len()).map_err(|_| Lost::TooLarge)?;
         let having = |from: usize, to: usize| {
-            self.identities.iter().enumerate().take(to).skip(from).filter(|(_, i)| i.is(origin)).map(|(n, _)| n as u16)
+            (from..to).filter(|n| self.identities.get(*n).is_some_and(|i| i.is(origin))).map(|n| n as u16)
         };
         let all = self.identities.len();
         let Some(reach) = reach else {
@@ -155,7 +160,7 @@ impl Epochs {
         let current = reach.newest.epoch();
         let here = Sequence::new(current, origin.file, origin.pos, 0, 0).ok_or(Lost::TooLarge)?;
         let above = || having(usize::from(current) + 1, all).next();
-        let earlier = || having(0, usize::from(current) + 1).last();
+        let earlier = || having(0, usize::from(current) + 1).next_back();
         let same = reach.last.is(origin);
         if is_ahead(here, reach.newest) {
             if same {
@@ -208,7 +213,14 @@ impl Epochs {
         let (ordinal, order) = self.ordinal_of(reach, origin)?;
         let own = if order == Order::Ahead { at(ordinal)? } else { Sequence::MIN };
         let newest = reach.map_or(own, |r| r.newest.max(own));
-        Ok(Place { sequence: read_after(newest), floor: None, ordinal: newest.epoch(), advances: false, run: None, ends_run: None })
+        Ok(Place {
+            sequence: read_after(newest),
+            floor: None,
+            ordinal: newest.epoch(),
+            advances: false,
+            run: None,
+            ends_run: None,
+        })
     }
 
     fn place_read(
@@ -288,7 +300,9 @@ impl Epochs {
             Some(reach) => {
                 reach.newest = reach.newest.max(place.sequence);
                 reach.ts_ms = reach.ts_ms.max(origin.ts_ms);
-                if place.advances && (reach.last.server != origin.server || reach.last.base != origin.base) && origin.server != 0
+                if place.advances
+                    && (reach.last.server != origin.server || reach.last.base != origin.base)
+                    && origin.server != 0
                 {
                     reach.last = Identity { base: origin.base.to_owned(), server: origin.server };
                 }
@@ -317,75 +331,6 @@ fn is_ahead(sequence: Sequence, newest: Sequence) -> bool {
 
 fn read_after(newest: Sequence) -> Sequence {
     Sequence::new(newest.epoch(), newest.file(), newest.pos(), newest.row(), RANK_READ_LATER).unwrap_or(newest)
-}
-
-impl std::fmt::Display for Epochs {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let identities: Vec<Value> = self.identities.iter().map(|i| json!([i.base, i.server])).collect();
-        let partitions: Vec<Value> = self
-            .partitions
-            .iter()
-            .map(|r| json!([r.partition, r.newest.0.to_string(), r.ts_ms, r.last.base, r.last.server]))
-            .collect();
-        let runs: Vec<Value> = self
-            .runs
-            .iter()
-            .map(|r| json!([r.base, r.file, r.pos, r.sequence.0.to_string(), r.behind, r.floor_due]))
-            .collect();
-        write!(f, "{}", json!({"v": 1, "epochs": identities, "partitions": partitions, "runs": runs}))
-    }
-}
-
-impl std::str::FromStr for Epochs {
-    type Err = crate::error::Error;
-
-    /// From what [`ToString`] gave. An empty text is a table that nothing was read into.
-    fn from_str(text: &str) -> crate::error::Result<Self> {
-        if text.is_empty() {
-            return Ok(Epochs::new());
-        }
-        read(text).ok_or_else(|| {
-            crate::error::Error::new(crate::error::ErrorKind::Corrupt, "the epochs kept in the table cannot be read")
-                .hint("they are `lode.epochs` in the table's configuration; `lode rebuild` makes them anew")
-        })
-    }
-}
-
-fn read(text: &str) -> Option<Epochs> {
-    let value: Value = serde_json::from_str(text).ok()?;
-    if value.get("v")?.as_u64()? != 1 {
-        return None;
-    }
-    let word = |v: &Value, at: usize| Some(v.get(at)?.as_str()?.to_owned());
-    let number = |v: &Value, at: usize| v.get(at)?.as_u64();
-    let sequence = |v: &Value, at: usize| Some(Sequence(v.get(at)?.as_str()?.parse().ok()?));
-    let flag = |v: &Value, at: usize| v.get(at)?.as_bool();
-    let identities = value.get("epochs")?.as_array()?.iter();
-    let partitions = value.get("partitions")?.as_array()?.iter();
-    let run = |v: &Value| {
-        Some(Run {
-            base: word(v, 0)?,
-            file: number(v, 1)?,
-            pos: number(v, 2)?,
-            sequence: sequence(v, 3)?,
-            behind: flag(v, 4)?,
-            floor_due: flag(v, 5)?,
-        })
-    };
-    Some(Epochs {
-        identities: identities.map(|v| Some(Identity { base: word(v, 0)?, server: number(v, 1)? })).collect::<Option<_>>()?,
-        partitions: partitions
-            .map(|v| {
-                Some(Reach {
-                    partition: i32::try_from(v.get(0)?.as_i64()?).ok()?,
-                    newest: sequence(v, 1)?,
-                    ts_ms: v.get(2)?.as_i64()?,
-                    last: Identity { base: word(v, 3)?, server: number(v, 4)? },
-                })
-            })
-            .collect::<Option<_>>()?,
-        runs: value.get("runs")?.as_array()?.iter().map(run).collect::<Option<_>>()?,
-    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 
 use super::columntype::ColumnType;
 use super::json::{Kind, Token};
-use super::scalar::{self, TIME_MICROS_MAX};
+use super::moment::TIME_MICROS_MAX;
+use super::scalar;
 use super::{DecimalHandling, TimePrecision};
 
 /// Milliseconds of the last DATETIME that MySQL holds, generously: a larger number counts microseconds.
@@ -109,7 +110,7 @@ pub(super) fn decimal(scale: i8, token: Token, text: &[u8]) -> Option<DecimalHan
         && !text.first().is_some_and(|b| matches!(b, b'E' | b'e'));
     let body = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
     let base64 =
-        text.len() % 4 == 0 && body.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'));
+        text.len().is_multiple_of(4) && body.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/'));
     match (numeric, base64) {
         (true, false) => Some(DecimalHandling::String),
         (false, true) => Some(DecimalHandling::Precise),

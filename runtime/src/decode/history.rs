@@ -107,7 +107,11 @@ impl SchemaHistory {
         let changes = match payload.get("tableChanges") {
             Some(Value::Array(changes)) => changes.as_slice(),
             Some(Value::Null) | None if payload.get("ddl").is_some() => &[],
-            _ => return Err(BadRecord::new("the record is not a schema change: it has neither `ddl` nor `tableChanges`")),
+            _ => {
+                return Err(BadRecord::new(
+                    "the record is not a schema change: it has neither `ddl` nor `tableChanges`",
+                ));
+            }
         };
         let ddl = payload.get("ddl").and_then(Value::as_str).unwrap_or_default();
         let database = payload.get("databaseName").and_then(Value::as_str).unwrap_or_default();
@@ -169,7 +173,12 @@ impl SchemaHistory {
     }
 
     /// False when this was known.
-    fn add(&mut self, table: &TableName, position: &SourcePosition, mut version: Option<Result<Arc<Version>, Arc<str>>>) -> bool {
+    fn add(
+        &mut self,
+        table: &TableName,
+        position: &SourcePosition,
+        mut version: Option<Result<Arc<Version>, Arc<str>>>,
+    ) -> bool {
         let entries = Arc::make_mut(self.tables.entry(table.clone()).or_default());
         let known = entries.iter().any(|e| {
             e.position == *position
@@ -185,7 +194,8 @@ impl SchemaHistory {
         }
         // a structure that did not change stays the same version
         if let Some(Ok(new)) = &version
-            && let Some(old) = entries.iter().filter_map(|e| e.version.as_ref()?.as_ref().ok()).find(|old| old.equals(new))
+            && let Some(old) =
+                entries.iter().filter_map(|e| e.version.as_ref()?.as_ref().ok()).find(|old| old.equals(new))
         {
             version = Some(Ok(Arc::clone(old)));
         }
@@ -323,7 +333,8 @@ mod tests {
         let mut history = SchemaHistory::new();
         let table = TableName { database: "shop".into(), table: "t".into() };
         let create = change("CREATE", 10, "CREATE TABLE t", "t", &[("id", "INT"), ("a", "TEXT")]);
-        let alter = change("ALTER", 20, "ALTER TABLE t ADD b INT NOT NULL", "t", &[("id", "INT"), ("a", "TEXT"), ("b", "INT")]);
+        let alter =
+            change("ALTER", 20, "ALTER TABLE t ADD b INT NOT NULL", "t", &[("id", "INT"), ("a", "TEXT"), ("b", "INT")]);
         assert_eq!(history.apply(record(&create)).unwrap()[0].kind, SchemaChangeKind::Created);
         let told = history.apply(record(&alter)).unwrap();
         assert_eq!(told[0].kind, SchemaChangeKind::Altered { renamed: vec![] });

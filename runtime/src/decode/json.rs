@@ -1,8 +1,10 @@
 //! A cursor over the bytes of one JSON text.
 //!
 //! Receives bytes that are already known to be UTF-8. Promises that whatever it steps over is valid JSON, at most
-//! [`DEPTH_MAX`] levels deep, and answers with places in the bytes instead of values. Never recurses, never allocates;
-//! only [`unescape`] writes, into a buffer of the caller.
+//! [`DEPTH_MAX`] levels deep, and answers with places in the bytes instead of values. Never recurses; allocates only to
+//! make a [`Literal`].
+
+use super::escape::hex4;
 
 /// Deepest nesting of objects and arrays.
 pub(super) const DEPTH_MAX: u32 = 128;
@@ -48,6 +50,28 @@ impl Token {
 pub(super) struct Malformed {
     pub(super) what: &'static str,
     pub(super) at: usize,
+}
+
+/// Bytes to compare with, eight at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Literal {
+    /// each with the bits that count
+    words: Vec<(u64, u64)>,
+    len: usize,
+}
+
+impl Literal {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        let words = bytes.chunks(8).map(|chunk| {
+            let (mut word, mut mask) = ([0; 8], [0; 8]);
+            for (at, byte) in chunk.iter().enumerate() {
+                word[at] = *byte;
+                mask[at] = 0xff;
+            }
+            (u64::from_le_bytes(word), u64::from_le_bytes(mask))
+        });
+        Literal { words: words.collect(), len: bytes.len() }
+    }
 }
 
 /// Walks over one JSON text.
@@ -106,6 +130,33 @@ impl<'a> Cursor<'a> {
             self.at += bytes.len();
         }
         there
+    }
+
+    /// Steps over exactly the literal when it is next.
+    #[inline]
+    pub(super) fn take_literal(&mut self, literal: &Literal) -> bool {
+        let Some(rest) = self.bytes.get(self.at..) else { return false };
+        if rest.len() < literal.words.len() * 8 {
+            let there = literal.words.iter().zip(rest.chunks(8)).all(|((word, mask), chunk)| {
+                let mut padded = [0; 8];
+                padded.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
+                (u64::from_le_bytes(padded) ^ word) & mask == 0
+            });
+            if !there || rest.len() < literal.len {
+                return false;
+            }
+        } else {
+            let mut rest = rest;
+            for (word, mask) in &literal.words {
+                let Some((chunk, after)) = rest.split_first_chunk::<8>() else { return false };
+                if (u64::from_le_bytes(*chunk) ^ word) & mask != 0 {
+                    return false;
+                }
+                rest = after;
+            }
+        }
+        self.at += literal.len;
+        true
     }
 
     pub(super) fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), Malformed> {
@@ -203,6 +254,16 @@ impl<'a> Cursor<'a> {
     #[inline]
     fn digits(&mut self) -> bool {
         let start = self.at;
+        // eight bytes at a time: a digit is what differs from `0` by less than ten
+        while let Some(chunk) = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
+            let digits = u64::from_le_bytes(*chunk) ^ (ONES * b'0' as u64);
+            let others = (digits | digits.wrapping_add(ONES * 0x76)) & HIGHS;
+            if others != 0 {
+                self.at += others.trailing_zeros() as usize / 8;
+                return self.at > start;
+            }
+            self.at += 8;
+        }
         while matches!(self.bytes.get(self.at), Some(b'0'..=b'9')) {
             self.at += 1;
         }
@@ -239,7 +300,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Steps over text whose opening quote is behind the cursor.
-    #[inline]
+    #[inline(always)]
     fn text(&mut self) -> Result<Token, Malformed> {
         let start = self.at;
         let mut kind = Kind::Text;
@@ -249,7 +310,8 @@ impl<'a> Cursor<'a> {
                 let word = u64::from_le_bytes(*chunk);
                 let quote = word ^ (ONES * b'"' as u64);
                 let slash = word ^ (ONES * b'\\' as u64);
-                let hit = (quote.wrapping_sub(ONES) & !quote | slash.wrapping_sub(ONES) & !slash
+                let hit = (quote.wrapping_sub(ONES) & !quote
+                    | slash.wrapping_sub(ONES) & !slash
                     | word.wrapping_sub(ONES * 0x20) & !word)
                     & HIGHS;
                 if hit != 0 {
@@ -339,54 +401,6 @@ impl<'a> Cursor<'a> {
     }
 }
 
-fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
-    let digits = bytes.get(at..at.checked_add(4)?)?;
-    let mut n = 0;
-    for &d in digits {
-        n = n << 4 | (d as char).to_digit(16)?;
-    }
-    Some(n)
-}
-
-/// Appends text that was found as [`Kind::Escaped`], without its escapes. `None`: half of a surrogate pair stands alone.
-pub(super) fn unescape(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
-    let mut rest = text;
-    while let Some(slash) = memchr::memchr(b'\\', rest) {
-        let (before, after) = rest.split_at_checked(slash)?;
-        out.extend_from_slice(before);
-        let escape = *after.get(1)?;
-        let mut used = 2;
-        match escape {
-            b'b' => out.push(8),
-            b'f' => out.push(12),
-            b'n' => out.push(b'\n'),
-            b'r' => out.push(b'\r'),
-            b't' => out.push(b'\t'),
-            b'u' => {
-                let mut point = hex4(after, 2)?;
-                used = 6;
-                if (0xD800..0xDC00).contains(&point) {
-                    if after.get(6..8)? != b"\\u" {
-                        return None;
-                    }
-                    let low = hex4(after, 8)?;
-                    if !(0xDC00..0xE000).contains(&low) {
-                        return None;
-                    }
-                    point = 0x10000 + ((point - 0xD800) << 10) + (low - 0xDC00);
-                    used = 12;
-                }
-                let mut buffer = [0; 4];
-                out.extend_from_slice(char::from_u32(point)?.encode_utf8(&mut buffer).as_bytes());
-            }
-            other => out.push(other),
-        }
-        rest = after.get(used..)?;
-    }
-    out.extend_from_slice(rest);
-    Some(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -401,7 +415,18 @@ mod tests {
     #[test]
     fn accepts_what_the_grammar_allows() {
         for text in [
-            "0", "-0", "1.5e+10", "-12E-3", "null", "true", "false", "\"\"", "\"a\\u00e9\\n\"", "[]", "{}", " [ 1 , 2 ] ",
+            "0",
+            "-0",
+            "1.5e+10",
+            "-12E-3",
+            "null",
+            "true",
+            "false",
+            "\"\"",
+            "\"a\\u00e9\\n\"",
+            "[]",
+            "{}",
+            " [ 1 , 2 ] ",
             "{\"a\":{\"b\":[{},[],null]},\"c\":\"long text that crosses several words\"}",
         ] {
             assert!(whole(text).is_ok(), "{text}");
@@ -411,8 +436,31 @@ mod tests {
     #[test]
     fn refuses_what_it_does_not() {
         for text in [
-            "", "NaN", "Infinity", "-", "01", "1.", ".5", "1e", "+1", "nul", "tru", "\"", "\"\\x\"", "\"\\u12g4\"",
-            "\"tab\there\"", "[1,]", "[1 2]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{\"a\":1]", "[1}", "1 2", "{",
+            "",
+            "NaN",
+            "Infinity",
+            "-",
+            "01",
+            "1.",
+            ".5",
+            "1e",
+            "+1",
+            "nul",
+            "tru",
+            "\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"tab\there\"",
+            "[1,]",
+            "[1 2]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{\"a\":1]",
+            "[1}",
+            "1 2",
+            "{",
         ] {
             assert!(whole(text).is_err(), "{text}");
         }
@@ -443,15 +491,5 @@ mod tests {
         assert_eq!(whole(&deep(129)).unwrap_err().what, "nested deeper than 128 levels");
         assert!(whole(&deep(20_000)).is_err());
         assert!(whole(&"{\"a\":".repeat(20_000)).is_err());
-    }
-
-    #[test]
-    fn unescapes() {
-        let mut out = Vec::new();
-        unescape(br#"a\n\"\/\\\u00e9\uD83D\uDE00z"#, &mut out).unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "a\n\"/\\é😀z");
-        assert!(unescape(br"\uD83D", &mut Vec::new()).is_none());
-        assert!(unescape(br"\uDE00", &mut Vec::new()).is_none());
-        assert!(unescape(br"\uD83Dx\uDE00", &mut Vec::new()).is_none());
     }
 }

@@ -6,7 +6,8 @@
 
 use std::collections::HashSet;
 
-use super::json::{Cursor, Kind, Malformed, Token, unescape};
+use super::escape::unescape;
+use super::json::{Cursor, Kind, Literal, Malformed, Token};
 
 /// Most layouts kept of one kind of object.
 const LAYOUTS_MAX: usize = 64;
@@ -21,9 +22,10 @@ pub(super) struct Layout {
     /// unlike that of any other layout of the same [`Layouts`], now or later
     pub(super) id: u32,
     pub(super) names: Vec<String>,
-    /// the names as written, each with its quotes and the colon
-    literals: Vec<u8>,
-    ends: Vec<usize>,
+    /// the names as written
+    written: Vec<Vec<u8>>,
+    /// the same, each with its quotes and the colon
+    literals: Vec<Literal>,
 }
 
 impl Layout {
@@ -55,6 +57,7 @@ pub(super) struct Layouts {
     last: usize,
     next_id: u32,
     names: Vec<Token>,
+    skipped: Vec<Token>,
 }
 
 impl Layouts {
@@ -65,7 +68,12 @@ impl Layouts {
 
     /// Reads an object's members into `out`; answers the index of their layout. `bytes` is what the cursor walks over.
     #[inline]
-    pub(super) fn read(&mut self, bytes: &[u8], cursor: &mut Cursor<'_>, out: &mut Vec<Token>) -> Result<usize, Trouble> {
+    pub(super) fn read(
+        &mut self,
+        bytes: &[u8],
+        cursor: &mut Cursor<'_>,
+        out: &mut Vec<Token>,
+    ) -> Result<usize, Trouble> {
         if cursor.peek() != b'{' {
             return Err(Trouble::NotAnObject);
         }
@@ -79,6 +87,22 @@ impl Layouts {
         *cursor = start;
         out.clear();
         self.read_any(bytes, cursor, out)
+    }
+
+    /// Steps over an object, quickly when it has the last layout.
+    #[inline]
+    pub(super) fn skip(&mut self, cursor: &mut Cursor<'_>) -> Result<Token, Malformed> {
+        let begin = cursor.peek();
+        let (start, at) = (*cursor, cursor.at());
+        self.skipped.clear();
+        if begin == b'{'
+            && let Some(layout) = self.known.get(self.last)
+            && follow(layout, cursor, &mut self.skipped)?
+        {
+            return Ok(Token { kind: Kind::Object, start: at as u32, end: cursor.at() as u32 });
+        }
+        *cursor = start;
+        cursor.value()
     }
 
     #[cold]
@@ -99,13 +123,7 @@ impl Layouts {
         }
         let names = &self.names;
         let same = |layout: &Layout| {
-            let mut from = 0;
-            layout.ends.len() == names.len()
-                && layout.ends.iter().zip(names).all(|(&end, name)| {
-                    let literal = layout.literals.get(from + 1..end - 2);
-                    from = end;
-                    literal == Some(name.of(bytes))
-                })
+            layout.written.len() == names.len() && layout.written.iter().zip(names).all(|(w, name)| w == name.of(bytes))
         };
         let found = match self.known.iter().position(same) {
             Some(found) => found,
@@ -116,16 +134,16 @@ impl Layouts {
     }
 
     fn learn(&mut self, bytes: &[u8]) -> Result<usize, Trouble> {
-        let mut layout = Layout { id: self.next_id, names: Vec::new(), literals: Vec::new(), ends: Vec::new() };
+        let mut layout = Layout { id: self.next_id, names: Vec::new(), written: Vec::new(), literals: Vec::new() };
+        let mut size = 0;
         for name in &self.names {
             let raw = name.of(bytes);
-            if layout.literals.len() + raw.len() > NAMES_BYTES_MAX {
+            size += raw.len();
+            if size > NAMES_BYTES_MAX {
                 return Err(Trouble::TooMany);
             }
-            layout.literals.push(b'"');
-            layout.literals.extend_from_slice(raw);
-            layout.literals.extend_from_slice(b"\":");
-            layout.ends.push(layout.literals.len());
+            layout.literals.push(Literal::new(&[b"\"", raw, b"\":"].concat()));
+            layout.written.push(raw.to_vec());
             let mut plain = Vec::new();
             if name.kind == Kind::Escaped {
                 unescape(raw, &mut plain).ok_or(Trouble::TooMany)?;
@@ -153,20 +171,21 @@ fn follow(layout: &Layout, cursor: &mut Cursor<'_>, out: &mut Vec<Token>) -> Res
     if !cursor.take(b'{') {
         return Ok(false);
     }
-    let mut from = 0;
-    let Some((&last, _)) = layout.ends.split_last() else { return Ok(cursor.take(b'}')) };
-    for &end in &layout.ends {
-        let Some(literal) = layout.literals.get(from..end) else { return Ok(false) };
-        if !cursor.take_all(literal) {
+    let Some((last, others)) = layout.literals.split_last() else { return Ok(cursor.take(b'}')) };
+    for literal in others {
+        if !cursor.take_literal(literal) {
             return Ok(false);
         }
         out.push(cursor.value()?);
-        if cursor.more_members()? == (end == last) {
+        if !cursor.more_members()? {
             return Ok(false);
         }
-        from = end;
     }
-    Ok(true)
+    if !cursor.take_literal(last) {
+        return Ok(false);
+    }
+    out.push(cursor.value()?);
+    Ok(!cursor.more_members()?)
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::error::ArrowError;
 
-use super::column::{Codec, Column, Misfit};
+use super::codec::{Codec, Misfit};
+use super::column::Column;
 use super::json::Token;
 use super::version::Version;
 use super::{BadRow, shorten};
@@ -113,7 +114,7 @@ impl Chunk {
         self.columns.iter().map(Column::bytes).sum::<usize>() + self.rows() * 37
     }
 
-    fn finish(self) -> Result<Changes, (Box<ArrowError>, Vec<(i32, i64)>)> {
+    fn finish(self) -> Result<Changes, Unmade> {
         let Chunk { version, topic, columns, ops, sequences, source_ts_ms, partitions, offsets } = self;
         let rows = RecordBatchOptions::new().with_row_count(Some(ops.len()));
         let batch = columns
@@ -132,9 +133,15 @@ impl Chunk {
                 partitions,
                 offsets,
             }),
-            Err(error) => Err((Box::new(error), partitions.into_iter().zip(offsets).collect())),
+            Err(error) => Err(Unmade { error, rows: partitions.into_iter().zip(offsets).collect() }),
         }
     }
+}
+
+/// Rows that did not become arrays, and where their records stand.
+struct Unmade {
+    error: ArrowError,
+    rows: Vec<(i32, i64)>,
 }
 
 /// Rows, floors and bad rows in record order, until [`Decoded::finish`] takes them.
@@ -181,7 +188,7 @@ impl Decoded {
             let topic = Arc::clone(&chunk.topic);
             match chunk.finish() {
                 Ok(done) => changes.push(done),
-                Err((error, rows)) => self.bad.extend(rows.into_iter().map(|(partition, offset)| BadRow {
+                Err(Unmade { error, rows }) => self.bad.extend(rows.into_iter().map(|(partition, offset)| BadRow {
                     topic: Arc::clone(&topic),
                     partition,
                     offset,

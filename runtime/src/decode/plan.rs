@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::column::{Codec, Modes};
+use super::codec::{Codec, Modes};
 use super::columntype::ColumnType;
 use super::connect::Field;
 use super::history::{Entry, SchemaHistory};
@@ -115,17 +115,23 @@ impl Plans {
     }
 
     #[cold]
-    fn make(&mut self, key: &PlanKey, settings: &Settings, history: &SchemaHistory, row: &Row<'_>) -> Result<Plan, NoPlan> {
+    fn make(
+        &mut self,
+        key: &PlanKey,
+        settings: &Settings,
+        history: &SchemaHistory,
+        row: &Row<'_>,
+    ) -> Result<Plan, NoPlan> {
         let entries = history.entries(row.table).map(|e| e.as_slice()).unwrap_or_default();
         let version = match (self.chosen(key, entries, row), row.image) {
             (Some(Err(reason)), _) => return Err(NoPlan::Bad(reason.to_string())),
             (Some(Ok(version)), _) => self.overridden(&version, settings),
             (None, Some(image)) => {
                 let members = columns_of(image, row.flattened, None);
-                if let Some(version) = self.from_settings(settings, &members, row)? {
+                if let Some(version) = self.typed_by_settings(settings, &members, row)? {
                     version
                 } else if let (Some(fields), Patience::LastChance) = (row.fields, key.patience) {
-                    self.from_fields(settings, fields, &members, entries, row)?
+                    self.typed_by_fields(settings, fields, &members, entries, row)?
                 } else {
                     return Err(unexplained(entries, key.entry, &members, row));
                 }
@@ -138,7 +144,8 @@ impl Plans {
     /// The history's structure that has exactly the row's fields: the one in force, else a later, else an earlier one.
     fn chosen(&self, key: &PlanKey, entries: &[Entry], row: &Row<'_>) -> Option<Result<Arc<Version>, Arc<str>>> {
         let comparable = |at: &usize| {
-            entries.get(*at).is_some_and(|e| e.position.base == row.base) || !entries.iter().any(|e| e.position.base == row.base)
+            entries.get(*at).is_some_and(|e| e.position.base == row.base)
+                || !entries.iter().any(|e| e.position.base == row.base)
         };
         let from = key.entry.map_or(0, |at| at + 1);
         let order = key.entry.into_iter().chain((from..entries.len()).filter(comparable));
@@ -164,7 +171,11 @@ impl Plans {
         let version = entries.get(key.entry?)?.version.as_ref()?.as_ref().ok()?;
         let members = row.key?;
         let whole = !version.schema.key.is_empty()
-            && version.schema.key.iter().all(|&k| version.names.get(k).is_some_and(|name| members.find(name).is_some()));
+            && version
+                .schema
+                .key
+                .iter()
+                .all(|&k| version.names.get(k).is_some_and(|name| members.find(name).is_some()));
         whole.then(|| Ok(Arc::clone(version)))
     }
 
@@ -203,10 +214,17 @@ impl Plans {
     }
 
     /// The pipeline file alone types a row when it names every column.
-    fn from_settings(&mut self, settings: &Settings, members: &[&str], row: &Row<'_>) -> Result<Option<Arc<Version>>, NoPlan> {
+    fn typed_by_settings(
+        &mut self,
+        settings: &Settings,
+        members: &[&str],
+        row: &Row<'_>,
+    ) -> Result<Option<Arc<Version>>, NoPlan> {
         let columns: Option<Vec<ColumnSpec>> = members
             .iter()
-            .map(|name| Some(ColumnSpec { name: (*name).to_owned(), kind: *settings.columns.get(*name)?, default: None }))
+            .map(|name| {
+                Some(ColumnSpec { name: (*name).to_owned(), kind: *settings.columns.get(*name)?, default: None })
+            })
             .collect();
         match columns {
             Some(columns) if !columns.is_empty() => Ok(Some(self.build(columns, row)?)),
@@ -220,7 +238,7 @@ impl Plans {
     }
 
     /// The record's own schema types a row; what the history says of a column still counts.
-    fn from_fields(
+    fn typed_by_fields(
         &mut self,
         settings: &Settings,
         fields: &[Field],
@@ -238,8 +256,10 @@ impl Plans {
             let kind = settings.columns.get(*name).copied().or(of_history);
             let kind = kind.unwrap_or_else(|| ColumnType::of_connect(field));
             let modes = Modes { time: None, decimal: None, binary: super::BinaryHandling::Base64 };
-            // stands for CURRENT_TIMESTAMP, whose value for old rows nobody tells
-            let default = field.default.as_deref().filter(|text| *text != "\"1970-01-01T00:00:00Z\"" && *text != "0" || field.semantic.is_empty());
+            // the first moment of 1970 stands for CURRENT_TIMESTAMP, whose value for old rows nobody tells
+            let stands_in =
+                |text: &str| field.semantic.ends_with("Timestamp") && matches!(text, "0" | "\"1970-01-01T00:00:00Z\"");
+            let default = field.default.as_deref().filter(|text| !stands_in(text));
             let default = default.and_then(|text| {
                 let token = json::Cursor::new(text.as_bytes()).value().ok()?;
                 one_value(kind, Codec::of_field(kind, field, modes), text, token)
@@ -252,7 +272,8 @@ impl Plans {
 
 /// The members of an image that are columns: all but those that the flattening added.
 fn columns_of<'a>(image: &'a Layout, flattened: bool, version: Option<&Version>) -> Vec<&'a str> {
-    let added = |name: &str| flattened && name.starts_with("__") && !version.is_some_and(|v| v.names.iter().any(|n| n == name));
+    let added =
+        |name: &str| flattened && name.starts_with("__") && !version.is_some_and(|v| v.names.iter().any(|n| n == name));
     image.names.iter().map(String::as_str).filter(|name| !added(name)).collect()
 }
 
@@ -298,7 +319,10 @@ fn plan(version: Arc<Version>, modes: Modes, row: &Row<'_>) -> Plan {
         }
     };
     let column = |name: &String| version.names.iter().position(|n| n == name);
-    let steps = row.image.map(|image| image.names.iter().map(|n| column(n).map(|c| (c, codec(c)))).collect()).unwrap_or_default();
+    let steps = row
+        .image
+        .map(|image| image.names.iter().map(|n| column(n).map(|c| (c, codec(c)))).collect())
+        .unwrap_or_default();
     let keys = version
         .schema
         .key

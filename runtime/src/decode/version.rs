@@ -10,7 +10,8 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use super::TableName;
-use super::column::{Codec, Column};
+use super::codec::Codec;
+use super::column::Column;
 use super::columntype::ColumnType;
 use super::json::{Kind, Token};
 use crate::schema::{SOURCE_NAME, TableSchema, TableSchemaRef};
@@ -53,7 +54,10 @@ impl Version {
         for (at, column) in columns.iter().enumerate() {
             let safe = safe_name(&column.name);
             if let Some(other) = taken.insert(safe.clone(), &column.name) {
-                return Err(format!("columns `{other}` and `{}` of `{table}` would both become `{safe}`; rename one", column.name));
+                return Err(format!(
+                    "columns `{other}` and `{}` of `{table}` would both become `{safe}`; rename one",
+                    column.name
+                ));
             }
             let mut field = Field::new(&safe, column.kind.data_type(), !keys.contains(&at));
             if safe != column.name {
@@ -81,9 +85,11 @@ impl Version {
         self.names == other.names
             && self.kinds == other.kinds
             && self.schema.key == other.schema.key
-            && self.schema.defaults.iter().map(|d| d.as_ref().map(|d| d.to_data())).eq(
-                other.schema.defaults.iter().map(|d| d.as_ref().map(|d| d.to_data())),
-            )
+            && self.schema.defaults.iter().map(|d| d.as_ref().map(|d| d.to_data())).eq(other
+                .schema
+                .defaults
+                .iter()
+                .map(|d| d.as_ref().map(|d| d.to_data())))
     }
 
     /// True when `names`, in any order and without repeats, are exactly the columns.
@@ -122,6 +128,8 @@ pub(super) fn ddl_default(kind: ColumnType, text: &str) -> Option<ArrayRef> {
     let end = u32::try_from(text.len()).ok()?;
     let whole = |kind| Token { kind, start: 0, end };
     let token = match kind {
+        ColumnType::Int8 | ColumnType::Int16 if text.eq_ignore_ascii_case("true") => whole(Kind::True),
+        ColumnType::Int8 | ColumnType::Int16 if text.eq_ignore_ascii_case("false") => whole(Kind::False),
         ColumnType::Int8
         | ColumnType::Int16
         | ColumnType::Int32

@@ -7,7 +7,9 @@ use rand::{Rng, SeedableRng};
 
 use super::capture::{Capture, Line, block, load};
 use super::fold::{State, differences};
-use crate::decode::{Decoded, Decoder, Evidence, Patience, SchemaHistory, Settings, Step, TableName, TopicKind, classify};
+use crate::decode::{
+    Decoded, Decoder, Evidence, Patience, SchemaHistory, Settings, Step, TableName, TopicKind, classify,
+};
 use crate::record::PartitionId;
 
 struct Run {
@@ -171,7 +173,9 @@ fn topics_are_known_by_their_records() {
             let flat = variant == "open_e";
             let fits = |kind: &TopicKind| match kind {
                 TopicKind::Rows { table, flattened } => {
-                    *flattened == flat && table.database == "shop" && partition.topic.ends_with(&format!(".shop.{}", table.table))
+                    *flattened == flat
+                        && table.database == "shop"
+                        && partition.topic.ends_with(&format!(".shop.{}", table.table))
                 }
                 TopicKind::SchemaChanges => *partition.topic == *variant,
                 TopicKind::Transactions => partition.topic.ends_with(".transaction"),

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrow::array::{Array, AsArray};
-use arrow::datatypes::{DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    TimestampMicrosecondType,
+};
 use base64::Engine;
 use serde_json::Value;
 
 use super::capture;
 use crate::change::{Changes, Op};
-use crate::decode::scalar;
+use crate::decode::moment;
 use crate::schema::{SOURCE_NAME, TableSchema};
 use crate::sequence::Sequence;
 
@@ -34,8 +37,11 @@ impl State {
             .collect();
         assert_eq!(changes.ops.len(), changes.rows.num_rows());
         for at in 0..changes.rows.num_rows() {
-            let row: Row =
-                names.iter().zip(changes.rows.columns()).map(|(name, column)| (name.clone(), plain(column.as_ref(), at))).collect();
+            let row: Row = names
+                .iter()
+                .zip(changes.rows.columns())
+                .map(|(name, column)| (name.clone(), plain(column.as_ref(), at)))
+                .collect();
             if changes.schema.key.is_empty() {
                 *self.counted.entry(row).or_default() += if changes.ops[at] == Op::Delete { -1 } else { 1 };
                 continue;
@@ -94,14 +100,20 @@ fn canonical(value: Option<&str>, kind: &str, base64: bool, ms: bool, truth: boo
         _ if base64 => value.to_owned(),
         "decimal" => {
             let text = value.trim_start_matches('+');
-            if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text.to_owned() }
+            if text.contains('.') {
+                text.trim_end_matches('0').trim_end_matches('.').to_owned()
+            } else {
+                text.to_owned()
+            }
         }
         "float" => (value.parse::<f64>().unwrap() as f32).to_bits().to_string(),
         "double" => value.parse::<f64>().unwrap().to_bits().to_string(),
         "json" => sorted(&serde_json::from_str(value).unwrap()),
-        "date" | "datetime" | "timestamp" if truth => cut(scalar::micros_of_text(value.as_bytes()).unwrap()).to_string(),
+        "date" | "datetime" | "timestamp" if truth => {
+            cut(moment::micros_of_text(value.as_bytes()).unwrap()).to_string()
+        }
         "date" | "datetime" | "timestamp" => cut(value.parse().unwrap()).to_string(),
-        "time" => cut(scalar::time_of_text(value.as_bytes()).unwrap()).to_string(),
+        "time" => cut(moment::time_of_text(value.as_bytes()).unwrap()).to_string(),
         _ => value.to_owned(),
     })
 }
@@ -118,7 +130,12 @@ fn sorted(value: &Value) -> String {
 }
 
 /// Rows that are not in the truth, and rows of the truth that are not there.
-pub(super) fn differences(state: &State, newest: &TableSchema, truth_folder: &str, ms: bool) -> (Vec<String>, Vec<String>) {
+pub(super) fn differences(
+    state: &State,
+    newest: &TableSchema,
+    truth_folder: &str,
+    ms: bool,
+) -> (Vec<String>, Vec<String>) {
     let path = capture::folder().join(truth_folder).join(format!("{}.jsonl.gz", newest.table));
     let mut lines = capture::lines(&path);
     let meta = lines.next().unwrap()["_meta"].clone();
@@ -129,13 +146,15 @@ pub(super) fn differences(state: &State, newest: &TableSchema, truth_folder: &st
         .map(|c| (c["name"].as_str().unwrap().into(), c["type"].as_str().unwrap().into(), c["encoding"] == "base64"))
         .collect();
     let form = |get: &dyn Fn(&str) -> Option<String>, truth: bool| {
-        let values = columns.iter().map(|(name, kind, b64)| (name, canonical(get(name).as_deref(), kind, *b64, ms, truth)));
+        let values =
+            columns.iter().map(|(name, kind, b64)| (name, canonical(get(name).as_deref(), kind, *b64, ms, truth)));
         format!("{:?}", values.collect::<Vec<_>>())
     };
     let mut counts: BTreeMap<String, i64> = BTreeMap::new();
     for row in state.rows(newest) {
         assert!(row.keys().all(|n| columns.iter().any(|c| c.0 == *n)), "a column too many: {:?}", row.keys());
-        *counts.entry(form(&|n| row.get(n).unwrap_or_else(|| panic!("no column {n}")).clone(), false)).or_default() += 1;
+        *counts.entry(form(&|n| row.get(n).unwrap_or_else(|| panic!("no column {n}")).clone(), false)).or_default() +=
+            1;
     }
     for row in lines {
         *counts.entry(form(&|n| row[n].as_str().map(str::to_owned), true)).or_default() -= 1;

@@ -10,8 +10,23 @@ use super::capture::{Capture, load};
 use crate::decode::{Decoded, Decoder, Evidence, Patience, SchemaHistory, Settings, Step, classify};
 use crate::record::{Block, PartitionId, Record};
 
-const PIECES: [&[u8]; 14] = [
-    b"{", b"}", b"[", b"]", b"\"", b"\\", b"\\u12", b":", b",", b"null", b"-9223372036854775809", b"1e999", b"\xff", b"{\"schema\":{},\"payload\":",
+const PIECES: [&[u8]; 16] = [
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b"\"",
+    b"\\",
+    b"\\u12",
+    b":",
+    b",",
+    b"null",
+    b"-9223372036854775809",
+    b"-9223372036854775808",
+    b"9223372036854775807",
+    b"1e999",
+    b"\xff",
+    b"{\"schema\":{},\"payload\":",
 ];
 
 fn mutate(bytes: &mut Vec<u8>, random: &mut StdRng) {
@@ -100,7 +115,8 @@ fn mutated_records_never_panic() {
             }
         }
         let (changes, _, bad) = out.finish();
-        let mut offsets: Vec<i64> = changes.iter().flat_map(|c| c.offsets.iter().copied()).chain(bad.iter().map(|b| b.offset)).collect();
+        let mut offsets: Vec<i64> =
+            changes.iter().flat_map(|c| c.offsets.iter().copied()).chain(bad.iter().map(|b| b.offset)).collect();
         offsets.sort_unstable();
         offsets.dedup();
         assert!(bad.iter().all(|b| b.reason.len() <= 300));

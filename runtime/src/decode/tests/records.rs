@@ -7,7 +7,8 @@ use arrow::datatypes::{Decimal128Type, Int64Type, TimestampMicrosecondType};
 
 use crate::change::{Changes, Floor, Op};
 use crate::decode::{
-    BadRow, BinaryHandling, DecimalHandling, Decoded, Decoder, Evidence, Patience, SchemaHistory, Settings, Step, TimePrecision,
+    BadRow, BinaryHandling, DecimalHandling, Decoded, Decoder, Evidence, Patience, SchemaHistory, Settings, Step,
+    TimePrecision,
 };
 use crate::record::{Block, PartitionId, Record};
 
@@ -26,7 +27,9 @@ fn sent(key: &str, value: impl Into<Vec<u8>>) -> Sent {
 }
 
 fn source(pos: u64) -> String {
-    format!(r#"{{"db":"shop","table":"t","server_id":1,"file":"binlog.000001","pos":{pos},"row":0,"ts_ms":1000,"snapshot":"false"}}"#)
+    format!(
+        r#"{{"db":"shop","table":"t","server_id":1,"file":"binlog.000001","pos":{pos},"row":0,"ts_ms":1000,"snapshot":"false"}}"#
+    )
 }
 
 fn change(op: &str, before: &str, after: &str, pos: u64) -> String {
@@ -47,12 +50,36 @@ fn history(columns: &[(&str, &str, Option<i64>, Option<i64>)], key: &[&str]) -> 
     });
     let mut history = SchemaHistory::new();
     let value = record.to_string();
-    history.apply(Record { offset: 0, timestamp_ms: 0, key: None, value: Some(value.as_bytes()), headers: b"" }).unwrap();
+    history
+        .apply(Record { offset: 0, timestamp_ms: 0, key: None, value: Some(value.as_bytes()), headers: b"" })
+        .unwrap();
     history
 }
 
+/// `history` with one more structure, from `pos` of `base`.000001 on.
+fn altered(history: &mut SchemaHistory, base: &str, pos: u64, columns: &[(&str, &str)]) {
+    let columns: Vec<_> = columns
+        .iter()
+        .enumerate()
+        .map(|(at, (name, kind))| {
+            serde_json::json!({"name": name, "typeName": kind, "position": at + 1, "optional": at > 0, "defaultValueExpression": (at > 0).then_some("5")})
+        })
+        .collect();
+    let record = serde_json::json!({
+        "source": {"file": format!("{base}.000001"), "pos": pos, "snapshot": "false"}, "databaseName": "shop", "ddl": "ALTER TABLE t",
+        "tableChanges": [{"type": "ALTER", "id": "\"shop\".\"t\"", "table": {"primaryKeyColumnNames": ["id"], "columns": columns}}]
+    });
+    let value = record.to_string();
+    history
+        .apply(Record { offset: 0, timestamp_ms: 0, key: None, value: Some(value.as_bytes()), headers: b"" })
+        .unwrap();
+}
+
 fn keyed() -> SchemaHistory {
-    history(&[("id", "BIGINT", None, None), ("name", "VARCHAR", Some(20), None), ("price", "DECIMAL", Some(8), Some(2))], &["id"])
+    history(
+        &[("id", "BIGINT", None, None), ("name", "VARCHAR", Some(20), None), ("price", "DECIMAL", Some(8), Some(2))],
+        &["id"],
+    )
 }
 
 struct Result {
@@ -117,7 +144,10 @@ fn a_record_that_is_not_a_change_is_one_bad_row() {
     refused(sent(KEY, change("c", "null", &ROW.replace("\"1.00\"", "Infinity"), 20)), "not JSON");
     refused(sent(KEY, b"{\"a\":\"\xff\xfe\"}".to_vec()), "not UTF-8");
     refused(sent(KEY, "[".repeat(20_000)), "nested deeper than 128 levels");
-    refused(sent(KEY, change("c", "null", &format!("{}1{}", "{\"a\":".repeat(20_000), "}".repeat(20_000)), 20)), "nested deeper");
+    refused(
+        sent(KEY, change("c", "null", &format!("{}1{}", "{\"a\":".repeat(20_000), "}".repeat(20_000)), 20)),
+        "nested deeper",
+    );
     refused(sent(KEY, format!("{}x", change("c", "null", ROW, 20))), "something follows");
     refused(sent(KEY, change("c", "null", ROW, 20).replace("\"op\":\"c\"", "\"op\":\"q\"")), "unknown `op`");
     refused(sent(KEY, change("c", "null", ROW, 20).replace(",\"op\":\"c\"", "")), "no `op`");
@@ -240,14 +270,18 @@ fn what_a_newer_schema_may_explain_is_held_without_a_trace() {
 fn a_large_record_is_decoded_or_refused_by_the_limit() {
     let row = format!(r#"{{"id":7,"name":"{}","price":"1.00"}}"#, "x".repeat(20 << 20));
     let record = sent(KEY, change("c", "null", &row, 20));
-    let got = decode(&[record.clone()], &keyed());
+    let got = decode(std::slice::from_ref(&record), &keyed());
     assert_eq!(got.changes[0].rows.column(1).as_string::<i32>().value(0).len(), 20 << 20);
     let settings = Settings { record_bytes_max: 1 << 20, ..Settings::default() };
     let got = decode_with(&[record], &keyed(), settings, Patience::LastChance);
     assert!(got.bad[0].reason.contains("record_bytes_max"));
 }
 
-fn value_of(kind: (&str, Option<i64>, Option<i64>), json: &str, settings: Settings) -> std::result::Result<Arc<dyn Array>, String> {
+fn value_of(
+    kind: (&str, Option<i64>, Option<i64>),
+    json: &str,
+    settings: Settings,
+) -> std::result::Result<Arc<dyn Array>, String> {
     let columns = [("id", "INT", None, None), ("v", kind.0, kind.1, kind.2)];
     let record = sent(r#"{"id":1}"#, change("c", "null", &format!(r#"{{"id":1,"v":{json}}}"#), 20));
     let got = decode_with(&[record], &history(&columns, &["id"]), settings, Patience::LastChance);
@@ -275,13 +309,19 @@ fn unsigned_bits_and_binary() {
     assert_eq!(value(("BLOB", None, None), "\"AAH/\"").unwrap().as_binary::<i32>().value(0), [0, 1, 255]);
     assert!(value(("BLOB", None, None), "\"#\"").is_err());
     let hex = Settings { binary_handling: Some(BinaryHandling::Hex), ..Settings::default() };
-    assert_eq!(value_of(("BLOB", None, None), "\"0001fF\"", hex.clone()).unwrap().as_binary::<i32>().value(0), [0, 1, 255]);
+    assert_eq!(
+        value_of(("BLOB", None, None), "\"0001fF\"", hex.clone()).unwrap().as_binary::<i32>().value(0),
+        [0, 1, 255]
+    );
     assert!(value_of(("BLOB", None, None), "\"0\"", hex).is_err());
     assert!(value(("TINYINT", Some(4), None), "128").is_err());
     assert!(value(("TINYINT", Some(4), None), "-128").is_ok());
     assert!(value(("FLOAT", None, None), "1e39").is_err());
     assert!(value(("DOUBLE", None, None), "1e309").is_err());
-    assert_eq!(value(("JSON", None, None), r#""{\"b\": 1,  \"a\": 2}""#).unwrap().as_string::<i32>().value(0), r#"{"b": 1,  "a": 2}"#);
+    assert_eq!(
+        value(("JSON", None, None), r#""{\"b\": 1,  \"a\": 2}""#).unwrap().as_string::<i32>().value(0),
+        r#"{"b": 1,  "a": 2}"#
+    );
 }
 
 #[test]
@@ -320,7 +360,8 @@ fn times_in_every_mode() {
         let settings = Settings { time_precision: mode, ..Settings::default() };
         value_of(kind, json, settings)
     };
-    let micros = |kind, json: &str, mode| with(kind, json, mode).map(|a| a.as_primitive::<TimestampMicrosecondType>().value(0));
+    let micros =
+        |kind, json: &str, mode| with(kind, json, mode).map(|a| a.as_primitive::<TimestampMicrosecondType>().value(0));
     let text = |kind, json: &str, mode| with(kind, json, mode).map(|a| a.as_string::<i32>().value(0).to_owned());
     let (fine, coarse) = (("DATETIME", Some(6), None), ("DATETIME", None, None));
     assert_eq!(micros(fine, "1735770351627740", None), Ok(1_735_770_351_627_740));
@@ -349,7 +390,10 @@ fn times_in_every_mode() {
 fn evidence_later_in_a_block_serves_the_rows_before() {
     let columns = [("id", "INT", None, None), ("d", "DATETIME", Some(6), None), ("x", "DECIMAL", Some(9), Some(0))];
     let row = |id: u32, d: &str, x: &str| {
-        sent(&format!(r#"{{"id":{id}}}"#), change("c", "null", &format!(r#"{{"id":{id},"d":{d},"x":{x}}}"#), 20 + u64::from(id)))
+        sent(
+            &format!(r#"{{"id":{id}}}"#),
+            change("c", "null", &format!(r#"{{"id":{id},"d":{d},"x":{x}}}"#), 20 + u64::from(id)),
+        )
     };
     let records = [row(1, "4102444800001", "\"1234\""), row(2, "1735770351627740", "\"-5\"")];
     let got = decode_with(&records, &history(&columns, &["id"]), Settings::default(), Patience::Hold);
@@ -358,7 +402,11 @@ fn evidence_later_in_a_block_serves_the_rows_before() {
     assert_eq!(c.rows.column(1).as_primitive::<TimestampMicrosecondType>().value(0), 4_102_444_800_001);
     assert_eq!(c.rows.column(2).as_primitive::<Decimal128Type>().values(), &[1234, -5]);
     let got = decode_with(&records[..1], &history(&columns, &["id"]), Settings::default(), Patience::Hold);
-    assert!(matches!(got.step, Step::Held { row: 0, ref reason } if reason.contains("no value has told")), "{:?}", got.step);
+    assert!(
+        matches!(got.step, Step::Held { row: 0, ref reason } if reason.contains("no value has told")),
+        "{:?}",
+        got.step
+    );
 }
 
 #[test]
@@ -400,11 +448,83 @@ fn clashing_names_refuse_the_rows_of_the_table() {
 #[test]
 fn flattened_rows_need_their_position() {
     let flat = |more: &str| sent(KEY, format!(r#"{{"id":7,"name":"x","price":"1.00","__op":"c"{more}}}"#));
-    let full = r#","__table":"t","__source_file":"binlog.000001","__source_pos":20,"__source_row":0,"__source_ts_ms":5"#;
+    let full =
+        r#","__table":"t","__source_file":"binlog.000001","__source_pos":20,"__source_row":0,"__source_ts_ms":5"#;
     let got = decode(&[flat(full), flat("")], &keyed());
     assert_eq!(got.changes[0].ops, [Op::Create]);
     assert_eq!(got.changes[0].source_ts_ms, [5]);
     assert!(got.bad[0].reason.contains("`add.fields`"), "{:?}", got.bad);
     let deleted = flat(&full.replace("\"__table\"", "\"__deleted\":\"true\",\"__table\""));
     assert_eq!(decode(&[deleted], &keyed()).changes[0].ops, [Op::Delete]);
+}
+
+#[test]
+fn rows_have_the_structure_in_force_at_their_position() {
+    let mut history = history(&[("id", "INT", None, None), ("a", "INT", None, None)], &["id"]);
+    altered(&mut history, "binlog", 100, &[("id", "INT"), ("a", "BIGINT")]);
+    altered(&mut history, "binlog", 200, &[("id", "INT"), ("a", "BIGINT"), ("b", "INT")]);
+    // another server's binlog does not count
+    altered(&mut history, "other", 10, &[("id", "INT"), ("a", "TEXT")]);
+    let two =
+        |id: u32, pos| sent(&format!("{{\"id\":{id}}}"), change("c", "null", &format!("{{\"id\":{id},\"a\":1}}"), pos));
+    let three = |id: u32, pos| {
+        sent(&format!("{{\"id\":{id}}}"), change("c", "null", &format!("{{\"id\":{id},\"a\":1,\"b\":2}}"), pos))
+    };
+    let records = [two(1, 50), two(2, 150), three(3, 250), two(4, 60), three(5, 199), two(6, 201)];
+    let got = decode_with(&records, &history, Settings::default(), Patience::Hold);
+    assert_eq!(got.step, Step::Done);
+    let offsets: Vec<_> = got.changes.iter().map(|c| c.offsets.clone()).collect();
+    // a row beside the ALTER may have the structure of either side, as its fields tell
+    assert_eq!(offsets, [vec![0, 3], vec![1, 5], vec![2, 4]]);
+    let types: Vec<_> = got.changes.iter().map(|c| c.schema.fields.field(1).data_type().clone()).collect();
+    use arrow::datatypes::DataType::{Int32, Int64};
+    assert_eq!(types, [Int32, Int64, Int64]);
+    let default = got.changes[2].schema.defaults[2].as_ref().unwrap();
+    assert_eq!(default.as_primitive::<arrow::datatypes::Int32Type>().value(0), 5);
+}
+
+#[test]
+fn a_record_may_bring_its_own_schema() {
+    let field =
+        |name: &str, kind: &str, more: &str| format!(r#"{{"type":"{kind}","optional":true{more},"field":"{name}"}}"#);
+    let row = |name: &str| {
+        format!(
+            r#"{{"type":"struct","fields":[{},{},{},{}],"optional":true,"field":"{name}"}}"#,
+            field("id", "int64", ""),
+            field("at", "int64", r#","name":"io.debezium.time.Timestamp""#),
+            field(
+                "x",
+                "bytes",
+                r#","name":"org.apache.kafka.connect.data.Decimal","parameters":{"scale":"1","connect.decimal.precision":"5"}"#
+            ),
+            field("n", "int16", r#","default":7"#),
+        )
+    };
+    let schema = format!(
+        r#"{{"type":"struct","fields":[{},{},{{"type":"struct","field":"source"}},{{"type":"string","field":"op"}}]}}"#,
+        row("before"),
+        row("after")
+    );
+    let wrapped = |id: u32, payload_first: bool| {
+        let image = format!(r#"{{"id":{id},"at":1735770351627,"x":"Hg==","n":null}}"#);
+        let payload = change("c", "null", &image, 20 + u64::from(id));
+        let key = format!(r#"{{"schema":{{"type":"struct"}},"payload":{{"id":{id}}}}}"#);
+        let value = if payload_first {
+            format!(r#"{{"payload":{payload},"schema":{schema}}}"#)
+        } else {
+            format!(r#"{{"schema":{schema},"payload":{payload}}}"#)
+        };
+        sent(&key, value)
+    };
+    let records = [wrapped(1, false), wrapped(2, false), wrapped(3, true), wrapped(4, false)];
+    let got = decode_with(&records, &SchemaHistory::new(), Settings::default(), Patience::Hold);
+    assert!(matches!(got.step, Step::Held { row: 0, .. }), "{:?}", got.step);
+    let got = decode(&records, &SchemaHistory::new());
+    assert!(got.bad.is_empty(), "{:?}", got.bad);
+    let c = &got.changes[0];
+    assert_eq!(got.changes.len(), 1);
+    assert_eq!((c.rows.num_rows(), &c.schema.key), (4, &vec![0]));
+    assert_eq!(c.rows.column(1).as_primitive::<TimestampMicrosecondType>().value(3), 1_735_770_351_627_000);
+    assert_eq!(c.rows.column(2).as_primitive::<Decimal128Type>().value_as_string(0), "3.0");
+    assert_eq!(c.schema.defaults[3].as_ref().unwrap().as_primitive::<arrow::datatypes::Int16Type>().value(0), 7);
 }

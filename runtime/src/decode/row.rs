@@ -1,0 +1,160 @@
+//! One row written into an open chunk, or nothing of it.
+//!
+//! Receives the tokens of a row image and of a key with the plan that says how to read them. Promises that a row is in
+//! the chunk whole or not at all, and that its key is that of its record. Never decides what becomes of a row that does
+//! not fit.
+
+use super::codec::{Codec, Misfit};
+use super::column::Column;
+use super::decoder::Stop;
+use super::json::{Kind, Token};
+use super::output::{Chunk, RowMark};
+use super::plan::Plan;
+use super::version::Version;
+
+/// The bytes that tokens point into, and a buffer to work in.
+pub(super) struct Texts<'a> {
+    pub(super) value: &'a [u8],
+    pub(super) key: &'a [u8],
+    pub(super) scratch: &'a mut Vec<u8>,
+}
+
+/// Why a row cannot be written.
+pub(super) enum Unwritten {
+    /// may be explained by a structure or a setting that is not known yet
+    Misfit(usize, Codec, Misfit),
+    Bad(&'static str),
+}
+
+/// Writes one row, or nothing of it.
+#[inline]
+pub(super) fn write(
+    chunk: &mut Chunk,
+    mark: RowMark,
+    held: &impl Fn(String) -> Stop,
+    row: impl FnOnce(&mut Chunk) -> Result<(), Unwritten>,
+) -> Result<(), Stop> {
+    let rows = chunk.rows();
+    match row(chunk) {
+        Ok(()) => {
+            chunk.seal(mark);
+            Ok(())
+        }
+        Err(unwritten) => {
+            chunk.truncate(rows);
+            Err(match unwritten {
+                Unwritten::Bad(reason) => Stop::Bad(reason.to_owned()),
+                Unwritten::Misfit(column, codec, misfit) => held(describe(chunk.version(), column, codec, misfit)),
+            })
+        }
+    }
+}
+
+#[cold]
+fn describe(version: &Version, column: usize, codec: Codec, misfit: Misfit) -> String {
+    let name: String = version.names.get(column).map(|n| n.chars().take(64).collect()).unwrap_or_default();
+    let word = version.kinds.get(column).map_or("", |k| k.word());
+    match misfit {
+        Misfit::Value(why) => match codec {
+            Codec::DateTime(Some(_)) | Codec::Time(Some(_), _) => {
+                format!(
+                    "column `{name}` ({word}): a value {why}; if the connector's mode is another, set `time_precision`"
+                )
+            }
+            Codec::Decimal { form: Some(_), .. } | Codec::BigDecimal { form: Some(_), .. } => {
+                format!(
+                    "column `{name}` ({word}): a value {why}; if the connector's mode is another, set `decimal_handling`"
+                )
+            }
+            _ => format!("column `{name}` ({word}): a value {why}"),
+        },
+        Misfit::Unsettled(setting) => {
+            format!("column `{name}` ({word}): no value has told yet how the connector writes it; set `{setting}`")
+        }
+    }
+}
+
+/// Appends the row image; the key's values must be those of the image.
+#[inline]
+pub(super) fn upsert(
+    chunk: &mut Chunk,
+    plan: &Plan,
+    key: Option<&[Token]>,
+    image: &[Token],
+    texts: Texts<'_>,
+) -> Result<(), Unwritten> {
+    let Texts { value, key: key_bytes, scratch } = texts;
+    for step in &plan.keys {
+        let Some(ours) = step.image.and_then(|at| image.get(at)) else {
+            return Err(Unwritten::Bad("the row image lacks a column of the primary key"));
+        };
+        if ours.kind == Kind::Null {
+            return Err(Unwritten::Bad("a column of the primary key is null"));
+        }
+        if let Some(theirs) = step.key.and_then(|at| key.and_then(|key| key.get(at))) {
+            agree(plan, step.column, step.codec, (*ours, value), (*theirs, key_bytes))?;
+        }
+    }
+    for (step, token) in plan.steps.iter().zip(image) {
+        if let Some((column, codec)) = *step {
+            chunk.append(column, codec, *token, value, scratch).map_err(|m| Unwritten::Misfit(column, codec, m))?;
+        }
+    }
+    Ok(())
+}
+
+/// Appends the key's columns; the others are null.
+pub(super) fn delete(
+    chunk: &mut Chunk,
+    plan: &Plan,
+    key: &[Token],
+    image: Option<&[Token]>,
+    texts: Texts<'_>,
+) -> Result<(), Unwritten> {
+    let Texts { value, key: key_bytes, scratch } = texts;
+    for column in 0..plan.version.kinds.len() {
+        let Some(step) = plan.keys.iter().find(|k| k.column == column) else {
+            chunk.append_null(column);
+            continue;
+        };
+        let theirs = step.key.and_then(|at| key.get(at));
+        let ours = step.image.and_then(|at| image.and_then(|image| image.get(at)));
+        if let (Some(ours), Some(theirs)) = (ours, theirs) {
+            agree(plan, column, step.codec, (*ours, value), (*theirs, key_bytes))?;
+        }
+        let (token, text) = match (theirs, ours) {
+            (Some(theirs), _) => (*theirs, key_bytes),
+            (None, Some(ours)) => (*ours, value),
+            (None, None) => return Err(Unwritten::Bad("the record's key lacks a column of the primary key")),
+        };
+        if token.kind == Kind::Null {
+            return Err(Unwritten::Bad("a column of the primary key is null"));
+        }
+        chunk.append(column, step.codec, token, text, scratch).map_err(|m| Unwritten::Misfit(column, step.codec, m))?;
+    }
+    Ok(())
+}
+
+/// Two ways to write a value of the key must mean the same.
+#[inline]
+fn agree(
+    plan: &Plan,
+    column: usize,
+    codec: Codec,
+    ours: (Token, &[u8]),
+    theirs: (Token, &[u8]),
+) -> Result<(), Unwritten> {
+    if ours.0.kind == theirs.0.kind && ours.0.of(ours.1) == theirs.0.of(theirs.1) {
+        return Ok(());
+    }
+    let kind = plan.version.kinds.get(column).copied();
+    let read = |(token, text): (Token, &[u8])| {
+        let mut one = Column::new(kind?, 1);
+        one.append(codec, token, text, &mut Vec::new()).ok()?;
+        one.finish().ok()
+    };
+    match (read(ours), read(theirs)) {
+        (Some(ours), Some(theirs)) if ours.to_data() == theirs.to_data() => Ok(()),
+        _ => Err(Unwritten::Bad("the record holds a value of another row than its key")),
+    }
+}
