@@ -13,11 +13,7 @@ fn replay_is_exact(variant: Variant) {
 }
 
 fn mixed_replay_is_exact(variant: Variant) {
-    let mixed = variant.capture().interleaved(seed(variant.name));
-    let pipeline = variant.replayed(&Wanted::default());
-    let file = pipeline.folder().join("mixed.jsonl.gz");
-    mixed.write(&file).expect("mixed capture");
-    pipeline.write(variant.name, &Source::Replay(file), &Wanted { flush_rows: 50, ..Wanted::default() });
+    let pipeline = variant.replayed_mixed(seed(variant.name), &Wanted { flush_rows: 50, ..Wanted::default() });
     pipeline.run_until_end();
     variant.expect_exact(&pipeline);
 }

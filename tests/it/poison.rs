@@ -24,20 +24,26 @@ impl Spoiled {
         let bad = bad::spoil(&mut capture, "orders", "customer_id");
         let folder = tempfile::TempDir::with_prefix("lode-spoiled-").expect("temporary folder");
         let file = folder.path().join("spoiled.jsonl.gz");
-        capture.write(&file).expect("spoiled capture");
+        // mixed, so that small flushes are small: a file in order hands over whole partitions
+        capture.interleaved(seed("spoiled")).write(&file).expect("spoiled capture");
         Spoiled { variant, file, bad, folder }
     }
 
+    pub(crate) fn source(&self) -> Source {
+        Source::Replay("spoiled.jsonl.gz".into())
+    }
+
     pub(crate) fn replayed(&self, wanted: &Wanted) -> Pipeline {
-        Pipeline::new(self.variant.name, &Source::Replay(self.file.clone()), wanted)
+        // the copy is kept together with the pipeline of a failed test
+        let pipeline = Pipeline::new(self.variant.name, &self.source(), wanted);
+        std::fs::copy(&self.file, pipeline.folder().join("spoiled.jsonl.gz")).expect("a copy of the spoiled capture");
+        pipeline
     }
 
     /// One dead letter a bad record, none else; Silver and Bronze exact.
     #[track_caller]
     pub(crate) fn expect_exact(&self, pipeline: &Pipeline) {
         assert!(self.folder.path().exists());
-        lake::expect_silver(pipeline, &self.variant.truth, None);
-        lake::expect_bronze(pipeline, &self.file);
         let letters = pipeline.dead_letters();
         let reason = |place: &Place| letters.iter().find(|l| l.place == *place).map(|l| l.reason.as_str());
         for (name, place) in &self.bad {
@@ -51,6 +57,8 @@ impl Spoiled {
             assert!(self.bad.iter().any(|(_, place)| *place == letter.place), "not a bad record: {letter:?}");
         }
         expect_no_place_twice(letters.into_iter().map(|letter| letter.place));
+        lake::expect_bronze(pipeline, &self.file);
+        lake::expect_silver(pipeline, &self.variant.truth, None);
     }
 }
 

@@ -77,7 +77,7 @@ impl Running {
         sent.is_ok_and(|status| status.success())
     }
 
-    /// Waits for the end; kills it at the deadline and fails with its last words.
+    /// Waits for the end; kills it at the deadline and fails with its last words. A panic on the way is a failure too.
     pub fn end(mut self, limit: Duration) -> Ended {
         if !self.ended_within(limit) {
             self.signal("KILL");
@@ -85,7 +85,9 @@ impl Running {
             panic!("no end within {limit:?}\n{}", self.last_words());
         }
         let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
-        Ended { status: self.ended.expect("ended above"), out: read(&self.out), err: read(&self.err) }
+        let ended = Ended { status: self.ended.expect("ended above"), out: read(&self.out), err: read(&self.err) };
+        assert!(!ended.err.contains("panicked at"), "it panicked on the way\n{}", ended.last_words());
+        ended
     }
 
     /// Sends SIGKILL and waits; true when the signal is what ended it.

@@ -4,11 +4,12 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use serde_json::json;
 
 use super::guests::{Claim, DATA, Guest, echo_after};
+use super::super::inspect;
 use super::{batch, built, driving};
 use crate::error::Result;
 use crate::transform::{Applied, Engine, Limits};
@@ -17,13 +18,14 @@ use crate::transform::{Applied, Engine, Limits};
 static TIGHT: LazyLock<Engine> = LazyLock::new(|| {
     Engine::new(Limits {
         memory_bytes: 8 << 20,
-        call_time: Duration::from_millis(60),
+        // Long enough for a busy machine to run an honest call in.
+        call_time: Duration::from_millis(150),
         output_bytes: 1 << 20,
         output_rows: 1_000,
         log_lines: 3,
         log_line_bytes: 20,
         error_bytes: 300,
-        search_time: Duration::from_secs(2),
+        search_time: Duration::from_secs(20),
         ..Limits::default()
     })
     .unwrap()
@@ -83,7 +85,7 @@ fn hostile_guests_are_contained_and_named() {
         ("sound claim", Claim::sound().guest(), "went through with 4 rows"),
         // what it does
         ("trap", doing("unreachable"), "it trapped"),
-        ("endless loop", doing("(loop $l (br $l))"), "ran longer than `60 ms`"),
+        ("endless loop", doing("(loop $l (br $l))"), "ran longer than `150 ms`"),
         ("deep recursion", with(doing("(call $deep)"), |g| g.more = "(func $deep (call $deep) (call $deep))".into()), "recursed"),
         ("out of memory", doing("(if (i32.eq (memory.grow (i32.const 1000)) (i32.const -1)) (then unreachable))"), "more memory than `8 MiB`"),
         ("reads outside its memory", doing("(drop (i32.load (i32.const -8)))"), "outside its memory"),
@@ -100,7 +102,7 @@ fn hostile_guests_are_contained_and_named() {
         ("long buffer", claiming(|c| c.buffers[1][1] = 33), "`33` bytes where `32`"),
         ("huge buffer", claiming(|c| c.buffers[1][1] = u32::MAX), "out of bounds"),
         ("buffer outside", claiming(|c| c.buffers[1] = [u32::MAX - 7, 32]), "out of bounds"),
-        ("no buffers", claiming(|c| c.buffers = vec![]), "buffer 0 (validity) is missing"),
+        ("no buffers", claiming(|c| c.buffers = vec![]), "`0` buffers where `Int64` has `2`"),
         ("many buffers", claiming(|c| c.buffers = vec![[DATA, 32]; 8]), "8` buffers"),
         ("children", claiming(|c| c.children = 1), "`1` children"),
         ("nulls without validity", claiming(|c| c.null_count = 1), "without a validity buffer"),
@@ -127,6 +129,7 @@ fn hostile_guests_are_contained_and_named() {
         ("unaligned list", claiming(|c| c.source_rows = Some([DATA + 1, 4])), "aligned"),
         ("whole-batch error", with(default(), |g| { g.transform = "(i32.const 16384)".into(); g.more = format!("(data (i32.const {DATA}) \"\\01\\00\\00\\00\\20\\40\\00\\00\\03\\00\\00\\00\") (data (i32.const 16416) \"no\\0a\")"); }), "no\\n"),
         ("huge output", with(Claim { buffers: vec![[1, 0], [DATA, 20], [0, 2 << 20]], data: u32s(&[0, 0, 0, 0, 2 << 20]), ..Claim::sound() }.guest(), |g| { g.writes = vec![("out", "u", true, 0)]; g.memory_pages = 40; }), "`1048576` bytes"),
+        ("the same bytes many times", claiming(|c| c.buffers = vec![[0, 200_000]; 8]), "`1048576` bytes"),
         // what it says of itself
         ("reads a column not offered", with(default(), |g| g.reads = vec![[0, 7]]), "column 7 of relation 0"),
         ("reads a relation not offered", with(default(), |g| g.reads = vec![[3, 0]]), "relation 3"),
@@ -215,6 +218,46 @@ fn a_global_does_not_survive_its_batch() {
     }
 }
 
+#[test]
+fn a_guest_cannot_multiply_passed_columns_without_bound() {
+    let large: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(100_000)]));
+    let rows = batch(vec![("n", Arc::new(Int64Array::from(vec![7])) as ArrayRef), ("large", large)]);
+    let guest = |times: u32| {
+        let mut claim = Claim { length: times, source_rows: Some([0, times]), ..Claim::sound() };
+        claim.buffers[1] = [DATA, times * 8];
+        with(claim.guest(), |g| g.passes = vec![("large", [0, 1])])
+    };
+    assert_eq!(run(&guest(4).wasm(), &rows).unwrap().rows.num_rows(), 4);
+    let applied = run(&guest(40).wasm(), &rows).unwrap();
+    assert_eq!(applied.failed, 1);
+    assert_eq!(applied.rejected[0].1, "the rows it multiplied come to `4000000` bytes, more than `1048576`");
+    let limits = Limits { batch_output_bytes: 100_000, ..Limits::default() };
+    let module = Engine::new(limits).unwrap().load(&guest(4).wasm(), "guest").unwrap();
+    let error = module.describe(&json!({}), &[driving("t", &rows, &[])]).unwrap().apply(&rows).unwrap_err();
+    assert!(error.to_string().contains("made more than `100000` bytes of `1` rows"), "{error}");
+}
+
+#[test]
+fn a_component_is_taken_as_it_is() {
+    let core = Guest::default().wasm();
+    let component = inspect::to_component(&core, inspect::Kind::Core).unwrap();
+    assert_eq!(inspect::inspect(&component, "c").unwrap(), inspect::Kind::Component);
+    assert_eq!(run(&component, &numbers([5, 6])).unwrap().rows.num_rows(), 2);
+    let newer = Guest { version: "0.2.0", ..Guest::default() };
+    assert!(inspect::inspect(&newer.wasm(), "c").unwrap_err().to_string().contains("version `0.2.0`"));
+}
+
+/// wit-bindgen's guests free their output in `cabi_post_…`, which runs before the call returns.
+#[test]
+fn output_is_copied_before_a_guest_frees_it() {
+    let guest = with(Claim::sound().guest(), |g| {
+        g.more += "(func (export \"cabi_post_lodestream:transform/guest@0.1.0#transform\") (param i32)
+            (memory.fill (i32.const 4096) (i32.const 255) (i32.const 32768)))";
+    });
+    let applied = run(&guest.wasm(), &numbers([7])).unwrap();
+    assert_eq!(applied.rows.column(0).as_primitive::<Int64Type>().values(), &[1, 2, 3, 4], "{:?}", applied.rejected);
+}
+
 /// Traps where a value of the batch is 13, loops where it is 14.
 fn superstitious() -> Guest {
     doing(
@@ -248,6 +291,14 @@ fn a_module_that_fails_on_too_many_rows_stops_the_table() {
     let error = run(&superstitious().wasm(), &numbers((0..2_000).map(|n| if n % 50 == 0 { 13 } else { n + 100 }))).err().unwrap();
     assert!(error.to_string().contains("failed on `21` of `2000` rows, more than the `20` allowed"), "{error}");
     assert_eq!(error.action(), crate::error::Action::Stop);
-    let error = run(&doing("(loop $l (br $l))").wasm(), &numbers(0..100_000)).err().unwrap();
-    assert!(error.to_string().contains("kept failing for `2 s`"), "{error}");
+}
+
+#[test]
+fn the_search_for_failing_rows_ends() {
+    let limits = Limits { call_time: Duration::from_millis(50), search_time: Duration::from_millis(200), ..Limits::default() };
+    let engine = Engine::new(limits).unwrap();
+    let rows = numbers(0..10_000);
+    let module = engine.load(&doing("(loop $l (br $l))").wasm(), "guest").unwrap();
+    let error = module.describe(&json!({}), &[driving("t", &rows, &[])]).unwrap().apply(&rows).unwrap_err();
+    assert!(error.to_string().contains("kept failing for `200 ms`"), "{error}");
 }

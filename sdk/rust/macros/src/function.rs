@@ -4,7 +4,9 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Error, FnArg, Ident, ItemFn, LitStr, Result, ReturnType, Token, Type, TypeParamBound, parenthesized};
+use syn::{Error, FnArg, Ident, ItemFn, Lifetime, LitStr, Result, ReturnType, Token, Type, TypeParamBound, parenthesized};
+
+use crate::derive::with_lifetimes;
 
 /// What stands in the parentheses of the attribute.
 #[derive(Default)]
@@ -60,6 +62,11 @@ pub(crate) fn transform(options: &Options, item: &ItemFn) -> Result<TokenStream>
     let ReturnType::Type(_, output) = &item.sig.output else {
         return Err(Error::new_spanned(&item.sig, "a transform gives a row: `-> Row`, or an Option, Vec or Result of it"));
     };
+
+    // The generated code is outside the function, where its lifetimes have no names.
+    let inferred = Lifetime::new("'_", proc_macro2::Span::call_site());
+    let input = with_lifetimes(input.clone(), &inferred);
+    let output = &with_lifetimes((**output).clone(), &inferred);
 
     let sdk = quote!(::lodestream_sdk);
     let function = &item.sig.ident;
