@@ -97,6 +97,8 @@ pub struct Flush {
 pub struct Limits {
     /// records read but not yet in a table, in bytes
     pub memory_bytes: usize,
+    /// how long a record that nothing explains waits for the schema-change topic
+    pub schema_wait: Duration,
     /// share of a batch's rows that may be rejected before the table stops
     pub rejected_ratio: f64,
 }
@@ -276,10 +278,11 @@ fn read_flush(root: &Section<'_>) -> Result<Flush> {
 fn read_limits(root: &Section<'_>) -> Result<Limits> {
     let section = root.section("limits")?;
     if let Some(s) = &section {
-        s.allow(&["memory", "rejected_ratio"])?;
+        s.allow(&["memory", "rejected_ratio", "schema_wait"])?;
     }
     let s = section.as_ref();
     Ok(Limits {
+        schema_wait: s.map(|s| s.duration("schema_wait")).transpose()?.flatten().unwrap_or(Duration::from_secs(30)),
         memory_bytes: s.map(|s| s.bytes("memory")).transpose()?.flatten().unwrap_or(256 << 20),
         rejected_ratio: s.map(|s| s.ratio("rejected_ratio")).transpose()?.flatten().unwrap_or(0.5),
     })

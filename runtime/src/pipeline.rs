@@ -336,6 +336,7 @@ impl Pipeline {
             connector,
             upsert,
             flush: self.config.flush,
+            schema_wait: self.config.limits.schema_wait,
             committed: route.bronze.committed.clone(),
             bronze: self.bronze_location(topic)?,
             settings: self.settings.clone(),

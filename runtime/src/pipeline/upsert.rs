@@ -253,16 +253,15 @@ impl Upsert {
 
     /// Output rows, for each its row of the selection, and the rows rejected with the reason.
     async fn transform(&self, selection: &Selection) -> Result<(RecordBatch, Option<Vec<u32>>, Vec<(u32, String)>)> {
-        let (Some(table), Some(schema)) = (&self.table, self.schema.clone()) else {
-            return Err(unmade(&self.plan.name));
-        };
+        let Some(table) = &self.table else { return Err(unmade(&self.plan.name)) };
+        if selection.upserts().num_rows() == 0 {
+            return Ok((RecordBatch::new_empty(Arc::clone(table.schema())), None, Vec::new()));
+        }
+        let Some(schema) = self.schema.clone() else { return Err(unmade(&self.plan.name)) };
         let upserts = align(selection.upserts(), &schema.fields, &schema)?;
         let Some(prepared) = self.prepared.clone() else {
             return Ok((align(&upserts, table.schema(), &schema)?, None, Vec::new()));
         };
-        if upserts.num_rows() == 0 {
-            return Ok((RecordBatch::new_empty(Arc::clone(table.schema())), None, Vec::new()));
-        }
         let input = with_pseudo_columns(&upserts, selection)?;
         let applied = tokio::task::spawn_blocking(move || prepared.apply(&input))
             .await
