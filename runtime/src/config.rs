@@ -158,7 +158,17 @@ impl Config {
     pub fn parse(file: &Path, text: &str) -> Result<Config> {
         let document = Document::parse(file, text)?;
         let root = document.root();
-        root.allow(&["name", "mirror_tables", "source", "debezium", "lake", "flush", "limits", "maintenance", "silver"])?;
+        root.allow(&[
+            "name",
+            "mirror_tables",
+            "source",
+            "debezium",
+            "lake",
+            "flush",
+            "limits",
+            "maintenance",
+            "silver",
+        ])?;
         let base = std::path::absolute(file)
             .ok()
             .and_then(|p| p.parent().map(Path::to_path_buf))
@@ -211,9 +221,7 @@ fn read_source(root: &Section<'_>, base: &Path) -> Result<Source> {
             })
         }
         (Some(_), Some(_)) => Err(section.error(None, "has both `replay` and `kafka`; a pipeline has one source")),
-        (None, None) => {
-            Err(section.error(None, "names no source").hint("add `[source.kafka]` or `[source.replay]`"))
-        }
+        (None, None) => Err(section.error(None, "names no source").hint("add `[source.kafka]` or `[source.replay]`")),
     }
 }
 
@@ -310,7 +318,8 @@ fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
         let table = tables.required_section(&name)?;
         table.allow(&["from", "transform", "params", "partition_by", "changes", "columns"])?;
         if !is_identifier(&name) {
-            return Err(table.error(None, &format!("`{name}` cannot be a table name"))
+            return Err(table
+                .error(None, &format!("`{name}` cannot be a table name"))
                 .hint("use letters, digits and `_`, at most 128 characters"));
         }
         out.push(Silver {
@@ -328,9 +337,7 @@ fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
 
 /// True for a name that may become a folder of the lake.
 pub fn is_identifier(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 128
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+    !name.is_empty() && name.len() <= 128 && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
 }
 
 #[cfg(test)]

@@ -303,9 +303,11 @@ impl Pipeline {
             let module = module.map(|module| (module.clone(), section.params.clone()));
             return Ok(Some(Plan { name: section.name.clone(), module, partition_by: section.partition_by.clone() }));
         }
-        let mirrored = self.config.mirror_tables.iter().any(|pattern| {
-            glob::Pattern::new(pattern).is_ok_and(|p| p.matches(table) || p.matches(&full))
-        });
+        let mirrored = self
+            .config
+            .mirror_tables
+            .iter()
+            .any(|pattern| glob::Pattern::new(pattern).is_ok_and(|p| p.matches(table) || p.matches(&full)));
         let name: String =
             table.chars().map(|c| if c.is_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' }).collect();
         Ok(mirrored.then_some(Plan { name, module: None, partition_by: Vec::new() }))
@@ -324,7 +326,8 @@ impl Pipeline {
         let upsert = Upsert::open(plan, location, self.settings.clone(), Arc::clone(&self.letters)).await?;
         if let Some(epochs) = upsert.epochs() {
             decoder.set_epochs(epochs.parse::<Epochs>().map_err(|e| {
-                Error::new(ErrorKind::Corrupt, format!("silver `{name}`: `lode.epochs` cannot be read")).caused_by(e.to_string())
+                Error::new(ErrorKind::Corrupt, format!("silver `{name}`: `lode.epochs` cannot be read"))
+                    .caused_by(e.to_string())
             })?);
         }
         Ok(Reader {
@@ -430,7 +433,9 @@ impl Pipeline {
         for silver in waiting {
             let ended = match silver.task.await {
                 Ok(ended) => ended,
-                Err(panic) => Err(Error::new(ErrorKind::Internal, format!("silver `{}` failed", silver.name)).caused_by(panic)),
+                Err(panic) => {
+                    Err(Error::new(ErrorKind::Internal, format!("silver `{}` failed", silver.name)).caused_by(panic))
+                }
             };
             if let Err(error) = ended {
                 self.note_stop(&silver.name, &error);

@@ -176,7 +176,13 @@ impl Source {
         let (events_in, events) = mpsc::channel(64);
         let (queries_in, queries) = std::sync::mpsc::channel();
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let outlet = Outlet { block_rows: block_rows.clamp(1, BLOCK_ROWS_MAX), events: events_in, queries, budget, stop: Arc::clone(&stop) };
+        let outlet = Outlet {
+            block_rows: block_rows.clamp(1, BLOCK_ROWS_MAX),
+            events: events_in,
+            queries,
+            budget,
+            stop: Arc::clone(&stop),
+        };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {

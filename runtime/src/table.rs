@@ -147,4 +147,3 @@ pub enum Outcome {
     /// another instance moved the table's positions: drop the batch and read the positions again
     Fenced,
 }
-

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{
-    Array, ArrayRef, Decimal128Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray, UInt32Array,
-    new_null_array,
+    Array, ArrayRef, Decimal128Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
+    UInt32Array, new_null_array,
 };
 use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -69,7 +69,18 @@ impl Upsert {
         let table = KeyedTable::open(location.clone(), settings.clone()).await?;
         let positions = table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
         letters.forget_from(&plan.name, &positions).await?;
-        Ok(Upsert { plan, location, settings, letters, table, positions, schema: None, prepared: None, compaction: None, vacuumed: Instant::now() })
+        Ok(Upsert {
+            plan,
+            location,
+            settings,
+            letters,
+            table,
+            positions,
+            schema: None,
+            prepared: None,
+            compaction: None,
+            vacuumed: Instant::now(),
+        })
     }
 
     /// Next offset of each Kafka partition, as committed at start.
@@ -328,9 +339,8 @@ impl Upsert {
         if self.compaction.as_ref().is_some_and(JoinHandle::is_finished)
             && let Some(done) = self.compaction.take()
         {
-            let rewritten = done
-                .await
-                .map_err(|e| Error::new(ErrorKind::Internal, "a compaction's task ended").caused_by(e))??;
+            let rewritten =
+                done.await.map_err(|e| Error::new(ErrorKind::Internal, "a compaction's task ended").caused_by(e))??;
             table.commit_compaction(rewritten).await?;
         }
         if self.compaction.is_none()
@@ -376,8 +386,12 @@ fn align(batch: &RecordBatch, fields: &SchemaRef, schema: &TableSchema) -> Resul
         }
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
-    RecordBatch::try_new_with_options(Arc::clone(fields), columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
-        .map_err(arrow_error)
+    RecordBatch::try_new_with_options(
+        Arc::clone(fields),
+        columns,
+        &RecordBatchOptions::new().with_row_count(Some(rows)),
+    )
+    .map_err(arrow_error)
 }
 
 fn key_names(schema: &TableSchema) -> Vec<String> {
@@ -386,7 +400,11 @@ fn key_names(schema: &TableSchema) -> Vec<String> {
 
 fn same(a: &TableSchema, b: &TableSchema) -> bool {
     a.fields.fields().len() == b.fields.fields().len()
-        && a.fields.fields().iter().zip(b.fields.fields()).all(|(x, y)| x.name() == y.name() && x.data_type() == y.data_type())
+        && a.fields
+            .fields()
+            .iter()
+            .zip(b.fields.fields())
+            .all(|(x, y)| x.name() == y.name() && x.data_type() == y.data_type())
 }
 
 /// True when `a` holds every value of `b`.

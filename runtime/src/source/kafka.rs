@@ -149,7 +149,10 @@ impl Kafka<'_> {
                 Ok(true) if !self.partitions.is_empty() => return Ok(true),
                 Ok(true) => Error::new(
                     ErrorKind::Config,
-                    format!("no topic matches {}", self.settings.topics.iter().map(|t| format!("`{t}`")).collect::<Vec<_>>().join(", ")),
+                    format!(
+                        "no topic matches {}",
+                        self.settings.topics.iter().map(|t| format!("`{t}`")).collect::<Vec<_>>().join(", ")
+                    ),
                 )
                 .hint("see `source.kafka.topics`; the connector makes a table's topic with its first record"),
                 Err(error) => error,
@@ -209,9 +212,7 @@ impl Kafka<'_> {
                 .map_err(|e| unavailable("cannot set a position".to_owned(), e))?;
             self.partitions.insert(id.clone(), Open { block: Block::new(id.clone()), since: None, from, next: from });
         }
-        self.consumer
-            .incremental_assign(&list)
-            .map_err(|e| unavailable("cannot take up partitions".to_owned(), e))?;
+        self.consumer.incremental_assign(&list).map_err(|e| unavailable("cannot take up partitions".to_owned(), e))?;
         if !self.first.is_empty() {
             let others = self.list(|id, kafka| !kafka.first.contains(id));
             self.consumer.pause(&others).map_err(|e| unavailable("cannot pause".to_owned(), e))?;
@@ -263,7 +264,9 @@ impl Kafka<'_> {
                 "a committed position is no longer in its Kafka partition",
             )
             .caused_by(error)
-            .hint("records were removed by retention, or the topic was made anew; `lode rebuild` starts a new generation")),
+            .hint(
+                "records were removed by retention, or the topic was made anew; `lode rebuild` starts a new generation",
+            )),
             Some(RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::TopicAuthorizationFailed) => {
                 Err(Error::new(ErrorKind::Denied, "the broker refused our credentials").caused_by(error))
             }
@@ -415,7 +418,12 @@ fn push(block: &mut Block, message: &BorrowedMessage<'_>) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::Internal,
-        format!("`{}` [{}] offset {}: a block of records is full", message.topic(), message.partition(), message.offset()),
+        format!(
+            "`{}` [{}] offset {}: a block of records is full",
+            message.topic(),
+            message.partition(),
+            message.offset()
+        ),
     ))
 }
 

@@ -209,4 +209,3 @@ fn damaged(file: &Path, line: u64, what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("capture `{}`: line {line} {what}", file.display()))
         .hint("a capture is JSON Lines of `topic`, `partition`, `offset`, `ts`, `headers`, `key`, `value`")
 }
-

@@ -82,7 +82,8 @@ impl BronzeRows {
             self.headers.append_option(headers);
             self.ops.append_option(op.map(Op::letter));
             self.source_ts.append_option(source_ms.and_then(|ms| ms.checked_mul(1000)));
-            self.bytes += record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len) + record.headers.len() + 64;
+            self.bytes +=
+                record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len) + record.headers.len() + 64;
         }
     }
 
@@ -162,8 +163,11 @@ impl BronzeTable {
         let opened = log::open_or_create(location, name, settings, make).await?;
         for field in bronze_schema().fields() {
             if opened.committer.schema.all.field_with_name(field.name()).is_err() {
-                return Err(Error::new(ErrorKind::Config, format!("the table `{name}` has no column `{}`", field.name()))
-                    .hint("it is no Bronze table of lode: move it away, or give the table another name"));
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("the table `{name}` has no column `{}`", field.name()),
+                )
+                .hint("it is no Bronze table of lode: move it away, or give the table another name"));
             }
         }
         Ok(BronzeTable { committer: opened.committer })
@@ -248,9 +252,13 @@ impl BronzeTable {
         if let Some(metadata) = commit.metadata {
             let settled = configuration(&metadata);
             let generation = settled.get("lode.generation").and_then(|g| g.parse().ok()).unwrap_or(0);
-            if generation != self.committer.generation || settled.contains_key("delta.setTransactionRetentionDuration") {
-                return Err(Error::new(ErrorKind::Fenced, "somebody changed the table's generation or its retention of ids")
-                    .hint("restart this instance"));
+            if generation != self.committer.generation || settled.contains_key("delta.setTransactionRetentionDuration")
+            {
+                return Err(Error::new(
+                    ErrorKind::Fenced,
+                    "somebody changed the table's generation or its retention of ids",
+                )
+                .hint("restart this instance"));
             }
             self.committer.schema = TableSchema::of_metadata(&metadata)?;
             self.committer.metadata = metadata;
@@ -289,8 +297,10 @@ fn only(batch: &RecordBatch, due: &Ranges) -> Result<RecordBatch> {
         .column_by_name("_partition")
         .and_then(|c| c.as_primitive_opt::<Int32Type>())
         .ok_or_else(|| lost("_partition"))?;
-    let offsets =
-        batch.column_by_name("_offset").and_then(|c| c.as_primitive_opt::<Int64Type>()).ok_or_else(|| lost("_offset"))?;
+    let offsets = batch
+        .column_by_name("_offset")
+        .and_then(|c| c.as_primitive_opt::<Int64Type>())
+        .ok_or_else(|| lost("_offset"))?;
     let mut known: Option<(&str, i32, Option<crate::record::Range>)> = None;
     let keep: BooleanArray = (0..batch.num_rows())
         .map(|row| {
@@ -309,5 +319,6 @@ fn only(batch: &RecordBatch, due: &Ranges) -> Result<RecordBatch> {
     if keep.true_count() == batch.num_rows() {
         return Ok(batch.clone());
     }
-    filter_record_batch(batch, &keep).map_err(|e| Error::new(ErrorKind::Internal, "Bronze rows cannot be filtered").caused_by(e))
+    filter_record_batch(batch, &keep)
+        .map_err(|e| Error::new(ErrorKind::Internal, "Bronze rows cannot be filtered").caused_by(e))
 }

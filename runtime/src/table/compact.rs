@@ -17,9 +17,9 @@ use object_store::ObjectStore;
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value};
 
-use super::commit::{Put, REPLAYS_MAX, add_action, remove_action, removal};
+use super::Settings;
+use super::commit::{Put, REPLAYS_MAX, add_action, removal, remove_action};
 use super::evolve::{Evolution, fill};
-use super::{Settings};
 use super::files::{DataFile, scan};
 use super::index::Place;
 use super::key::Owner;
@@ -141,12 +141,7 @@ impl Compaction {
         Ok(done)
     }
 
-    async fn close(
-        &self,
-        file: DataFile,
-        moves: Vec<Move>,
-        values: HashMap<String, Option<String>>,
-    ) -> Result<Output> {
+    async fn close(&self, file: DataFile, moves: Vec<Move>, values: HashMap<String, Option<String>>) -> Result<Output> {
         let data_change = self.evolution.as_ref().is_some_and(|e| e.data_change);
         let rows = u32::try_from(file.rows())
             .map_err(|_| Error::new(ErrorKind::Internal, "a data file would have over 2^32 rows"))?;

@@ -129,17 +129,23 @@ impl Multiset {
         let mut seen: HashSet<(u128, char)> = HashSet::new();
         let mut by_owner: HashMap<Owner, (Vec<_>, Vec<_>)> = HashMap::new();
         let mut chosen = Chosen::default();
-        fresh(changes, positions, floor, |change| hasher.batch_images(&change.rows), |at, owner, op, seq| {
-            if op != Op::Read {
-                let id = (seq.0, letter(op));
-                if self.applied.contains(&id) || !seen.insert(id) {
-                    return;
+        fresh(
+            changes,
+            positions,
+            floor,
+            |change| hasher.batch_images(&change.rows),
+            |at, owner, op, seq| {
+                if op != Op::Read {
+                    let id = (seq.0, letter(op));
+                    if self.applied.contains(&id) || !seen.insert(id) {
+                        return;
+                    }
+                    chosen.applied.push((owner, at));
                 }
-                chosen.applied.push((owner, at));
-            }
-            let (creates, deletes) = by_owner.entry(owner).or_default();
-            if op == Op::Delete { deletes.push(at) } else { creates.push(at) }
-        })?;
+                let (creates, deletes) = by_owner.entry(owner).or_default();
+                if op == Op::Delete { deletes.push(at) } else { creates.push(at) }
+            },
+        )?;
         for (owner, (mut creates, mut deletes)) in by_owner {
             let debts = self.balances.get(&owner).filter(|b| b.seq >= floor).map_or(0, |b| (-b.count).max(0));
             let settled = creates.len().min(usize::try_from(debts).unwrap_or(0));

@@ -92,7 +92,8 @@ impl Source {
     }
 
     fn may_hold(&self, partition: &PartitionId, window: Window) -> bool {
-        let within = |bounds: Option<(i64, i64)>, low: i64, high: i64| bounds.is_none_or(|(l, h)| l <= high && h >= low);
+        let within =
+            |bounds: Option<(i64, i64)>, low: i64, high: i64| bounds.is_none_or(|(l, h)| l <= high && h >= low);
         let number = i64::from(partition.partition);
         window.start < window.end
             && within(self.partitions, number, number)
@@ -144,7 +145,18 @@ impl Merge {
         files: Vec<Source>,
     ) -> Self {
         let next = window.start;
-        Merge { store, schema, partition, window, block_rows, files, heads: BinaryHeap::new(), open: BTreeMap::new(), opened: 0, next }
+        Merge {
+            store,
+            schema,
+            partition,
+            window,
+            block_rows,
+            files,
+            heads: BinaryHeap::new(),
+            open: BTreeMap::new(),
+            opened: 0,
+            next,
+        }
     }
 
     fn stream(self) -> BoxStream<'static, Result<Block>> {
@@ -159,9 +171,11 @@ impl Merge {
         let mut block = Block::new(self.partition.clone());
         loop {
             // a file not opened yet may hold what comes next
-            while self.files.last().is_some_and(|file| {
-                self.heads.peek().is_none_or(|Reverse(head)| file.low() <= head.offset)
-            }) {
+            while self
+                .files
+                .last()
+                .is_some_and(|file| self.heads.peek().is_none_or(|Reverse(head)| file.low() <= head.offset))
+            {
                 let Some(file) = self.files.pop() else { break };
                 self.open_file(file).await?;
             }
@@ -244,8 +258,7 @@ impl Part {
     /// of bounded size where another engine has mixed it up.
     async fn windows(&self, window: Window) -> Result<Vec<(Window, bool)>> {
         let names = ["_topic", "_partition", "_offset"];
-        let few: Vec<_> =
-            self.schema.fields().iter().filter(|f| names.contains(&f.name().as_str())).cloned().collect();
+        let few: Vec<_> = self.schema.fields().iter().filter(|f| names.contains(&f.name().as_str())).cloned().collect();
         let mut batches = self.scan(Arc::new(Schema::new(few)), window).await?;
         let mut all: Vec<i64> = Vec::new();
         while let Some(batch) = batches.try_next().await? {
@@ -275,7 +288,8 @@ impl Part {
         if sorted {
             return Ok(batches);
         }
-        let failed = |e: arrow::error::ArrowError| Error::new(ErrorKind::Internal, "Bronze rows cannot be sorted").caused_by(e);
+        let failed =
+            |e: arrow::error::ArrowError| Error::new(ErrorKind::Internal, "Bronze rows cannot be sorted").caused_by(e);
         let mut all = Vec::new();
         while let Some(batch) = batches.try_next().await? {
             all.push(batch);
@@ -317,7 +331,8 @@ fn mine(
     hidden: impl Fn(u32) -> bool,
 ) -> Result<RecordBatch> {
     let topics = batch.column_by_name("_topic").and_then(|c| c.as_string_opt::<i32>()).ok_or_else(wrong)?;
-    let numbers = batch.column_by_name("_partition").and_then(|c| c.as_primitive_opt::<Int32Type>()).ok_or_else(wrong)?;
+    let numbers =
+        batch.column_by_name("_partition").and_then(|c| c.as_primitive_opt::<Int32Type>()).ok_or_else(wrong)?;
     let offsets = offsets(batch)?;
     let keep: BooleanArray = (0..batch.num_rows())
         .map(|row| {
@@ -342,12 +357,10 @@ struct Columns {
 
 impl Columns {
     fn of(batch: &RecordBatch) -> Result<Self> {
-        let text = |name: &str| {
-            batch.column_by_name(name).and_then(|c| c.as_string_opt::<i32>()).cloned().ok_or_else(wrong)
-        };
-        let bytes = |name: &str| {
-            batch.column_by_name(name).and_then(|c| c.as_binary_opt::<i32>()).cloned().ok_or_else(wrong)
-        };
+        let text =
+            |name: &str| batch.column_by_name(name).and_then(|c| c.as_string_opt::<i32>()).cloned().ok_or_else(wrong);
+        let bytes =
+            |name: &str| batch.column_by_name(name).and_then(|c| c.as_binary_opt::<i32>()).cloned().ok_or_else(wrong);
         let times = batch.column_by_name("_timestamp").and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
         Ok(Columns {
             offsets: offsets(batch)?.clone(),

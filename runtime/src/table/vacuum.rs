@@ -152,7 +152,9 @@ fn percent_decoded(path: &str) -> String {
 /// Writes a checkpoint of `version` and lets go of log entries that the table's own settings call expired.
 pub(super) async fn checkpoint(location: &Location, version: u64) -> Result<()> {
     let table = log::delta_table(location, version).await?;
-    deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(|e| delta_error("writing a checkpoint", e))?;
+    deltalake::checkpoints::create_checkpoint(&table, None)
+        .await
+        .map_err(|e| delta_error("writing a checkpoint", e))?;
     let state = table.snapshot().map_err(|e| delta_error("reading the table's log", e))?;
     if state.table_config().enable_expired_log_cleanup() {
         deltalake::checkpoints::cleanup_metadata(&table, None)
@@ -204,7 +206,8 @@ impl KeyedTable {
                     return;
                 }
                 // entries that are not valid yet stay apart, each under its own change
-                let seq = if entry.kind == Kind::Gone && entry.is_valid(&self.committer.positions) { 0 } else { entry.seq.0 };
+                let seq =
+                    if entry.kind == Kind::Gone && entry.is_valid(&self.committer.positions) { 0 } else { entry.seq.0 };
                 let slot = newest.entry((entry.kind, entry.owner, seq, entry.op));
                 slot.and_modify(|known| {
                     if entry.seq > known.seq {
@@ -235,7 +238,8 @@ impl KeyedTable {
         match (&self.owners, entry.kind) {
             (Owners::Keyed(index), Kind::Gone) => {
                 entry.seq < self.floor
-                    || index.has_rows(entry.owner) && index.sequence(entry.owner).is_some_and(|known| known >= entry.seq)
+                    || index.has_rows(entry.owner)
+                        && index.sequence(entry.owner).is_some_and(|known| known >= entry.seq)
             }
             _ => entry.kind != Kind::Floor && entry.seq < self.floor,
         }

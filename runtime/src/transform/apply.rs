@@ -158,7 +158,8 @@ struct Work<'a> {
 impl Work<'_> {
     fn run(&mut self) -> Result<()> {
         let limits = &self.prepared.module.limits;
-        let bytes_a_row = self.inputs.iter().map(bytes_of).fold(0, usize::saturating_add) / self.batch.num_rows().max(1);
+        let bytes_a_row =
+            self.inputs.iter().map(bytes_of).fold(0, usize::saturating_add) / self.batch.num_rows().max(1);
         let chunk = (limits.input_bytes / bytes_a_row.max(1)).clamp(1, limits.input_rows.max(1));
         let mut from = 0;
         while from < self.batch.num_rows() {
@@ -223,11 +224,8 @@ impl Work<'_> {
 
     fn call(&mut self, mut live: Live, rows: Rows) -> Result<Given, String> {
         let Prepared { module, plan } = self.prepared;
-        let lent: Vec<Lent> = self
-            .inputs
-            .iter()
-            .map(|array| Lent::new(&array.slice(rows.from, rows.len())))
-            .collect::<Result<_, _>>()?;
+        let lent: Vec<Lent> =
+            self.inputs.iter().map(|array| Lent::new(&array.slice(rows.from, rows.len()))).collect::<Result<_, _>>()?;
         let columns: Vec<_> = lent.iter().map(Lent::as_column).collect();
         let count = u32::try_from(rows.len()).map_err(|_| "too many rows for one call".to_owned())?;
         self.calls += 1;
@@ -278,7 +276,8 @@ impl Work<'_> {
             let column = claimed.get_mut(*place).and_then(Option::take);
             let (Some(column), Some(slot)) = (column, admitted.get_mut(*place)) else { continue };
             let WitColumnOut { length, null_count, buffers, children } = column;
-            let array = admit(Claimed { length, null_count, buffers, children }, field.data_type(), *nullable, out_rows);
+            let array =
+                admit(Claimed { length, null_count, buffers, children }, field.data_type(), *nullable, out_rows);
             *slot = Some(array.map_err(|e| format!("output column `{}`: {e}", field.name()))?);
         }
         Ok(Given { columns: admitted.into_iter().flatten().collect(), rows: out_rows as usize, source_rows, rejected })
@@ -305,15 +304,16 @@ impl Work<'_> {
     fn keep(&mut self, rows: Rows, given: Given) -> Result<()> {
         let first = rows.from as u32;
         let plan = &self.prepared.plan;
-        let indices = given.source_rows.as_ref().map(|list| {
-            UInt32Array::from_iter_values(list.iter().map(|row| row + first))
-        });
+        let indices =
+            given.source_rows.as_ref().map(|list| UInt32Array::from_iter_values(list.iter().map(|row| row + first)));
         let mut columns = Vec::with_capacity(plan.writes.len());
         for write in &plan.writes {
             columns.push(match write {
-                Write::Computed { place, .. } => given.columns.get(*place).cloned().ok_or_else(|| {
-                    Error::new(ErrorKind::Internal, "a computed column was lost on the way")
-                })?,
+                Write::Computed { place, .. } => given
+                    .columns
+                    .get(*place)
+                    .cloned()
+                    .ok_or_else(|| Error::new(ErrorKind::Internal, "a computed column was lost on the way"))?,
                 Write::Passed(name) => {
                     let column = self.batch.column_by_name(name).ok_or_else(|| missing(name))?;
                     match &indices {
@@ -349,9 +349,8 @@ impl Work<'_> {
     fn finish(mut self) -> Result<Applied> {
         let rows = match self.parts.len() {
             1 => self.parts.remove(0),
-            _ => concat_batches(&self.prepared.plan.schema, &self.parts).map_err(|e| {
-                Error::new(ErrorKind::Internal, "the parts of a batch cannot be joined").caused_by(e)
-            })?,
+            _ => concat_batches(&self.prepared.plan.schema, &self.parts)
+                .map_err(|e| Error::new(ErrorKind::Internal, "the parts of a batch cannot be joined").caused_by(e))?,
         };
         Ok(Applied {
             rows,

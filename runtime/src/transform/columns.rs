@@ -31,7 +31,8 @@ impl Lent {
             DataType::Utf8 => push_bytes::<Utf8Type>(array, &mut buffers)?,
             DataType::Binary => push_bytes::<BinaryType>(array, &mut buffers)?,
             other => {
-                let width = other.primitive_width().ok_or_else(|| format!("a column of type `{other}` cannot cross"))?;
+                let width =
+                    other.primitive_width().ok_or_else(|| format!("a column of type `{other}` cannot cross"))?;
                 let data = array.to_data();
                 let values = data.buffers().first().ok_or("a column has no values")?;
                 buffers.push(values.slice_with_length(data.offset() * width, data.len() * width));

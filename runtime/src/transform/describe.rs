@@ -220,7 +220,10 @@ impl Plan {
     }
 }
 
-fn resolve<'a>(reference: WitColumnRef, relations: &'a [Relation<'_>]) -> Result<(ColumnRef, String, &'a Field), String> {
+fn resolve<'a>(
+    reference: WitColumnRef,
+    relations: &'a [Relation<'_>],
+) -> Result<(ColumnRef, String, &'a Field), String> {
     let column = ColumnRef { relation: reference.relation as usize, field: reference.field as usize };
     let outside = || format!("column {} of relation {} was not offered", column.field, column.relation);
     let name = batch_name(relations, column).ok_or_else(outside)?;

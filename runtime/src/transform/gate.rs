@@ -121,7 +121,8 @@ fn check_offsets(offsets: &[u8], data: &[u8]) -> Result<(), String> {
 }
 
 fn check_utf8(offsets: &[u8], data: &[u8]) -> Result<(), String> {
-    let text = simdutf8::compat::from_utf8(data).map_err(|e| format!("it is not UTF-8 at byte `{}`", e.valid_up_to()))?;
+    let text =
+        simdutf8::compat::from_utf8(data).map_err(|e| format!("it is not UTF-8 at byte `{}`", e.valid_up_to()))?;
     if text.is_ascii() {
         return Ok(());
     }

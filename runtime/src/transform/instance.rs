@@ -102,7 +102,9 @@ impl Live {
         // Bounds what wasmtime allocates here for what a call gives.
         store.set_hostcall_fuel(limits.output_bytes);
         match compiled.pre.instantiate(&mut store) {
-            Ok(instance) => Ok(Live { store, instance, call_time: limits.call_time, output_bytes: limits.output_bytes }),
+            Ok(instance) => {
+                Ok(Live { store, instance, call_time: limits.call_time, output_bytes: limits.output_bytes })
+            }
             Err(error) => Err(name_failure(&error, store.data(), limits.call_time, limits.output_bytes)),
         }
     }
@@ -152,7 +154,10 @@ impl Live {
 }
 
 /// The import `log`.
-pub(super) fn log(mut store: StoreContextMut<'_, State>, (level, message): (WitLevel, WasmStr)) -> wasmtime::Result<()> {
+pub(super) fn log(
+    mut store: StoreContextMut<'_, State>,
+    (level, message): (WitLevel, WasmStr),
+) -> wasmtime::Result<()> {
     let full = store.data().logs.len() >= store.data().log_lines;
     if full {
         store.data_mut().logs_dropped += 1;
@@ -199,7 +204,9 @@ fn name_failure(error: &wasmtime::Error, state: &State, call_time: Duration, out
         Some(other) => format!("it trapped: {other}"),
         None => match format!("{error:#}") {
             // wasmtime's name for the allowance helps nobody.
-            text if text.contains("fuel allocated for hostcalls") => format!("its output is larger than `{output_bytes}` bytes"),
+            text if text.contains("fuel allocated for hostcalls") => {
+                format!("its output is larger than `{output_bytes}` bytes")
+            }
             text => format!("it broke the contract: {text}"),
         },
     };

@@ -65,7 +65,8 @@ fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
 
 /// A batch's own schema, with its key columns not null, as the driving relation.
 fn driving<'a>(name: &'a str, batch: &RecordBatch, key: &[&str]) -> Relation<'a> {
-    let fields = batch.schema_ref().fields().iter().map(|f| f.as_ref().clone().with_nullable(!key.contains(&f.name().as_str())));
+    let fields =
+        batch.schema_ref().fields().iter().map(|f| f.as_ref().clone().with_nullable(!key.contains(&f.name().as_str())));
     Relation {
         name,
         schema: Arc::new(Schema::new(fields.collect::<Vec<Field>>())),

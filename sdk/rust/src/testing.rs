@@ -50,7 +50,11 @@ impl Table {
     /// A table without columns, and the names of its key columns.
     pub fn new(name: &str, key: &[&str]) -> Table {
         let key = key.iter().map(|k| (*k).to_owned()).collect();
-        Table { relation: Relation { name: name.to_owned(), fields: Vec::new(), key }, columns: Vec::new(), lookups: Vec::new() }
+        Table {
+            relation: Relation { name: name.to_owned(), fields: Vec::new(), key },
+            columns: Vec::new(),
+            lookups: Vec::new(),
+        }
     }
 
     /// Adds a column. Columns are of one length.
@@ -85,7 +89,12 @@ impl Table {
         let find = |relation: u32, field: u32| -> Result<(&Field, &Column), String> {
             let table = tables.get(relation as usize).ok_or("a relation that was not offered")?;
             let field = field as usize;
-            table.relation.fields.get(field).zip(table.columns.get(field)).ok_or_else(|| "a column that was not offered".to_owned())
+            table
+                .relation
+                .fields
+                .get(field)
+                .zip(table.columns.get(field))
+                .ok_or_else(|| "a column that was not offered".to_owned())
         };
         let mut batch = Batch { rows, ..Batch::default() };
         for read in &description.reads {
@@ -137,7 +146,9 @@ impl Given {
         let field = self.batch.fields.iter().find(|field| field.name == name);
         match field {
             None => Err(format!("there is no output column `{name}`; there are {}", self.columns().join(", "))),
-            Some(field) if !T::accepts(&field.format) => Err(format!("column `{name}` has the format `{}`", field.format)),
+            Some(field) if !T::accepts(&field.format) => {
+                Err(format!("column `{name}` has the format `{}`", field.format))
+            }
             Some(_) => Ok(self.batch.read::<T>(name)?.iter().collect()),
         }
     }
@@ -157,7 +168,8 @@ fn take(column: &Column, format: &str, rows: &[u32]) -> Column {
     match format {
         "b" => buffers.push(pack(rows.iter().map(|row| bit(slice(1), *row)).collect())),
         "u" | "z" => {
-            let offsets: Vec<usize> = slice(1).as_chunks::<4>().0.iter().map(|o| u32::from_le_bytes(*o) as usize).collect();
+            let offsets: Vec<usize> =
+                slice(1).as_chunks::<4>().0.iter().map(|o| u32::from_le_bytes(*o) as usize).collect();
             let (mut ends, mut data) = (vec![0; 4], Vec::new());
             for row in rows {
                 let row = *row as usize;
@@ -170,7 +182,8 @@ fn take(column: &Column, format: &str, rows: &[u32]) -> Column {
         }
         _ => {
             let width = slice(1).len() / (column.length.max(1) as usize);
-            let values = rows.iter().flat_map(|row| slice(1).chunks(width.max(1)).nth(*row as usize).unwrap_or_default());
+            let values =
+                rows.iter().flat_map(|row| slice(1).chunks(width.max(1)).nth(*row as usize).unwrap_or_default());
             buffers.push(values.copied().collect());
         }
     }

@@ -27,7 +27,12 @@ mod fan_out {
         let kind = order.kind.ok_or_else(|| format!("order without a type, match {}", order.r#match))?;
         let currency = params.text("currency").unwrap_or("EUR").to_owned();
         let email = order.email.map(str::to_owned);
-        Ok((0..order.r#match).map(move |number| Line { kind, number, email: email.clone(), currency: currency.clone() }))
+        Ok((0..order.r#match).map(move |number| Line {
+            kind,
+            number,
+            email: email.clone(),
+            currency: currency.clone(),
+        }))
     }
 }
 

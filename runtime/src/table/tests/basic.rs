@@ -117,9 +117,12 @@ async fn vacuum_keeps_what_a_retained_version_reads() {
     let week = Settings { vacuum_retention: Settings::default().vacuum_retention, ..settings.clone() };
     let mut table = KeyedTable::open_or_create(location.clone(), spec(), week).await.unwrap();
     for round in 0..6i64 {
-        let rows: Vec<Row> = (0..10).map(|id| (id, "v", Op::Update, (round * 10 + id + 1) as u128, 0, round * 10 + id)).collect();
+        let rows: Vec<Row> =
+            (0..10).map(|id| (id, "v", Op::Update, (round * 10 + id + 1) as u128, 0, round * 10 + id)).collect();
         let from = round * 10;
-        copy(&mut table, &of(&rows[..if round == 5 { 5 } else { 10 }]), &ranges(&[(0, from, from + 10)])).await.unwrap();
+        copy(&mut table, &of(&rows[..if round == 5 { 5 } else { 10 }]), &ranges(&[(0, from, from + 10)]))
+            .await
+            .unwrap();
     }
     let done = table.maintain().await.unwrap();
     assert_eq!(done, Vacuumed::default());

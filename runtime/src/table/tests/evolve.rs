@@ -6,10 +6,8 @@ use super::*;
 async fn columns_are_added_filled_and_widened_in_one_commit() {
     let (_dir, root) = lake();
     let location = root.table("silver/orders").unwrap();
-    let narrow = Arc::new(Schema::new(vec![
-        Field::new("id", DataType::Int32, false),
-        Field::new("v", DataType::Utf8, true),
-    ]));
+    let narrow =
+        Arc::new(Schema::new(vec![Field::new("id", DataType::Int32, false), Field::new("v", DataType::Utf8, true)]));
     let spec = |fields: SchemaRef| TableSpec { fields, partition_by: vec!["v".into()], ..super::spec() };
     let mut table =
         KeyedTable::open_or_create(location.clone(), spec(narrow.clone()), Settings::default()).await.unwrap();
@@ -30,7 +28,8 @@ async fn columns_are_added_filled_and_widened_in_one_commit() {
         Field::new("qty", DataType::Int64, true),
         Field::new("at", DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None), true),
     ]));
-    let fills: HashMap<String, ArrayRef> = [("qty".to_string(), Arc::new(Int64Array::from(vec![7])) as ArrayRef)].into();
+    let fills: HashMap<String, ArrayRef> =
+        [("qty".to_string(), Arc::new(Int64Array::from(vec![7])) as ArrayRef)].into();
     let outcome = table.evolve(&wide, &fills).await.unwrap();
     assert!(matches!(outcome, Outcome::Committed { .. }));
     assert_eq!(table.schema().fields(), wide.fields());

@@ -66,7 +66,11 @@ impl FaultyStore {
         Some(all[chance.rng.random_range(0..all.len())])
     }
 
-    async fn run<T>(&self, fault: Option<Fault>, work: impl Future<Output = object_store::Result<T>>) -> object_store::Result<T> {
+    async fn run<T>(
+        &self,
+        fault: Option<Fault>,
+        work: impl Future<Output = object_store::Result<T>>,
+    ) -> object_store::Result<T> {
         match fault {
             None => work.await,
             Some(Fault::Reject) => Err(broken()),
@@ -207,7 +211,9 @@ async fn run(seed: u64) {
             Ok(Ok(_)) => {}
             Ok(Err(_)) | Err(_) => errors += 1,
         }
-        if rng.random_bool(0.2) && let Some(compaction) = table.plan_compaction() {
+        if rng.random_bool(0.2)
+            && let Some(compaction) = table.plan_compaction()
+        {
             let job = async {
                 let rewritten = compaction.rewrite().await?;
                 table.commit_compaction(rewritten).await

@@ -1,8 +1,8 @@
 //! Random rows of a table without key against a plain multiset.
 
+use rand::Rng;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::Rng;
 
 use super::model::{Event, Fate, Source, fate, foreign_optimize, seeds, settings, transform};
 use super::*;
@@ -23,7 +23,8 @@ impl Model {
             .iter()
             .filter(|(p, offset, _)| positions.get(&partition(*p as i32)).is_none_or(|at| offset >= at))
             .collect();
-        let newest = fresh.iter().filter_map(|(_, _, e)| if let Event::Truncate(seq) = e { Some(*seq) } else { None }).max();
+        let newest =
+            fresh.iter().filter_map(|(_, _, e)| if let Event::Truncate(seq) = e { Some(*seq) } else { None }).max();
         if let Some(floor) = newest.filter(|seq| *seq > self.floor) {
             self.floor = floor;
             for all in self.events.values_mut() {
@@ -32,7 +33,9 @@ impl Model {
         }
         for (_, _, event) in fresh {
             let Event::Change(id, n, op, seq) = event else { continue };
-            if *seq < self.floor || (*op != Op::Read && self.seen.insert((*seq, op.letter().chars().next().unwrap()), ()).is_some()) {
+            if *seq < self.floor
+                || (*op != Op::Read && self.seen.insert((*seq, op.letter().chars().next().unwrap()), ()).is_some())
+            {
                 continue;
             }
             let by = if *op == Op::Delete { -1 } else { 1 };
@@ -65,7 +68,11 @@ pub(super) fn write(source: &mut Source, rng: &mut StdRng, next: &mut u128, aliv
             let (id, n) = (rng.random_range(0..3), rng.random_range(0..source.values));
             alive.push((id, n));
             // snapshot rows share their sequence
-            if rng.random_bool(0.2) { Event::Change(id, n, Op::Read, 3) } else { Event::Change(id, n, Op::Create, *next) }
+            if rng.random_bool(0.2) {
+                Event::Change(id, n, Op::Read, 3)
+            } else {
+                Event::Change(id, n, Op::Create, *next)
+            }
         };
         if rng.random_bool(0.1) && !matches!(event, Event::Change(_, _, Op::Read, _)) {
             source.log[partition].push(event.clone());

@@ -159,7 +159,8 @@ impl Model {
             .iter()
             .filter(|(p, offset, _)| positions.get(&partition(*p as i32)).is_none_or(|at| offset >= at))
             .collect();
-        let newest = fresh.iter().filter_map(|(_, _, e)| if let Event::Truncate(seq) = e { Some(*seq) } else { None }).max();
+        let newest =
+            fresh.iter().filter_map(|(_, _, e)| if let Event::Truncate(seq) = e { Some(*seq) } else { None }).max();
         if let Some(floor) = newest.filter(|seq| *seq > self.floor) {
             self.floor = floor;
             self.rows.retain(|id, _| self.known.get(id).is_some_and(|seq| *seq >= floor));
@@ -187,8 +188,7 @@ impl Model {
     }
 
     fn sorted(&self) -> Vec<(i64, String)> {
-        let mut rows: Vec<_> =
-            self.rows.iter().flat_map(|(id, all)| all.iter().map(|v| (*id, v.clone()))).collect();
+        let mut rows: Vec<_> = self.rows.iter().flat_map(|(id, all)| all.iter().map(|v| (*id, v.clone()))).collect();
         rows.sort();
         rows
     }

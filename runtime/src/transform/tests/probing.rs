@@ -5,19 +5,21 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, DictionaryArray, Float32Array, Float64Array, Int8Array,
-    Int16Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray, StringViewArray, TimestampMicrosecondArray,
+    Int16Array, Int32Array, Int64Array, ListArray, RecordBatch, StringArray, StringViewArray,
+    TimestampMicrosecondArray,
 };
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, Schema};
 use serde_json::json;
 
-use super::{batch, decimals, driving, ENGINE, probe};
+use super::{ENGINE, batch, decimals, driving, probe};
 use crate::error::ErrorKind;
 use crate::transform::{ColumnRef, LogLevel, Prepared, Relation};
 
 fn rows() -> RecordBatch {
     let texts = StringArray::from(vec![Some("äöü"), None, Some(""), Some("x")]);
-    let list = ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1)]), None, Some(vec![]), Some(vec![None])]);
+    let list =
+        ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1)]), None, Some(vec![]), Some(vec![None])]);
     let nan = f64::from_bits(0x7ff8_0000_0000_0000);
     batch(vec![
         ("b", Arc::new(BooleanArray::from(vec![Some(true), None, Some(false), Some(true)])) as ArrayRef),
@@ -31,7 +33,12 @@ fn rows() -> RecordBatch {
         ("z", Arc::new(BinaryArray::from_opt_vec(vec![Some(&[0, 255]), None, Some(b""), Some(b"z")]))),
         ("d", decimals(&[Some(-(10_i128.pow(38) - 1)), None, Some(0), Some(10_i128.pow(38) - 1)], 38, 9)),
         ("day", Arc::new(Date32Array::from(vec![Some(i32::MIN), None, Some(0), Some(i32::MAX)]))),
-        ("at", Arc::new(TimestampMicrosecondArray::from(vec![Some(i64::MIN), None, Some(0), Some(1)]).with_timezone("UTC"))),
+        (
+            "at",
+            Arc::new(
+                TimestampMicrosecondArray::from(vec![Some(i64::MIN), None, Some(0), Some(1)]).with_timezone("UTC"),
+            ),
+        ),
         ("local", Arc::new(TimestampMicrosecondArray::from(vec![Some(i64::MAX), None, Some(0), Some(1)]))),
         ("other", Arc::new(list)),
         ("_op", Arc::new(StringArray::from(vec!["r", "c", "u", "u"]))),
@@ -42,9 +49,13 @@ fn rows() -> RecordBatch {
 
 /// The columns before `found.` as the driving relation, the others as a lookup.
 fn relations(rows: &RecordBatch) -> Vec<Relation<'static>> {
-    let (own, found): (Vec<usize>, Vec<usize>) = (0..rows.num_columns()).partition(|n| !rows.schema().field(*n).name().starts_with("found."));
+    let (own, found): (Vec<usize>, Vec<usize>) =
+        (0..rows.num_columns()).partition(|n| !rows.schema().field(*n).name().starts_with("found."));
     let found = rows.schema().project(&found).unwrap();
-    let found = found.fields().iter().map(|f| f.as_ref().clone().with_name(f.name().trim_start_matches("found.")).with_nullable(false));
+    let found = found
+        .fields()
+        .iter()
+        .map(|f| f.as_ref().clone().with_name(f.name().trim_start_matches("found.")).with_nullable(false));
     let found = Arc::new(Schema::new(found.collect::<Vec<_>>()));
     vec![driving("t", &rows.project(&own).unwrap(), &[]), Relation { name: "found", schema: found, key: vec![] }]
 }
@@ -87,7 +98,8 @@ fn slices_of_every_type_cross() {
 #[test]
 fn views_and_dictionaries_cross_as_texts() {
     let mut columns = rows().columns().to_vec();
-    columns[7] = Arc::new(StringViewArray::from(vec![Some("äöü"), None, Some("a text longer than twelve bytes"), Some("x")]));
+    columns[7] =
+        Arc::new(StringViewArray::from(vec![Some("äöü"), None, Some("a text longer than twelve bytes"), Some("x")]));
     columns[14] = Arc::new(["r", "c", "u", "u"].into_iter().collect::<DictionaryArray<Int32Type>>());
     let names: Vec<String> = rows().schema().fields().iter().map(|f| f.name().clone()).collect();
     let rows = RecordBatch::try_from_iter_with_nullable(names.iter().zip(columns).map(|(n, c)| (n, c, true))).unwrap();
@@ -135,5 +147,8 @@ fn a_type_that_cannot_be_read_is_named() {
     let rows = RecordBatch::try_from_iter_with_nullable(names.iter().zip(columns).map(|(n, c)| (n, c, true))).unwrap();
     let error = ENGINE.load(probe(), "probe").unwrap().describe(&json!({}), &relations(&rows)).err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.to_string().ends_with("column `u` is of a type that can only be passed; the module reads it as a text"), "{error}");
+    assert!(
+        error.to_string().ends_with("column `u` is of a type that can only be passed; the module reads it as a text"),
+        "{error}"
+    );
 }
