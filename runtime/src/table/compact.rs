@@ -29,6 +29,11 @@ use super::schema::TableSchema;
 use super::vector::VectorFile;
 use crate::error::{Error, ErrorKind, Result};
 
+/// Partition column → its value in a file.
+type PartitionValues = HashMap<String, Option<String>>;
+/// The same, by name.
+type SortedValues = Vec<(String, Option<String>)>;
+
 /// Files to rewrite, chosen by [`KeyedTable::plan_compaction`].
 #[derive(Debug)]
 pub struct Compaction {
@@ -95,7 +100,7 @@ impl Compaction {
     /// Reads the chosen files and writes the new ones. Touches no log; may run beside flushes.
     pub async fn rewrite(self) -> Result<Rewritten> {
         let mut done = Rewritten { inputs: Vec::new(), segments: HashMap::new(), outputs: Vec::new() };
-        let mut open: Option<(DataFile, Vec<Move>, HashMap<String, Option<String>>)> = None;
+        let mut open: Option<(DataFile, Vec<Move>, PartitionValues)> = None;
         for (id, input) in &self.inputs {
             let mut batches = scan(&self.store, &input.add, self.schema.all.clone()).await?;
             let mut row = 0u32;
@@ -338,8 +343,8 @@ fn patience(path: &str) -> f64 {
 
 /// The files to rewrite next: those with many hidden rows, and small ones of one partition and about one size.
 pub(super) fn choose(files: &LiveFiles, settings: &Settings) -> Option<Vec<u32>> {
-    let mut groups: HashMap<(Vec<(String, Option<String>)>, u32), Vec<(u32, u64)>> = HashMap::new();
-    let mut worn: Vec<(Vec<(String, Option<String>)>, u32, u64)> = Vec::new();
+    let mut groups: HashMap<(SortedValues, u32), Vec<(u32, u64)>> = HashMap::new();
+    let mut worn: Vec<(SortedValues, u32, u64)> = Vec::new();
     for (id, file) in files.iter() {
         let mut values: Vec<_> = file.add.partition_values.clone().into_iter().collect();
         values.sort_unstable();
