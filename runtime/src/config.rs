@@ -131,8 +131,6 @@ pub struct Silver {
     pub params: serde_json::Value,
     /// partition columns of the Silver table
     pub partition_by: Vec<String>,
-    /// also append every change to `<name>_changes`
-    pub changes: bool,
     /// column type overrides, `column = "type"`
     pub columns: Vec<(String, String)>,
 }
@@ -316,7 +314,7 @@ fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
     let mut out: Vec<Silver> = Vec::new();
     for name in tables.keys() {
         let table = tables.required_section(&name)?;
-        table.allow(&["from", "transform", "params", "partition_by", "changes", "columns"])?;
+        table.allow(&["from", "transform", "params", "partition_by", "columns"])?;
         if !is_identifier(&name) {
             return Err(table
                 .error(None, &format!("`{name}` cannot be a table name"))
@@ -327,7 +325,6 @@ fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
             transform: table.string("transform")?.map(|p| base.join(p)),
             params: table.json("params")?,
             partition_by: table.strings("partition_by")?.unwrap_or_default(),
-            changes: table.boolean("changes")?.unwrap_or(false),
             columns: table.pairs("columns")?,
             name,
         });

@@ -296,7 +296,7 @@ impl Worker {
     /// Waits until more is known, or until nothing more can come; `None` when the run is broken off meanwhile.
     async fn hold(&mut self, reason: &str) -> Result<Option<Patience>> {
         self.live.store(false, Relaxed);
-        tracing::info!(table = %self.reader.name, reason, "held");
+        tracing::debug!(table = %self.reader.name, reason, "held");
         self.flush().await?;
         let ends = self.reader.ends.clone();
         let topic = self.reader.connector.topic.clone();
@@ -338,7 +338,13 @@ impl Worker {
             && self.reader.upsert.needs(&schema)
         {
             self.flush().await?;
-            self.reader.upsert.follow(&schema).await?;
+            match self.reader.upsert.follow(&schema).await {
+                // Rows of that structure become dead letters; older ones still fit.
+                Err(error) if error.kind() == ErrorKind::Config => {
+                    tracing::warn!(table = %self.reader.name, %error, "the table cannot follow its source's structure");
+                }
+                other => other?,
+            }
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use arrow::array::{
 };
 use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::util::display::array_value_to_string;
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
@@ -20,7 +21,7 @@ use crate::decode::BadRow;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::record::{Positions, Ranges, still_missing};
-use crate::schema::TableSchema;
+use crate::schema::{DEFAULT, TableSchema};
 use crate::table::{KeyedTable, Location, Outcome, Rewritten, Selection, Settings, TableSpec};
 use crate::transform::{Module, Prepared, Relation};
 
@@ -141,7 +142,7 @@ impl Upsert {
     /// The table's columns for `schema`, and the module described against it.
     fn target(&self, schema: &Arc<TableSchema>) -> Result<(SchemaRef, Option<Arc<Prepared>>)> {
         let Some((module, params)) = &self.plan.module else {
-            return Ok((Arc::clone(&schema.fields), None));
+            return Ok((with_defaults(schema), None));
         };
         let offered = offered(&schema.fields);
         let relation = Relation { name: &schema.table, schema: offered, key: key_names(schema) };
@@ -173,11 +174,22 @@ impl Upsert {
         ranges: &Ranges,
         epochs: String,
     ) -> Result<Counts> {
+        let mut fitting = Vec::with_capacity(changes.len());
+        let mut bad = bad.to_vec();
         for chunk in changes {
             if self.schema.is_none() || self.needs(&chunk.schema) && self.is_newer(&chunk.schema) {
-                self.follow(&chunk.schema).await?;
+                match self.follow(&chunk.schema).await {
+                    Ok(()) => {}
+                    Err(error) if self.table.is_some() && error.kind() == ErrorKind::Config => {
+                        bad.extend(refused(chunk, &error));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
+            fitting.push(chunk.clone());
         }
+        let (changes, bad) = (fitting.as_slice(), bad.as_slice());
         let mut counts = Counts::default();
         if self.table.is_none() {
             // Nothing but bad rows so far, and no schema to make a table of: they are read again at the next start.
@@ -269,10 +281,10 @@ impl Upsert {
             return Ok((RecordBatch::new_empty(Arc::clone(table.schema())), None, Vec::new()));
         }
         let Some(schema) = self.schema.clone() else { return Err(unmade(&self.plan.name)) };
-        let upserts = align(selection.upserts(), &schema.fields, &schema)?;
         let Some(prepared) = self.prepared.clone() else {
-            return Ok((align(&upserts, table.schema(), &schema)?, None, Vec::new()));
+            return Ok((align(selection.upserts(), table.schema())?, None, Vec::new()));
         };
+        let upserts = align(selection.upserts(), &with_defaults(&schema))?;
         let input = with_pseudo_columns(&upserts, selection)?;
         let applied = tokio::task::spawn_blocking(move || prepared.apply(&input))
             .await
@@ -293,7 +305,7 @@ impl Upsert {
             columns.push(column);
         }
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow_error)?;
-        Ok((align(&rows, table.schema(), &schema)?, applied.source_rows, applied.rejected))
+        Ok((align(&rows, table.schema())?, applied.source_rows, applied.rejected))
     }
 
     async fn set_aside(&self, bad: &[BadRow], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {
@@ -366,8 +378,8 @@ impl Upsert {
     }
 }
 
-/// `batch` in the columns `fields`: narrower types widened, absent columns at the schema's default.
-fn align(batch: &RecordBatch, fields: &SchemaRef, schema: &TableSchema) -> Result<RecordBatch> {
+/// `batch` in the columns `fields`: narrower types widened, absent columns at the field's default.
+fn align(batch: &RecordBatch, fields: &SchemaRef) -> Result<RecordBatch> {
     let rows = batch.num_rows();
     let columns = fields.fields().iter().map(|field| match batch.column_by_name(field.name()) {
         Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
@@ -375,15 +387,10 @@ fn align(batch: &RecordBatch, fields: &SchemaRef, schema: &TableSchema) -> Resul
             let options = CastOptions { safe: false, ..CastOptions::default() };
             cast_with_options(column, field.data_type(), &options).map_err(arrow_error)
         }
-        None => {
-            let at = schema.fields.index_of(field.name()).ok();
-            match at.and_then(|at| schema.defaults.get(at)).and_then(Option::as_ref) {
-                Some(default) if default.data_type() == field.data_type() => {
-                    take(default, &UInt32Array::from(vec![0; rows]), None).map_err(arrow_error)
-                }
-                _ => Ok(new_null_array(field.data_type(), rows)),
-            }
-        }
+        None => match default_of(field) {
+            Some(default) => take(&default, &UInt32Array::from(vec![0; rows]), None).map_err(arrow_error),
+            None => Ok(new_null_array(field.data_type(), rows)),
+        },
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
     RecordBatch::try_new_with_options(
@@ -392,6 +399,27 @@ fn align(batch: &RecordBatch, fields: &SchemaRef, schema: &TableSchema) -> Resul
         &RecordBatchOptions::new().with_row_count(Some(rows)),
     )
     .map_err(arrow_error)
+}
+
+/// The schema's fields, each with its default where it has one.
+fn with_defaults(schema: &TableSchema) -> SchemaRef {
+    let fields = schema.fields.fields().iter().zip(&schema.defaults).map(|(field, default)| {
+        let text = default.as_ref().and_then(|d| array_value_to_string(d, 0).ok().map(|text| (d, text)));
+        let Some((default, text)) = text else { return Arc::clone(field) };
+        let mut metadata = field.metadata().clone();
+        metadata.insert(DEFAULT.to_owned(), text);
+        let marked = Arc::new(field.as_ref().clone().with_metadata(metadata));
+        // What the text does not give back exactly is better left out.
+        if default_of(&marked).is_some_and(|d| d.to_data() == default.to_data()) { marked } else { Arc::clone(field) }
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// The one value of [`DEFAULT`].
+fn default_of(field: &Field) -> Option<ArrayRef> {
+    let text: ArrayRef = Arc::new(StringArray::from(vec![field.metadata().get(DEFAULT)?.as_str()]));
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(&text, field.data_type(), &options).ok()
 }
 
 fn key_names(schema: &TableSchema) -> Vec<String> {
@@ -451,6 +479,16 @@ fn with_pseudo_columns(rows: &RecordBatch, selection: &Selection) -> Result<Reco
 
 fn arrow_error(error: arrow::error::ArrowError) -> Error {
     Error::new(ErrorKind::Internal, "columns do not fit together").caused_by(error)
+}
+
+/// The rows of a structure that the table cannot take, set aside.
+fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = BadRow> + 'a {
+    chunk.partitions.iter().zip(&chunk.offsets).map(move |(&partition, &offset)| BadRow {
+        topic: Arc::clone(&chunk.topic),
+        partition,
+        offset,
+        reason: error.to_string(),
+    })
 }
 
 fn went_back(table: &str) -> Error {

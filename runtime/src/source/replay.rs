@@ -142,6 +142,9 @@ impl<'a> Replay<'a> {
         if !self.open.contains_key(&id) {
             let Some(positions) = self.outlet.assign(vec![id.clone()]) else { return Ok(false) };
             let from = positions.get(&id).copied().unwrap_or(0);
+            if !self.hand_over_parents(&id) {
+                return Ok(false);
+            }
             self.open.insert(id.clone(), Open { block: Block::new(id.clone()), from, next: from });
         }
         let Some(open) = self.open.get_mut(&id) else { return Ok(false) };
@@ -176,6 +179,14 @@ impl<'a> Replay<'a> {
             }
         };
         PartitionId { topic, partition }
+    }
+
+    /// A topic's first record appears: what was read of its connector's schema-change topic goes ahead of it.
+    fn hand_over_parents(&mut self, id: &PartitionId) -> bool {
+        let is_parent =
+            |open: &&PartitionId| id.topic.strip_prefix(&*open.topic).is_some_and(|rest| rest.starts_with('.'));
+        let parents: Vec<PartitionId> = self.open.keys().filter(is_parent).cloned().collect();
+        parents.iter().all(|parent| self.hand_over(parent))
     }
 
     fn hand_over(&mut self, id: &PartitionId) -> bool {
