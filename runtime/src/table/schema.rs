@@ -140,7 +140,9 @@ impl TableSchema {
         if features.is_empty() {
             return json!({"minReaderVersion": 1, "minWriterVersion": 2});
         }
-        json!({"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": features})
+        // Spark refuses a column that is not nullable without it.
+        let writers: Vec<&str> = features.iter().copied().chain(["invariants"]).collect();
+        json!({"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": features, "writerFeatures": writers})
     }
 
     /// True when a column is a timestamp without zone.
