@@ -16,7 +16,14 @@ read -r _ records <&"${broker[0]}"
 sed "s/localhost:9092/$address/" examples/shop/pipeline.toml >"$folder/pipeline.toml"
 cd "$folder"
 
-show() { printf '\n\033[1m$ lode %s\033[0m\n' "$(printf '%q ' "$@" | sed 's/\\//g')"; "$lode" "$@"; }
+show() {
+    printf '\n\033[1m$ lode'
+    for word in "$@"; do
+        case $word in *" "*) printf " '%s'" "$word" ;; *) printf ' %s' "$word" ;; esac
+    done
+    printf '\033[0m\n'
+    "$lode" "$@"
+}
 
 echo "$records change events of three tables wait on $address"
 show run pipeline.toml --until-end
