@@ -3,16 +3,19 @@
 #
 #   scripts/build-modules.sh [folder]        default: transforms/target/modules
 #
+# MODULES_WORKSPACE builds another Cargo workspace of modules (examples/modules, say), MODULES_TARGET_DIR elsewhere.
+#
 # Needs the Rust target wasm32-unknown-unknown. Where it is missing, rustup is asked for it; where rustup cannot reach
 # its server, Debian's rustc-web and rust-web-src build the standard library for it (about two CPU minutes, once).
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 target=wasm32-unknown-unknown
-target_dir=${MODULES_TARGET_DIR:-$root/transforms/target}
+workspace=${MODULES_WORKSPACE:-$root/transforms}
+target_dir=${MODULES_TARGET_DIR:-$workspace/target}
 out=${1:-$target_dir/modules}
 
-cd "$root/transforms"
+cd "$workspace"
 options=()
 if ! [ -d "$(rustc --print sysroot)/lib/rustlib/$target" ] && ! rustup target add "$target"; then
     if ! [ -x /usr/bin/rustc ] || ! [ -d /usr/lib/rustlib/wasm32-unknown-unknown ] && ! ls /usr/src/rustc-*/library >/dev/null 2>&1; then
@@ -30,7 +33,9 @@ fi
 cargo build --release --target "$target" --target-dir "$target_dir" "${options[@]}"
 
 mkdir -p "$out"
-for module in shop_*; do
+# Each package of the workspace is one module.
+for id in $(cargo metadata --no-deps --format-version 1 | grep -o '"name":"[^"]*","version"' | grep -o '"name":"[^"]*"' | cut -d '"' -f 4); do
+    module=${id//-/_}
     # Copied beside, then renamed: whoever watches the folder sees whole files only.
     cp "$target_dir/$target/release/$module.wasm" "$out/.$module.wasm.new"
     mv "$out/.$module.wasm.new" "$out/$module.wasm"

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanBuilder, Decimal128Builder, Int64Array, Int64Builder, RecordBatch, StringArray, StringBuilder,
-    TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BooleanBuilder, Decimal128Builder, Int64Array, Int64Builder, RecordBatch, StringArray,
+    StringBuilder, TimestampMicrosecondArray,
 };
 use arrow::compute::take;
 use arrow::datatypes::{DataType, Decimal128Type, Field, Int64Type, Schema};
@@ -18,12 +18,14 @@ fn input(rows: usize) -> RecordBatch {
     let ids = Int64Array::from_iter_values((0..rows as i64).map(|n| n * 7_919 % 1_000_003));
     let names = StringArray::from_iter_values((0..rows).map(|n| format!("customer {}", n % 997)));
     let emails = StringArray::from_iter_values((0..rows).map(|n| format!("person{n}@example{}.com", n % 13)));
-    let status = StringArray::from_iter((0..rows).map(|n| ["paid", "shipped", "cancelled", "pending"].get(n % 5).copied()));
+    let status =
+        StringArray::from_iter((0..rows).map(|n| ["paid", "shipped", "cancelled", "pending"].get(n % 5).copied()));
     let qty = Int64Array::from_iter_values((0..rows as i64).map(|n| n % 12 + 1));
     let mut price = Decimal128Builder::with_capacity(rows);
     (0..rows).for_each(|n| price.append_value((n % 99_991) as i128 + 100));
     let price = price.finish().with_precision_and_scale(12, 2).expect("12 digits hold five");
-    let placed = TimestampMicrosecondArray::from_iter_values((0..rows as i64).map(|n| 1_700_000_000_000_000 + n * 1_000_003));
+    let placed =
+        TimestampMicrosecondArray::from_iter_values((0..rows as i64).map(|n| 1_700_000_000_000_000 + n * 1_000_003));
     let columns: [(&str, ArrayRef); 7] = [
         ("id", Arc::new(ids)),
         ("name", Arc::new(names)),
@@ -33,13 +35,15 @@ fn input(rows: usize) -> RecordBatch {
         ("price", Arc::new(price)),
         ("placed_at", Arc::new(placed)),
     ];
-    let fields: Vec<Field> = columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
+    let fields: Vec<Field> =
+        columns.iter().map(|(name, array)| Field::new(*name, array.data_type().clone(), true)).collect();
     let arrays = columns.into_iter().map(|(_, array)| array).collect();
     RecordBatch::try_new(Arc::new(Schema::new(fields)), arrays).expect("columns are of one length")
 }
 
 fn hash(text: &str) -> i64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)) as i64
+    text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+        as i64
 }
 
 /// The same function as transforms/bench_columns, on Arrow's own arrays.
@@ -66,7 +70,16 @@ fn native(batch: &RecordBatch) -> Vec<ArrayRef> {
     }
     let kept = arrow::array::UInt32Array::from(kept);
     let pass = |n: usize| take(batch.column(n), &kept, None).expect("rows are in range");
-    vec![pass(0), Arc::new(upper.finish()), Arc::new(hashes.finish()), pass(3), Arc::new(open.finish()), pass(4), Arc::new(totals.finish()), pass(6)]
+    vec![
+        pass(0),
+        Arc::new(upper.finish()),
+        Arc::new(hashes.finish()),
+        pass(3),
+        pass(4),
+        Arc::new(totals.finish()),
+        pass(6),
+        Arc::new(open.finish()),
+    ]
 }
 
 fn best(runs: usize, mut run: impl FnMut()) -> f64 {

@@ -97,6 +97,8 @@ pub struct Flush {
 pub struct Limits {
     /// records read but not yet in a table, in bytes
     pub memory_bytes: usize,
+    /// how long a record that nothing explains waits for the schema-change topic
+    pub schema_wait: Duration,
     /// share of a batch's rows that may be rejected before the table stops
     pub rejected_ratio: f64,
 }
@@ -129,8 +131,6 @@ pub struct Silver {
     pub params: serde_json::Value,
     /// partition columns of the Silver table
     pub partition_by: Vec<String>,
-    /// also append every change to `<name>_changes`
-    pub changes: bool,
     /// column type overrides, `column = "type"`
     pub columns: Vec<(String, String)>,
 }
@@ -156,7 +156,17 @@ impl Config {
     pub fn parse(file: &Path, text: &str) -> Result<Config> {
         let document = Document::parse(file, text)?;
         let root = document.root();
-        root.allow(&["name", "mirror_tables", "source", "debezium", "lake", "flush", "limits", "maintenance", "silver"])?;
+        root.allow(&[
+            "name",
+            "mirror_tables",
+            "source",
+            "debezium",
+            "lake",
+            "flush",
+            "limits",
+            "maintenance",
+            "silver",
+        ])?;
         let base = std::path::absolute(file)
             .ok()
             .and_then(|p| p.parent().map(Path::to_path_buf))
@@ -209,9 +219,7 @@ fn read_source(root: &Section<'_>, base: &Path) -> Result<Source> {
             })
         }
         (Some(_), Some(_)) => Err(section.error(None, "has both `replay` and `kafka`; a pipeline has one source")),
-        (None, None) => {
-            Err(section.error(None, "names no source").hint("add `[source.kafka]` or `[source.replay]`"))
-        }
+        (None, None) => Err(section.error(None, "names no source").hint("add `[source.kafka]` or `[source.replay]`")),
     }
 }
 
@@ -276,10 +284,11 @@ fn read_flush(root: &Section<'_>) -> Result<Flush> {
 fn read_limits(root: &Section<'_>) -> Result<Limits> {
     let section = root.section("limits")?;
     if let Some(s) = &section {
-        s.allow(&["memory", "rejected_ratio"])?;
+        s.allow(&["memory", "rejected_ratio", "schema_wait"])?;
     }
     let s = section.as_ref();
     Ok(Limits {
+        schema_wait: s.map(|s| s.duration("schema_wait")).transpose()?.flatten().unwrap_or(Duration::from_secs(30)),
         memory_bytes: s.map(|s| s.bytes("memory")).transpose()?.flatten().unwrap_or(256 << 20),
         rejected_ratio: s.map(|s| s.ratio("rejected_ratio")).transpose()?.flatten().unwrap_or(0.5),
     })
@@ -305,9 +314,10 @@ fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
     let mut out: Vec<Silver> = Vec::new();
     for name in tables.keys() {
         let table = tables.required_section(&name)?;
-        table.allow(&["from", "transform", "params", "partition_by", "changes", "columns"])?;
+        table.allow(&["from", "transform", "params", "partition_by", "columns"])?;
         if !is_identifier(&name) {
-            return Err(table.error(None, &format!("`{name}` cannot be a table name"))
+            return Err(table
+                .error(None, &format!("`{name}` cannot be a table name"))
                 .hint("use letters, digits and `_`, at most 128 characters"));
         }
         out.push(Silver {
@@ -315,7 +325,6 @@ fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
             transform: table.string("transform")?.map(|p| base.join(p)),
             params: table.json("params")?,
             partition_by: table.strings("partition_by")?.unwrap_or_default(),
-            changes: table.boolean("changes")?.unwrap_or(false),
             columns: table.pairs("columns")?,
             name,
         });
@@ -325,9 +334,7 @@ fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
 
 /// True for a name that may become a folder of the lake.
 pub fn is_identifier(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 128
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+    !name.is_empty() && name.len() <= 128 && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
 }
 
 #[cfg(test)]

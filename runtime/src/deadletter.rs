@@ -173,7 +173,8 @@ fn fields() -> SchemaRef {
 }
 
 fn rows(letters: &[DeadLetter], now_us: i64) -> Result<RecordBatch> {
-    let text = |of: fn(&DeadLetter) -> &str| Arc::new(StringArray::from_iter_values(letters.iter().map(of))) as ArrayRef;
+    let text =
+        |of: fn(&DeadLetter) -> &str| Arc::new(StringArray::from_iter_values(letters.iter().map(of))) as ArrayRef;
     let modules: StringArray = letters.iter().map(|l| l.module.as_deref()).collect();
     let times = TimestampMicrosecondArray::from(vec![now_us; letters.len()]).with_timezone("UTC");
     let columns: Vec<ArrayRef> = vec![

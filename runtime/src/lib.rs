@@ -2,6 +2,8 @@
 //!
 //! The modules stand in the order the data meets them. `pipeline` alone knows them all.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod error;
 pub mod record;
 pub mod sequence;

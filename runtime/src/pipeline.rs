@@ -17,6 +17,7 @@ mod silver;
 mod upsert;
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -34,7 +35,7 @@ use crate::query::Lake;
 use crate::record::{PartitionId, Positions};
 use crate::source::{self, Budget, Delivery, EndQueries, Source, SourceEvent};
 use crate::table::{BronzeTable, Location, Settings};
-use crate::transform::{Engine, Limits};
+use crate::transform::{Engine, Limits, Module};
 use bronze::Bronze;
 use connector::Connector;
 use silver::{Ending, Reader, Silver};
@@ -60,7 +61,7 @@ pub struct Pipeline {
     options: Options,
     root: Location,
     settings: Settings,
-    engine: Engine,
+    modules: HashMap<PathBuf, Module>,
     letters: Arc<DeadLetters>,
     progress: Arc<Progress>,
     connectors: HashMap<String, Arc<Connector>>,
@@ -89,6 +90,7 @@ pub fn table_settings(config: &Config) -> Settings {
         hidden_ratio: config.maintenance.hidden_ratio,
         checkpoint_every: config.maintenance.checkpoint_interval,
         vacuum_retention: config.maintenance.retention,
+        block_rows: config.flush.rows.min(50_000),
         ..Settings::default()
     }
 }
@@ -106,7 +108,7 @@ impl Pipeline {
         let letters = Arc::new(DeadLetters::new(&root, lake, settings.clone())?);
         let limits = Limits { failed_ratio: config.limits.rejected_ratio, ..Limits::default() };
         Ok(Pipeline {
-            engine: Engine::new(limits)?,
+            modules: load_modules(&config, limits)?,
             config,
             options,
             root,
@@ -188,8 +190,9 @@ impl Pipeline {
 
     fn start_source(&self) -> Result<Source> {
         let budget = Budget::new(self.config.limits.memory_bytes);
+        let block_rows = self.config.flush.rows;
         match &self.config.source {
-            config::Source::Replay { files } => source::replay::start(files.clone(), budget),
+            config::Source::Replay { files } => source::replay::start(files.clone(), budget, block_rows),
             config::Source::Kafka { brokers, topics, refresh, options } => source::kafka::start(
                 source::kafka::Settings {
                     name: self.config.name.clone(),
@@ -200,6 +203,7 @@ impl Pipeline {
                     until_end: self.options.until_end,
                 },
                 budget,
+                block_rows,
             ),
         }
     }
@@ -295,22 +299,15 @@ impl Pipeline {
         let full = format!("{database}.{table}");
         let section = self.config.silver.iter().find(|s| s.from == table || s.from == full);
         if let Some(section) = section {
-            let module = match &section.transform {
-                None => None,
-                Some(path) => {
-                    let bytes = std::fs::read(path).map_err(|e| {
-                        Error::new(ErrorKind::Module, format!("silver `{}`: module `{}` cannot be read", section.name, path.display()))
-                            .caused_by(e)
-                            .hint("build it first: `make modules`")
-                    })?;
-                    Some((self.engine.load(&bytes, &path.to_string_lossy())?, section.params.clone()))
-                }
-            };
+            let module = section.transform.as_ref().and_then(|path| self.modules.get(path));
+            let module = module.map(|module| (module.clone(), section.params.clone()));
             return Ok(Some(Plan { name: section.name.clone(), module, partition_by: section.partition_by.clone() }));
         }
-        let mirrored = self.config.mirror_tables.iter().any(|pattern| {
-            glob::Pattern::new(pattern).is_ok_and(|p| p.matches(table) || p.matches(&full))
-        });
+        let mirrored = self
+            .config
+            .mirror_tables
+            .iter()
+            .any(|pattern| glob::Pattern::new(pattern).is_ok_and(|p| p.matches(table) || p.matches(&full)));
         let name: String =
             table.chars().map(|c| if c.is_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' }).collect();
         Ok(mirrored.then_some(Plan { name, module: None, partition_by: Vec::new() }))
@@ -329,7 +326,8 @@ impl Pipeline {
         let upsert = Upsert::open(plan, location, self.settings.clone(), Arc::clone(&self.letters)).await?;
         if let Some(epochs) = upsert.epochs() {
             decoder.set_epochs(epochs.parse::<Epochs>().map_err(|e| {
-                Error::new(ErrorKind::Corrupt, format!("silver `{name}`: `lode.epochs` cannot be read")).caused_by(e.to_string())
+                Error::new(ErrorKind::Corrupt, format!("silver `{name}`: `lode.epochs` cannot be read"))
+                    .caused_by(e.to_string())
             })?);
         }
         Ok(Reader {
@@ -341,6 +339,7 @@ impl Pipeline {
             connector,
             upsert,
             flush: self.config.flush,
+            schema_wait: self.config.limits.schema_wait,
             committed: route.bronze.committed.clone(),
             bronze: self.bronze_location(topic)?,
             settings: self.settings.clone(),
@@ -434,7 +433,9 @@ impl Pipeline {
         for silver in waiting {
             let ended = match silver.task.await {
                 Ok(ended) => ended,
-                Err(panic) => Err(Error::new(ErrorKind::Internal, format!("silver `{}` failed", silver.name)).caused_by(panic)),
+                Err(panic) => {
+                    Err(Error::new(ErrorKind::Internal, format!("silver `{}` failed", silver.name)).caused_by(panic))
+                }
             };
             if let Err(error) = ended {
                 self.note_stop(&silver.name, &error);
@@ -475,6 +476,23 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// Loads every module that the pipeline file names: one that is missing or broken ends the run before it begins.
+fn load_modules(config: &Config, limits: Limits) -> Result<HashMap<PathBuf, Module>> {
+    let engine = Engine::new(limits)?;
+    let mut modules = HashMap::new();
+    for section in &config.silver {
+        let Some(path) = &section.transform else { continue };
+        let bytes = std::fs::read(path).map_err(|e| {
+            let message = format!("`silver.{}.transform`: module `{}` cannot be read", section.name, path.display());
+            Error::new(ErrorKind::Config, message)
+                .caused_by(e)
+                .hint("paths are relative to the pipeline file; `make modules` builds those of this repository")
+        })?;
+        modules.insert(path.clone(), engine.load(&bytes, &path.to_string_lossy())?);
+    }
+    Ok(modules)
 }
 
 fn decode_settings(debezium: &config::Debezium, columns: &[(String, String)]) -> Result<decode::Settings> {

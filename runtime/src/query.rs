@@ -157,7 +157,7 @@ impl Lake {
 }
 
 fn query_error(error: datafusion::error::DataFusionError) -> Error {
-    Error::new(ErrorKind::Config, "the query cannot be run")
-        .caused_by(error)
-        .hint("`SELECT * FROM information_schema.tables` lists every table; names with dots or capitals need double quotes")
+    Error::new(ErrorKind::Config, "the query cannot be run").caused_by(error).hint(
+        "`SELECT * FROM information_schema.tables` lists every table; names with dots or capitals need double quotes",
+    )
 }

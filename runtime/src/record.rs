@@ -30,6 +30,22 @@ pub struct Range {
 /// The ranges a commit covers.
 pub type Ranges = BTreeMap<PartitionId, Range>;
 
+/// What of `ranges` a table at `positions` still lacks, after another instance committed some of it. `None` where
+/// the table stands before a range's start: the records between are not ours to give.
+pub fn still_missing(ranges: &Ranges, positions: &Positions) -> Option<Ranges> {
+    let mut missing = Ranges::new();
+    for (id, range) in ranges {
+        let stands = positions.get(id).copied().unwrap_or(range.from);
+        if stands < range.from {
+            return None;
+        }
+        if stands < range.to {
+            missing.insert(id.clone(), Range { from: stands, to: range.to });
+        }
+    }
+    Some(missing)
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Row {
     offset: i64,

@@ -8,6 +8,10 @@ use arrow::datatypes::SchemaRef;
 /// Field metadata: the column's name in the database, where it differs from the field's.
 pub const SOURCE_NAME: &str = "lode.source_name";
 
+/// Field metadata: as text, what rows have that are older than the column. Kept with the table, because an older row
+/// may come when nothing else remembers it.
+pub const DEFAULT: &str = "lode.default";
+
 /// A source table as of one moment.
 ///
 /// Types: MySQL integers by size (BIGINT UNSIGNED: `Decimal128(20,0)`), DECIMAL(p,s) `Decimal128(p,s)` (over 38

@@ -124,6 +124,8 @@ impl EndQueries {
 
 /// What a source thread works with.
 pub(crate) struct Outlet {
+    /// records of a block before it is handed over
+    pub(crate) block_rows: usize,
     pub(crate) events: mpsc::Sender<SourceEvent>,
     pub(crate) queries: std::sync::mpsc::Receiver<EndQuery>,
     pub(crate) budget: Budget,
@@ -168,12 +170,19 @@ impl Source {
     pub(crate) fn spawn(
         name: &str,
         budget: Budget,
+        block_rows: usize,
         run: impl FnOnce(&Outlet) -> Result<()> + Send + 'static,
     ) -> Result<Source> {
         let (events_in, events) = mpsc::channel(64);
         let (queries_in, queries) = std::sync::mpsc::channel();
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let outlet = Outlet { events: events_in, queries, budget, stop: Arc::clone(&stop) };
+        let outlet = Outlet {
+            block_rows: block_rows.clamp(1, BLOCK_ROWS_MAX),
+            events: events_in,
+            queries,
+            budget,
+            stop: Arc::clone(&stop),
+        };
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {

@@ -17,6 +17,7 @@
 //! - `commitInfo` holds an object `lode` given by the caller, with a `batch` of ours that is unique.
 
 mod append;
+mod care;
 mod commit;
 mod compact;
 mod evolve;
@@ -30,8 +31,10 @@ mod live;
 mod log;
 mod multiset;
 mod owners;
+mod read;
 mod schema;
 mod select;
+mod slots;
 mod stats;
 mod store;
 mod vacuum;
@@ -45,6 +48,7 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 
 pub use append::{BronzeRows, BronzeTable, bronze_schema};
+pub use care::BronzeFiles;
 pub use compact::{Compaction, Rewritten};
 pub use keyed::KeyedTable;
 pub use log::positions_of;
@@ -68,7 +72,8 @@ pub struct TableSpec {
     pub fields: SchemaRef,
     /// the owner key's columns in key order, all of them in `fields`; empty: the source table has no key
     pub key: Vec<String>,
-    /// columns whose values separate files
+    /// columns whose values separate files; Delta cannot tell empty text from null in them, so a flush with empty text
+    /// there is refused
     pub partition_by: Vec<String>,
 }
 
@@ -83,9 +88,9 @@ pub struct Settings {
     pub small_file_bytes: u64,
     /// compaction waits for this many small files of one partition value
     pub small_files_min: usize,
-    /// a file with more than this share of its rows hidden is rewritten
+    /// a file is rewritten when this share of its rows is hidden, or up to a fifth sooner
     pub hidden_ratio: f64,
-    /// one compaction reads at most this many bytes
+    /// one compaction reads at most this many bytes (and holds about 48 bytes a row of them)
     pub compaction_bytes_max: u64,
     /// a checkpoint is due after this many commits
     pub checkpoint_every: u64,
@@ -99,6 +104,8 @@ pub struct Settings {
     pub owners_window: Duration,
     /// owners files are merged when there are more than this
     pub owners_files_max: usize,
+    /// records of a block read back from Bronze
+    pub block_rows: usize,
     /// distinct partition values in one flush
     pub partitions_max: usize,
 }
@@ -111,13 +118,14 @@ impl Default for Settings {
             small_file_bytes: 32 << 20,
             small_files_min: 16,
             hidden_ratio: 0.3,
-            compaction_bytes_max: 1 << 30,
+            compaction_bytes_max: 256 << 20,
             checkpoint_every: 50,
             commit_attempts: 8,
             request_timeout: Duration::from_secs(60),
             vacuum_retention: Duration::from_secs(7 * 24 * 3600),
             owners_window: Duration::from_secs(7 * 24 * 3600),
             owners_files_max: 16,
+            block_rows: 50_000,
             partitions_max: 1024,
         }
     }
@@ -139,4 +147,3 @@ pub enum Outcome {
     /// another instance moved the table's positions: drop the batch and read the positions again
     Fenced,
 }
-

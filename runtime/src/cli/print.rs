@@ -71,11 +71,8 @@ fn json(out: &mut impl Write, batches: &[RecordBatch]) -> Result<(), Failure> {
     let options = FormatOptions::default();
     for batch in batches {
         let schema = batch.schema();
-        let columns: Vec<_> = batch
-            .columns()
-            .iter()
-            .map(|c| ArrayFormatter::try_new(c.as_ref(), &options))
-            .collect::<Result<_, _>>()?;
+        let columns: Vec<_> =
+            batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options)).collect::<Result<_, _>>()?;
         for row in 0..batch.num_rows() {
             let mut object = serde_json::Map::new();
             for ((field, column), text) in schema.fields().iter().zip(batch.columns()).zip(&columns) {
@@ -84,10 +81,17 @@ fn json(out: &mut impl Write, batches: &[RecordBatch]) -> Result<(), Failure> {
                 } else {
                     let text = text.value(row).try_to_string()?;
                     match field.data_type() {
-                        T::Boolean | T::Int8 | T::Int16 | T::Int32 | T::Int64 | T::UInt8 | T::UInt16 | T::UInt32
-                        | T::UInt64 | T::Float32 | T::Float64 => {
-                            serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text))
-                        }
+                        T::Boolean
+                        | T::Int8
+                        | T::Int16
+                        | T::Int32
+                        | T::Int64
+                        | T::UInt8
+                        | T::UInt16
+                        | T::UInt32
+                        | T::UInt64
+                        | T::Float32
+                        | T::Float64 => serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text)),
                         _ => serde_json::Value::String(text),
                     }
                 };
@@ -107,11 +111,8 @@ fn csv(out: &mut impl Write, batches: &[RecordBatch]) -> Result<(), Failure> {
             let schema = batch.schema();
             line(out, schema.fields().iter().map(|f| f.name().clone()))?;
         }
-        let columns: Vec<_> = batch
-            .columns()
-            .iter()
-            .map(|c| ArrayFormatter::try_new(c.as_ref(), &options))
-            .collect::<Result<_, _>>()?;
+        let columns: Vec<_> =
+            batch.columns().iter().map(|c| ArrayFormatter::try_new(c.as_ref(), &options)).collect::<Result<_, _>>()?;
         for row in 0..batch.num_rows() {
             let cells: Vec<String> = columns.iter().map(|c| c.value(row).try_to_string()).collect::<Result<_, _>>()?;
             line(out, cells.into_iter())?;

@@ -6,8 +6,8 @@ use deltalake::DeltaTableBuilder;
 use futures::TryStreamExt;
 use serde::Serialize;
 
-use super::print::{self, Form};
 use super::lake;
+use super::print::{self, Form};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::lake_options;
@@ -55,7 +55,10 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<()> {
         println!("{text}");
         return Ok(());
     }
-    println!("{:<44} {:>8} {:>6} {:>10} {:>10} {:>7} {:>8}  module", "table", "version", "files", "bytes", "records", "behind", "letters");
+    println!(
+        "{:<44} {:>8} {:>6} {:>10} {:>10} {:>7} {:>8}  module",
+        "table", "version", "files", "bytes", "records", "behind", "letters"
+    );
     for t in &tables {
         println!(
             "{:<44} {:>8} {:>6} {:>10} {:>10} {:>7} {:>8}  {}",

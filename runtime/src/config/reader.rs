@@ -139,11 +139,6 @@ impl<'a> Section<'a> {
         })
     }
 
-    pub(super) fn boolean(&self, key: &str) -> Result<Option<bool>> {
-        let Some(item) = self.table.get(key) else { return Ok(None) };
-        item.as_bool().map(Some).ok_or_else(|| self.error(Some(key), "must be `true` or `false`"))
-    }
-
     pub(super) fn count(&self, key: &str) -> Result<Option<usize>> {
         let Some(item) = self.table.get(key) else { return Ok(None) };
         match item.as_integer().and_then(|n| usize::try_from(n).ok()) {

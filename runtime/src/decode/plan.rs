@@ -82,6 +82,8 @@ pub(super) struct Plans {
     known: Vec<(PlanKey, Arc<Plan>)>,
     last: usize,
     derived: Vec<Arc<Version>>,
+    /// embedded schemas that typed rows at the last chance: their rows need not wait again
+    accepted: Vec<Arc<Vec<Field>>>,
 }
 
 impl Plans {
@@ -130,7 +132,10 @@ impl Plans {
                 let members = columns_of(image, row.flattened, None);
                 if let Some(version) = self.typed_by_settings(settings, &members, row)? {
                     version
-                } else if let (Some(fields), Patience::LastChance) = (row.fields, key.patience) {
+                } else if let Some(fields) = row.fields
+                    && (key.patience == Patience::LastChance || self.accepted.iter().any(|f| Arc::ptr_eq(f, fields)))
+                {
+                    self.accept(fields);
                     self.typed_by_fields(settings, fields, &members, entries, row)?
                 } else {
                     return Err(unexplained(entries, key.entry, &members, row));
@@ -177,6 +182,15 @@ impl Plans {
                 .iter()
                 .all(|&k| version.names.get(k).is_some_and(|name| members.find(name).is_some()));
         whole.then(|| Ok(Arc::clone(version)))
+    }
+
+    fn accept(&mut self, fields: &Arc<Vec<Field>>) {
+        if !self.accepted.iter().any(|known| Arc::ptr_eq(known, fields)) {
+            if self.accepted.len() == DERIVED_MAX {
+                self.accepted.clear();
+            }
+            self.accepted.push(Arc::clone(fields));
+        }
     }
 
     /// A structure that did not come from the history; one that is equal to an earlier one is the same.

@@ -10,7 +10,7 @@ use crate::buffer::Pending;
 use crate::config::Flush;
 use crate::decode;
 use crate::error::{Action, Error, ErrorKind, Result};
-use crate::record::Positions;
+use crate::record::{Positions, still_missing};
 use crate::source::Delivery;
 use crate::table::{BronzeRows, BronzeTable, Outcome};
 
@@ -90,27 +90,31 @@ impl Writer {
         }
         let batch = self.rows.finish(chrono::Utc::now().timestamp_millis())?;
         let mut backoff = Backoff::new();
-        let outcome = loop {
+        let mut ranges = self.pending.ranges().clone();
+        while !ranges.is_empty() {
             let info = serde_json::Map::from_iter([("rows".to_owned(), batch.num_rows().into())]);
-            match self.table.append(vec![batch.clone()], self.pending.ranges(), info).await {
-                Ok(outcome) => break outcome,
+            match self.table.append(vec![batch.clone()], &ranges, info).await {
+                Ok(Outcome::Committed { .. }) => {
+                    self.progress.bronze(batch.num_rows());
+                    break;
+                }
+                Ok(Outcome::AlreadyCommitted { .. }) => break,
+                // Another instance was faster with some of it: the rest is still ours to append.
+                Ok(Outcome::Fenced) => {
+                    ranges = still_missing(&ranges, self.table.positions()).ok_or_else(|| self.went_back())?;
+                }
                 Err(error) if error.action() == Action::Retry => backoff.wait(&self.topic, &error).await,
                 Err(error) => return Err(error),
-            }
-        };
-        match outcome {
-            Outcome::Committed { .. } => {
-                self.progress.bronze(batch.num_rows());
-            }
-            Outcome::AlreadyCommitted { .. } => {}
-            Outcome::Fenced => {
-                return Err(Error::new(ErrorKind::Fenced, format!("bronze `{}`: another `lode` writes this table", self.topic))
-                    .hint("run one `lode` for a pipeline and a lake"));
             }
         }
         self.committed.send_replace(self.table.positions().clone());
         self.pending.clear();
         Ok(())
+    }
+
+    fn went_back(&self) -> Error {
+        Error::new(ErrorKind::Fenced, format!("bronze `{}`: the table stands before what was read", self.topic))
+            .hint("it was restored to an older version while `lode` ran; start `lode` again")
     }
 }
 

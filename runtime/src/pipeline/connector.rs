@@ -56,6 +56,11 @@ impl Connector {
         ends.iter().all(|(id, end)| at(id) >= *end)
     }
 
+    /// True while no record of the schema-change topic has been seen.
+    pub(super) fn is_silent(&self) -> bool {
+        self.positions.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     /// Runs `use_it` with the history as it is now.
     pub(super) fn with_history<T>(&self, use_it: impl FnOnce(&SchemaHistory) -> T) -> T {
         use_it(&self.history.read().unwrap_or_else(PoisonError::into_inner))

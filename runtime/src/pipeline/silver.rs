@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use tokio::sync::{mpsc, watch};
@@ -61,6 +62,8 @@ pub(super) struct Reader {
     pub(super) connector: Arc<Connector>,
     pub(super) upsert: Upsert,
     pub(super) flush: crate::config::Flush,
+    /// how long a record that nothing explains waits for the schema-change topic
+    pub(super) schema_wait: Duration,
     pub(super) committed: watch::Receiver<Positions>,
     pub(super) bronze: Location,
     pub(super) settings: Settings,
@@ -268,7 +271,8 @@ impl Worker {
         let Some(covered) = range.or_else(|| block.range()) else { return Ok(Taken::All) };
         let next = self.next.get(id).copied().unwrap_or(0);
         let row = block.iter().take_while(|r| r.offset < next).count();
-        let patience = if self.alone { Patience::LastChance } else { patience };
+        let alone = self.alone && self.reader.connector.is_silent();
+        let patience = if alone { Patience::LastChance } else { patience };
         self.learned.borrow_and_update();
         let mut evidence = self.reader.connector.evidence();
         let before = self.decoded.bytes();
@@ -292,12 +296,14 @@ impl Worker {
     /// Waits until more is known, or until nothing more can come; `None` when the run is broken off meanwhile.
     async fn hold(&mut self, reason: &str) -> Result<Option<Patience>> {
         self.live.store(false, Relaxed);
-        tracing::info!(table = %self.reader.name, reason, "held");
+        tracing::debug!(table = %self.reader.name, reason, "held");
         self.flush().await?;
         let ends = self.reader.ends.clone();
         let topic = self.reader.connector.topic.clone();
         let mut asked = Box::pin(async move { ends.end_of(&topic).await.unwrap_or_default() });
         let mut ends: Option<Positions> = None;
+        // Topics have no order among each other: what explains the record may arrive after it.
+        let patient_until = Instant::now() + self.reader.schema_wait;
         loop {
             match self.ending {
                 Some(Ending::Complete) => return Ok(Some(Patience::LastChance)),
@@ -305,17 +311,13 @@ impl Worker {
                 None => {}
             }
             self.alone |= ends.as_ref().is_some_and(Positions::is_empty);
-            if let Some(ends) = &ends
-                && self.reader.connector.has_reached(ends)
-            {
+            let reached = ends.as_ref().is_some_and(|ends| self.reader.connector.has_reached(ends));
+            if self.alone && self.reader.connector.is_silent() || reached && Instant::now() >= patient_until {
                 return Ok(Some(Patience::LastChance));
             }
             tokio::select! {
-                Ok(()) = self.learned.changed() => {
-                    if ends.is_none() {
-                        return Ok(Some(Patience::Hold));
-                    }
-                }
+                Ok(()) = self.learned.changed() => return Ok(Some(Patience::Hold)),
+                () = at(Some(patient_until)), if reached => {}
                 known = &mut asked, if ends.is_none() => ends = Some(known),
                 order = self.inbox.recv() => match order {
                     None => self.ending = Some(Ending::BrokenOff),
@@ -336,7 +338,13 @@ impl Worker {
             && self.reader.upsert.needs(&schema)
         {
             self.flush().await?;
-            self.reader.upsert.follow(&schema).await?;
+            match self.reader.upsert.follow(&schema).await {
+                // Rows of that structure become dead letters; older ones still fit.
+                Err(error) if error.kind() == ErrorKind::Config => {
+                    tracing::warn!(table = %self.reader.name, %error, "the table cannot follow its source's structure");
+                }
+                other => other?,
+            }
         }
         Ok(())
     }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{
-    Array, ArrayRef, Decimal128Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray, UInt32Array,
-    new_null_array,
+    Array, ArrayRef, Decimal128Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
+    UInt32Array, new_null_array,
 };
 use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::util::display::array_value_to_string;
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
@@ -19,8 +20,8 @@ use crate::deadletter::{DeadLetter, DeadLetters, Stage};
 use crate::decode::BadRow;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::failpoint;
-use crate::record::{Positions, Ranges};
-use crate::schema::TableSchema;
+use crate::record::{Positions, Ranges, still_missing};
+use crate::schema::{DEFAULT, TableSchema};
 use crate::table::{KeyedTable, Location, Outcome, Rewritten, Selection, Settings, TableSpec};
 use crate::transform::{Module, Prepared, Relation};
 
@@ -69,7 +70,18 @@ impl Upsert {
         let table = KeyedTable::open(location.clone(), settings.clone()).await?;
         let positions = table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
         letters.forget_from(&plan.name, &positions).await?;
-        Ok(Upsert { plan, location, settings, letters, table, positions, schema: None, prepared: None, compaction: None, vacuumed: Instant::now() })
+        Ok(Upsert {
+            plan,
+            location,
+            settings,
+            letters,
+            table,
+            positions,
+            schema: None,
+            prepared: None,
+            compaction: None,
+            vacuumed: Instant::now(),
+        })
     }
 
     /// Next offset of each Kafka partition, as committed at start.
@@ -116,7 +128,7 @@ impl Upsert {
         let mut backoff = Backoff::new();
         loop {
             match table.evolve(&fields, &fills).await {
-                Ok(Outcome::Fenced) => return Err(fenced(&self.plan.name)),
+                Ok(Outcome::Fenced) => return Err(went_back(&self.plan.name)),
                 Ok(_) => break,
                 Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
                 Err(error) => return Err(error),
@@ -130,7 +142,7 @@ impl Upsert {
     /// The table's columns for `schema`, and the module described against it.
     fn target(&self, schema: &Arc<TableSchema>) -> Result<(SchemaRef, Option<Arc<Prepared>>)> {
         let Some((module, params)) = &self.plan.module else {
-            return Ok((Arc::clone(&schema.fields), None));
+            return Ok((with_defaults(schema), None));
         };
         let offered = offered(&schema.fields);
         let relation = Relation { name: &schema.table, schema: offered, key: key_names(schema) };
@@ -162,17 +174,52 @@ impl Upsert {
         ranges: &Ranges,
         epochs: String,
     ) -> Result<Counts> {
+        let mut fitting = Vec::with_capacity(changes.len());
+        let mut bad = bad.to_vec();
         for chunk in changes {
             if self.schema.is_none() || self.needs(&chunk.schema) && self.is_newer(&chunk.schema) {
-                self.follow(&chunk.schema).await?;
+                match self.follow(&chunk.schema).await {
+                    Ok(()) => {}
+                    Err(error) if self.table.is_some() && error.kind() == ErrorKind::Config => {
+                        bad.extend(refused(chunk, &error));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                }
             }
+            fitting.push(chunk.clone());
         }
+        let (changes, bad) = (fitting.as_slice(), bad.as_slice());
         let mut counts = Counts::default();
-        let Some(table) = &self.table else {
+        if self.table.is_none() {
             // Nothing but bad rows so far, and no schema to make a table of: they are read again at the next start.
             counts.dead_letters = self.set_aside(bad, Vec::new(), None).await?;
             return Ok(counts);
-        };
+        }
+        counts.changes = changes.iter().map(|c| c.ops.len() as u64).sum();
+        let mut ranges = ranges.clone();
+        while !ranges.is_empty() {
+            if self.commit(changes, floors, bad, &ranges, &epochs, &mut counts).await? {
+                break;
+            }
+            // Another instance was faster with some of it: what is left is selected and transformed anew.
+            let positions = self.table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
+            ranges = still_missing(&ranges, &positions).ok_or_else(|| went_back(&self.plan.name))?;
+        }
+        Ok(counts)
+    }
+
+    /// One try to commit `ranges`; false when the table holds some of them already.
+    async fn commit(
+        &mut self,
+        changes: &[Changes],
+        floors: &[Floor],
+        bad: &[BadRow],
+        ranges: &Ranges,
+        epochs: &str,
+        counts: &mut Counts,
+    ) -> Result<bool> {
+        let Some(table) = &self.table else { return Err(unmade(&self.plan.name)) };
         let selection = table.select(changes, floors)?;
         let (output, source_rows, rejected) = self.transform(&selection).await?;
         let module = self.plan.module.as_ref().map(|(m, _)| m.sha256());
@@ -193,7 +240,6 @@ impl Upsert {
             }
         }
         counts.dead_letters = self.set_aside(bad, letters, module.clone()).await?;
-        counts.changes = changes.iter().map(|c| c.ops.len() as u64).sum();
         counts.rows = output.num_rows() as u64;
         let mut info = Map::new();
         info.insert("changes".to_owned(), counts.changes.into());
@@ -203,7 +249,7 @@ impl Upsert {
             info.insert("module".to_owned(), module.into());
         }
         let Some(table) = &mut self.table else { return Err(unmade(&self.plan.name)) };
-        if table.epochs() != Some(epochs.as_str()) {
+        if table.epochs() != Some(epochs) {
             table.set_epochs(epochs);
         }
         let mut backoff = Backoff::new();
@@ -211,13 +257,12 @@ impl Upsert {
             let done =
                 table.flush(&selection, &output, source_rows.as_deref(), &rejected_rows, ranges, info.clone()).await;
             match done {
-                Ok(Outcome::Fenced) => return Err(fenced(&self.plan.name)),
-                Ok(_) => break,
+                Ok(Outcome::Fenced) => return Ok(false),
+                Ok(_) => return Ok(true),
                 Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
                 Err(error) => return Err(error),
             }
         }
-        Ok(counts)
     }
 
     /// True when `schema` has a column that the table lacks, or a wider one: an older structure brings nothing.
@@ -231,16 +276,15 @@ impl Upsert {
 
     /// Output rows, for each its row of the selection, and the rows rejected with the reason.
     async fn transform(&self, selection: &Selection) -> Result<(RecordBatch, Option<Vec<u32>>, Vec<(u32, String)>)> {
-        let (Some(table), Some(schema)) = (&self.table, self.schema.clone()) else {
-            return Err(unmade(&self.plan.name));
-        };
-        let upserts = align(selection.upserts(), &schema.fields, &schema)?;
-        let Some(prepared) = self.prepared.clone() else {
-            return Ok((align(&upserts, table.schema(), &schema)?, None, Vec::new()));
-        };
-        if upserts.num_rows() == 0 {
+        let Some(table) = &self.table else { return Err(unmade(&self.plan.name)) };
+        if selection.upserts().num_rows() == 0 {
             return Ok((RecordBatch::new_empty(Arc::clone(table.schema())), None, Vec::new()));
         }
+        let Some(schema) = self.schema.clone() else { return Err(unmade(&self.plan.name)) };
+        let Some(prepared) = self.prepared.clone() else {
+            return Ok((align(selection.upserts(), table.schema())?, None, Vec::new()));
+        };
+        let upserts = align(selection.upserts(), &with_defaults(&schema))?;
         let input = with_pseudo_columns(&upserts, selection)?;
         let applied = tokio::task::spawn_blocking(move || prepared.apply(&input))
             .await
@@ -261,7 +305,7 @@ impl Upsert {
             columns.push(column);
         }
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow_error)?;
-        Ok((align(&rows, table.schema(), &schema)?, applied.source_rows, applied.rejected))
+        Ok((align(&rows, table.schema())?, applied.source_rows, applied.rejected))
     }
 
     async fn set_aside(&self, bad: &[BadRow], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {
@@ -307,9 +351,8 @@ impl Upsert {
         if self.compaction.as_ref().is_some_and(JoinHandle::is_finished)
             && let Some(done) = self.compaction.take()
         {
-            let rewritten = done
-                .await
-                .map_err(|e| Error::new(ErrorKind::Internal, "a compaction's task ended").caused_by(e))??;
+            let rewritten =
+                done.await.map_err(|e| Error::new(ErrorKind::Internal, "a compaction's task ended").caused_by(e))??;
             table.commit_compaction(rewritten).await?;
         }
         if self.compaction.is_none()
@@ -335,8 +378,8 @@ impl Upsert {
     }
 }
 
-/// `batch` in the columns `fields`: narrower types widened, absent columns at the schema's default.
-fn align(batch: &RecordBatch, fields: &SchemaRef, schema: &TableSchema) -> Result<RecordBatch> {
+/// `batch` in the columns `fields`: narrower types widened, absent columns at the field's default.
+fn align(batch: &RecordBatch, fields: &SchemaRef) -> Result<RecordBatch> {
     let rows = batch.num_rows();
     let columns = fields.fields().iter().map(|field| match batch.column_by_name(field.name()) {
         Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
@@ -344,19 +387,39 @@ fn align(batch: &RecordBatch, fields: &SchemaRef, schema: &TableSchema) -> Resul
             let options = CastOptions { safe: false, ..CastOptions::default() };
             cast_with_options(column, field.data_type(), &options).map_err(arrow_error)
         }
-        None => {
-            let at = schema.fields.index_of(field.name()).ok();
-            match at.and_then(|at| schema.defaults.get(at)).and_then(Option::as_ref) {
-                Some(default) if default.data_type() == field.data_type() => {
-                    take(default, &UInt32Array::from(vec![0; rows]), None).map_err(arrow_error)
-                }
-                _ => Ok(new_null_array(field.data_type(), rows)),
-            }
-        }
+        None => match default_of(field) {
+            Some(default) => take(&default, &UInt32Array::from(vec![0; rows]), None).map_err(arrow_error),
+            None => Ok(new_null_array(field.data_type(), rows)),
+        },
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
-    RecordBatch::try_new_with_options(Arc::clone(fields), columns, &RecordBatchOptions::new().with_row_count(Some(rows)))
-        .map_err(arrow_error)
+    RecordBatch::try_new_with_options(
+        Arc::clone(fields),
+        columns,
+        &RecordBatchOptions::new().with_row_count(Some(rows)),
+    )
+    .map_err(arrow_error)
+}
+
+/// The schema's fields, each with its default where it has one.
+fn with_defaults(schema: &TableSchema) -> SchemaRef {
+    let fields = schema.fields.fields().iter().zip(&schema.defaults).map(|(field, default)| {
+        let text = default.as_ref().and_then(|d| array_value_to_string(d, 0).ok().map(|text| (d, text)));
+        let Some((default, text)) = text else { return Arc::clone(field) };
+        let mut metadata = field.metadata().clone();
+        metadata.insert(DEFAULT.to_owned(), text);
+        let marked = Arc::new(field.as_ref().clone().with_metadata(metadata));
+        // What the text does not give back exactly is better left out.
+        if default_of(&marked).is_some_and(|d| d.to_data() == default.to_data()) { marked } else { Arc::clone(field) }
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// The one value of [`DEFAULT`].
+fn default_of(field: &Field) -> Option<ArrayRef> {
+    let text: ArrayRef = Arc::new(StringArray::from(vec![field.metadata().get(DEFAULT)?.as_str()]));
+    let options = CastOptions { safe: false, ..CastOptions::default() };
+    cast_with_options(&text, field.data_type(), &options).ok()
 }
 
 fn key_names(schema: &TableSchema) -> Vec<String> {
@@ -365,7 +428,11 @@ fn key_names(schema: &TableSchema) -> Vec<String> {
 
 fn same(a: &TableSchema, b: &TableSchema) -> bool {
     a.fields.fields().len() == b.fields.fields().len()
-        && a.fields.fields().iter().zip(b.fields.fields()).all(|(x, y)| x.name() == y.name() && x.data_type() == y.data_type())
+        && a.fields
+            .fields()
+            .iter()
+            .zip(b.fields.fields())
+            .all(|(x, y)| x.name() == y.name() && x.data_type() == y.data_type())
 }
 
 /// True when `a` holds every value of `b`.
@@ -414,9 +481,19 @@ fn arrow_error(error: arrow::error::ArrowError) -> Error {
     Error::new(ErrorKind::Internal, "columns do not fit together").caused_by(error)
 }
 
-fn fenced(table: &str) -> Error {
-    Error::new(ErrorKind::Fenced, format!("silver `{table}`: another `lode` writes this table"))
-        .hint("run one `lode` for a pipeline and a lake")
+/// The rows of a structure that the table cannot take, set aside.
+fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = BadRow> + 'a {
+    chunk.partitions.iter().zip(&chunk.offsets).map(move |(&partition, &offset)| BadRow {
+        topic: Arc::clone(&chunk.topic),
+        partition,
+        offset,
+        reason: error.to_string(),
+    })
+}
+
+fn went_back(table: &str) -> Error {
+    Error::new(ErrorKind::Fenced, format!("silver `{table}`: the table stands before what was read"))
+        .hint("it was restored to an older version while `lode` ran; start `lode` again")
 }
 
 fn unmade(table: &str) -> Error {

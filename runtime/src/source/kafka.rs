@@ -43,11 +43,11 @@ pub struct Settings {
     pub until_end: bool,
 }
 
-/// Starts consuming.
+/// Starts consuming, in blocks of at most `block_rows` records.
 ///
 /// # Errors
 /// A setting that librdkafka refuses; later failures come as [`SourceEvent::Failed`].
-pub fn start(settings: Settings, budget: Budget) -> Result<Source> {
+pub fn start(settings: Settings, budget: Budget, block_rows: usize) -> Result<Source> {
     let patterns = settings
         .topics
         .iter()
@@ -55,7 +55,7 @@ pub fn start(settings: Settings, budget: Budget) -> Result<Source> {
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| Error::new(ErrorKind::Config, "`source.kafka.topics` holds a bad pattern").caused_by(e))?;
     let consumer = consumer(&settings)?;
-    Source::spawn("kafka", budget, move |outlet| {
+    Source::spawn("kafka", budget, block_rows, move |outlet| {
         Kafka {
             outlet,
             settings,
@@ -149,7 +149,10 @@ impl Kafka<'_> {
                 Ok(true) if !self.partitions.is_empty() => return Ok(true),
                 Ok(true) => Error::new(
                     ErrorKind::Config,
-                    format!("no topic matches {}", self.settings.topics.iter().map(|t| format!("`{t}`")).collect::<Vec<_>>().join(", ")),
+                    format!(
+                        "no topic matches {}",
+                        self.settings.topics.iter().map(|t| format!("`{t}`")).collect::<Vec<_>>().join(", ")
+                    ),
                 )
                 .hint("see `source.kafka.topics`; the connector makes a table's topic with its first record"),
                 Err(error) => error,
@@ -209,9 +212,7 @@ impl Kafka<'_> {
                 .map_err(|e| unavailable("cannot set a position".to_owned(), e))?;
             self.partitions.insert(id.clone(), Open { block: Block::new(id.clone()), since: None, from, next: from });
         }
-        self.consumer
-            .incremental_assign(&list)
-            .map_err(|e| unavailable("cannot take up partitions".to_owned(), e))?;
+        self.consumer.incremental_assign(&list).map_err(|e| unavailable("cannot take up partitions".to_owned(), e))?;
         if !self.first.is_empty() {
             let others = self.list(|id, kafka| !kafka.first.contains(id));
             self.consumer.pause(&others).map_err(|e| unavailable("cannot pause".to_owned(), e))?;
@@ -246,7 +247,7 @@ impl Kafka<'_> {
             push(&mut open.block, &message)?;
             open.next = message.offset() + 1;
             open.since.get_or_insert_with(Instant::now);
-            let full = open.block.len() >= BLOCK_ROWS_MAX || open.block.bytes() >= BLOCK_BYTES_MAX;
+            let full = open.block.len() >= self.outlet.block_rows || open.block.bytes() >= BLOCK_BYTES_MAX;
             drop(message);
             if full && !self.hand_over(&id) {
                 return Ok(false);
@@ -263,7 +264,9 @@ impl Kafka<'_> {
                 "a committed position is no longer in its Kafka partition",
             )
             .caused_by(error)
-            .hint("records were removed by retention, or the topic was made anew; `lode rebuild` starts a new generation")),
+            .hint(
+                "records were removed by retention, or the topic was made anew; `lode rebuild` starts a new generation",
+            )),
             Some(RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::TopicAuthorizationFailed) => {
                 Err(Error::new(ErrorKind::Denied, "the broker refused our credentials").caused_by(error))
             }
@@ -415,7 +418,12 @@ fn push(block: &mut Block, message: &BorrowedMessage<'_>) -> Result<()> {
     }
     Err(Error::new(
         ErrorKind::Internal,
-        format!("`{}` [{}] offset {}: a block of records is full", message.topic(), message.partition(), message.offset()),
+        format!(
+            "`{}` [{}] offset {}: a block of records is full",
+            message.topic(),
+            message.partition(),
+            message.offset()
+        ),
     ))
 }
 

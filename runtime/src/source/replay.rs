@@ -14,7 +14,7 @@ use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX, Budget, EndQuery, Outlet, Source, SourceEvent};
+use super::{BLOCK_BYTES_MAX, Budget, EndQuery, Outlet, Source, SourceEvent};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Record};
 
@@ -41,12 +41,12 @@ struct Line<'a> {
     value_b64: Option<String>,
 }
 
-/// Starts reading `files`, in order.
+/// Starts reading `files`, in order, in blocks of at most `block_rows` records.
 ///
 /// # Errors
 /// When the thread cannot be started; later failures come as [`SourceEvent::Failed`].
-pub fn start(files: Vec<PathBuf>, budget: Budget) -> Result<Source> {
-    Source::spawn("replay", budget, move |outlet| Replay::new(outlet).run(&files))
+pub fn start(files: Vec<PathBuf>, budget: Budget, block_rows: usize) -> Result<Source> {
+    Source::spawn("replay", budget, block_rows, move |outlet| Replay::new(outlet).run(&files))
 }
 
 struct Open {
@@ -142,6 +142,9 @@ impl<'a> Replay<'a> {
         if !self.open.contains_key(&id) {
             let Some(positions) = self.outlet.assign(vec![id.clone()]) else { return Ok(false) };
             let from = positions.get(&id).copied().unwrap_or(0);
+            if !self.hand_over_parents(&id) {
+                return Ok(false);
+            }
             self.open.insert(id.clone(), Open { block: Block::new(id.clone()), from, next: from });
         }
         let Some(open) = self.open.get_mut(&id) else { return Ok(false) };
@@ -157,7 +160,7 @@ impl<'a> Replay<'a> {
         }
         open.next = record.offset + 1;
         self.open_bytes += open.block.bytes() - before;
-        if open.block.len() >= BLOCK_ROWS_MAX || open.block.bytes() >= BLOCK_BYTES_MAX {
+        if open.block.len() >= self.outlet.block_rows || open.block.bytes() >= BLOCK_BYTES_MAX {
             return Ok(self.hand_over(&id));
         }
         if self.open_bytes >= OPEN_BYTES_MAX {
@@ -176,6 +179,14 @@ impl<'a> Replay<'a> {
             }
         };
         PartitionId { topic, partition }
+    }
+
+    /// A topic's first record appears: what was read of its connector's schema-change topic goes ahead of it.
+    fn hand_over_parents(&mut self, id: &PartitionId) -> bool {
+        let is_parent =
+            |open: &&PartitionId| id.topic.strip_prefix(&*open.topic).is_some_and(|rest| rest.starts_with('.'));
+        let parents: Vec<PartitionId> = self.open.keys().filter(is_parent).cloned().collect();
+        parents.iter().all(|parent| self.hand_over(parent))
     }
 
     fn hand_over(&mut self, id: &PartitionId) -> bool {
@@ -209,4 +220,3 @@ fn damaged(file: &Path, line: u64, what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("capture `{}`: line {line} {what}", file.display()))
         .hint("a capture is JSON Lines of `topic`, `partition`, `offset`, `ts`, `headers`, `key`, `value`")
 }
-

@@ -64,8 +64,7 @@ impl Commit {
                     "metaData" => commit.metadata = Some(value),
                     "protocol" => commit.protocol = Some(value),
                     "commitInfo" => {
-                        commit.batch =
-                            value.pointer("/lode/batch").and_then(Value::as_str).map(ToString::to_string);
+                        commit.batch = value.pointer("/lode/batch").and_then(Value::as_str).map(ToString::to_string);
                     }
                     // what else a commit may hold changes neither rows nor positions
                     _ => {}
@@ -319,9 +318,7 @@ pub(super) fn now_ms() -> i64 {
 /// An error of the lake with its kind.
 pub(super) fn store_error(what: &str, error: object_store::Error) -> Error {
     let kind = match &error {
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            ErrorKind::Denied
-        }
+        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => ErrorKind::Denied,
         object_store::Error::NotFound { .. } => ErrorKind::Corrupt,
         _ => ErrorKind::Unavailable,
     };
@@ -376,8 +373,6 @@ pub(super) fn configuration(metadata: &Value) -> HashMap<String, String> {
     metadata
         .get("configuration")
         .and_then(Value::as_object)
-        .map(|members| {
-            members.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))).collect()
-        })
+        .map(|members| members.iter().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))).collect())
         .unwrap_or_default()
 }

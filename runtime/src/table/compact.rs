@@ -17,9 +17,9 @@ use object_store::ObjectStore;
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value};
 
-use super::commit::{Put, REPLAYS_MAX, add_action, remove_action, removal};
+use super::Settings;
+use super::commit::{Put, REPLAYS_MAX, add_action, removal, remove_action};
 use super::evolve::{Evolution, fill};
-use super::{Settings};
 use super::files::{DataFile, scan};
 use super::index::Place;
 use super::key::Owner;
@@ -29,12 +29,18 @@ use super::schema::TableSchema;
 use super::vector::VectorFile;
 use crate::error::{Error, ErrorKind, Result};
 
+/// Partition column → its value in a file.
+type PartitionValues = HashMap<String, Option<String>>;
+/// The same, by name.
+type SortedValues = Vec<(String, Option<String>)>;
+
 /// Files to rewrite, chosen by [`KeyedTable::plan_compaction`].
 #[derive(Debug)]
 pub struct Compaction {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) schema: TableSchema,
-    pub(super) reader: Reader,
+    /// reads owners; a table of records has none
+    pub(super) reader: Option<Reader>,
     pub(super) target_bytes: u64,
     pub(super) inputs: Vec<(u32, LiveFile)>,
     /// columns that change on the way
@@ -63,7 +69,16 @@ pub(super) struct Move {
 pub struct Rewritten {
     pub(super) inputs: Vec<(u32, LiveFile)>,
     segments: HashMap<u32, Vec<Segment>>,
-    outputs: Vec<(Add, Vec<Move>)>,
+    outputs: Vec<Output>,
+}
+
+/// A new file.
+#[derive(Debug)]
+struct Output {
+    add: Add,
+    rows: u32,
+    /// by row; empty where the table has no index
+    moves: Vec<Move>,
 }
 
 impl Compaction {
@@ -84,9 +99,8 @@ impl Compaction {
 
     /// Reads the chosen files and writes the new ones. Touches no log; may run beside flushes.
     pub async fn rewrite(self) -> Result<Rewritten> {
-        let data_change = self.evolution.as_ref().is_some_and(|e| e.data_change);
         let mut done = Rewritten { inputs: Vec::new(), segments: HashMap::new(), outputs: Vec::new() };
-        let mut open: Option<(DataFile, Vec<Move>, HashMap<String, Option<String>>)> = None;
+        let mut open: Option<(DataFile, Vec<Move>, PartitionValues)> = None;
         for (id, input) in &self.inputs {
             let mut batches = scan(&self.store, &input.add, self.schema.all.clone()).await?;
             let mut row = 0u32;
@@ -103,7 +117,7 @@ impl Compaction {
                     file.bytes() as u64 >= self.target_bytes || *values != input.add.partition_values
                 });
                 if full && let Some((file, moves, values)) = open.take() {
-                    done.outputs.push((file.write(&self.store, values, data_change).await?, moves));
+                    done.outputs.push(self.close(file, moves, values).await?);
                 }
                 let (file, all, _) = match &mut open {
                     Some(open) => open,
@@ -114,7 +128,7 @@ impl Compaction {
                     let at = u32::try_from(file.rows()).unwrap_or(u32::MAX);
                     done.segments.entry(*id).or_default().push(Segment { first: visible, file: segment, row: at });
                 }
-                visible += moves.len() as u32;
+                visible += rows.num_rows() as u32;
                 file.push(&rows)?;
                 all.extend(moves);
             }
@@ -126,18 +140,26 @@ impl Compaction {
             }
         }
         if let Some((file, moves, values)) = open {
-            done.outputs.push((file.write(&self.store, values, data_change).await?, moves));
+            done.outputs.push(self.close(file, moves, values).await?);
         }
         done.inputs = self.inputs;
         Ok(done)
     }
 
+    async fn close(&self, file: DataFile, moves: Vec<Move>, values: HashMap<String, Option<String>>) -> Result<Output> {
+        let data_change = self.evolution.as_ref().is_some_and(|e| e.data_change);
+        let rows = u32::try_from(file.rows())
+            .map_err(|_| Error::new(ErrorKind::Internal, "a data file would have over 2^32 rows"))?;
+        Ok(Output { add: file.write(&self.store, values, data_change).await?, rows, moves })
+    }
+
     /// The rows as they will be, and where each comes from.
     fn moves(&self, rows: RecordBatch, id: u32, olds: impl Iterator<Item = u32>) -> Result<(RecordBatch, Vec<Move>)> {
-        let owners = self.reader.owners(&rows)?;
+        let Some(reader) = &self.reader else { return Ok((rows, Vec::new())) };
+        let owners = reader.owners(&rows)?;
         let (rows, changed) = match &self.evolution {
             None => (rows, None),
-            Some(evolution) => fill(rows, evolution, &self.reader, &owners)?,
+            Some(evolution) => fill(rows, evolution, reader, &owners)?,
         };
         let becomes = changed.as_ref().unwrap_or(&owners);
         let moves = owners
@@ -167,6 +189,11 @@ fn shown(batch: &RecordBatch, first: u32, hidden: &RoaringBitmap) -> Result<Opti
 }
 
 impl Rewritten {
+    /// True when the file at `path` was rewritten.
+    pub(super) fn has_input(&self, path: &str) -> bool {
+        self.inputs.iter().any(|(_, file)| file.add.path == path)
+    }
+
     /// The new place of a row that was visible when the choice was made.
     fn translate(&self, id: u32, hidden_then: &RoaringBitmap, row: u32) -> Option<(usize, u32)> {
         let ordinal = row.checked_sub(u32::try_from(hidden_then.rank(row)).ok()?)?;
@@ -174,6 +201,39 @@ impl Rewritten {
         let at = segments.partition_point(|s| s.first <= ordinal).checked_sub(1)?;
         let segment = segments.get(at)?;
         Some((segment.file, segment.row + (ordinal - segment.first)))
+    }
+
+    /// The actions that put the new files in the place of the old ones, and the new files as they will stand.
+    pub(super) async fn actions(
+        &self,
+        files: &LiveFiles,
+        store: &Arc<dyn ObjectStore>,
+        inline: usize,
+    ) -> Result<Option<(Vec<Value>, Vec<Option<LiveFile>>)>> {
+        let Some(hidden) = self.hidden_since(files) else { return Ok(None) };
+        let mut actions = Vec::with_capacity(self.inputs.len() + self.outputs.len());
+        let data_change = self.outputs.iter().any(|output| output.add.data_change);
+        for (id, _) in &self.inputs {
+            if let Some(file) = files.get(*id) {
+                actions.push(remove_action(&removal(&file.add, data_change))?);
+            }
+        }
+        let mut vectors = VectorFile::default();
+        let mut stand = Vec::with_capacity(self.outputs.len());
+        for (output, hidden) in self.outputs.iter().zip(hidden) {
+            if hidden.len() >= u64::from(output.rows) {
+                stand.push(None);
+                continue;
+            }
+            let mut file = LiveFile { add: output.add.clone(), rows: output.rows, hidden };
+            if !file.hidden.is_empty() {
+                file.add = file.restated(Some(vectors.push(&file.hidden, inline)?), output.add.data_change);
+            }
+            actions.push(add_action(&file.add)?);
+            stand.push(Some(file));
+        }
+        vectors.write(store).await?;
+        Ok(Some((actions, stand)))
     }
 
     /// Rows of the new files that were hidden in the old ones after the choice was made; `None` when an old file is
@@ -210,7 +270,7 @@ impl KeyedTable {
         Compaction {
             store: self.committer.store.clone(),
             schema: self.committer.schema.clone(),
-            reader: self.reader(),
+            reader: Some(self.reader()),
             target_bytes: self.committer.settings.target_file_bytes,
             inputs,
             evolution,
@@ -232,30 +292,11 @@ impl KeyedTable {
     ) -> Result<bool> {
         let inline = self.committer.settings.inline_vector_bytes;
         for _ in 0..REPLAYS_MAX {
-            let Some(hidden) = rewritten.hidden_since(&self.files) else { return Ok(false) };
-            let mut actions = first.to_vec();
-            let data_change = rewritten.outputs.iter().any(|(add, _)| add.data_change);
-            for (id, _) in &rewritten.inputs {
-                if let Some(file) = self.files.get(*id) {
-                    actions.push(remove_action(&removal(&file.add, data_change))?);
-                }
-            }
-            let mut vectors = VectorFile::default();
-            let mut outputs = Vec::with_capacity(rewritten.outputs.len());
-            for ((add, moves), hidden) in rewritten.outputs.iter().zip(&hidden) {
-                let rows = moves.len() as u32;
-                if hidden.len() >= u64::from(rows) {
-                    outputs.push(None);
-                    continue;
-                }
-                let mut file = LiveFile { add: add.clone(), rows, hidden: hidden.clone() };
-                if !hidden.is_empty() {
-                    file.add = file.restated(Some(vectors.push(hidden, inline)?), add.data_change);
-                }
-                actions.push(add_action(&file.add)?);
-                outputs.push(Some(file));
-            }
-            vectors.write(&self.committer.store).await?;
+            let store = &self.committer.store;
+            let Some((actions, outputs)) = rewritten.actions(&self.files, store, inline).await? else {
+                return Ok(false);
+            };
+            let actions: Vec<Value> = first.iter().cloned().chain(actions).collect();
             let batch = uuid::Uuid::new_v4().to_string();
             match self.committer.put(operation, &batch, info.clone(), &actions).await? {
                 Put::Written => {
@@ -277,10 +318,10 @@ impl KeyedTable {
     }
 
     fn move_rows(&mut self, rewritten: &Rewritten, outputs: Vec<Option<LiveFile>>) -> Result<()> {
-        for (output, (_, moves)) in outputs.into_iter().zip(&rewritten.outputs) {
-            let Some(output) = output else { continue };
-            let file = self.files.insert(output)?;
-            for (row, moved) in moves.iter().enumerate() {
+        for (stands, output) in outputs.into_iter().zip(&rewritten.outputs) {
+            let Some(stands) = stands else { continue };
+            let file = self.files.insert(stands)?;
+            for (row, moved) in output.moves.iter().enumerate() {
                 let to = Place { file, row: row as u32 };
                 match &mut self.owners {
                     Owners::Keyed(index) => index.relocate(moved.owner, moved.from, to),
@@ -295,15 +336,20 @@ impl KeyedTable {
     }
 }
 
+/// From 0.8 to 1 by name: files that were written together wear alike and would all be rewritten in one burst.
+fn patience(path: &str) -> f64 {
+    0.8 + 0.2 * (xxhash_rust::xxh3::xxh3_64(path.as_bytes()) >> 40) as f64 / (1u64 << 24) as f64
+}
+
 /// The files to rewrite next: those with many hidden rows, and small ones of one partition and about one size.
-fn choose(files: &LiveFiles, settings: &Settings) -> Option<Vec<u32>> {
-    let mut groups: HashMap<(Vec<(String, Option<String>)>, u32), Vec<(u32, u64)>> = HashMap::new();
-    let mut worn: Vec<(Vec<(String, Option<String>)>, u32, u64)> = Vec::new();
+pub(super) fn choose(files: &LiveFiles, settings: &Settings) -> Option<Vec<u32>> {
+    let mut groups: HashMap<(SortedValues, u32), Vec<(u32, u64)>> = HashMap::new();
+    let mut worn: Vec<(SortedValues, u32, u64)> = Vec::new();
     for (id, file) in files.iter() {
         let mut values: Vec<_> = file.add.partition_values.clone().into_iter().collect();
         values.sort_unstable();
         let size = u64::try_from(file.add.size).unwrap_or(0);
-        if file.hidden.len() as f64 > f64::from(file.rows) * settings.hidden_ratio {
+        if file.hidden.len() as f64 > f64::from(file.rows) * settings.hidden_ratio * patience(&file.add.path) {
             worn.push((values, id, size));
         } else if size < settings.small_file_bytes {
             // files of like size are joined, so that a row is rewritten once a size step
@@ -329,5 +375,7 @@ fn choose(files: &LiveFiles, settings: &Settings) -> Option<Vec<u32>> {
     }
     let mut group = groups.into_values().filter(|g| g.len() >= settings.small_files_min).max_by_key(Vec::len)?;
     group.sort_unstable();
-    Some(cap(group))
+    let chosen = cap(group);
+    // joining needs two
+    (chosen.len() > 1).then_some(chosen)
 }

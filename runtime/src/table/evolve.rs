@@ -95,7 +95,12 @@ fn changed(now: &TableSchema, fields: &SchemaRef) -> Result<(TableSchema, Vec<St
             Some(wanted) => {
                 return Err(Error::new(
                     ErrorKind::Config,
-                    format!("column `{}` is {} and cannot become {}", field.name(), field.data_type(), wanted.data_type()),
+                    format!(
+                        "column `{}` is {} and cannot become {}",
+                        field.name(),
+                        field.data_type(),
+                        wanted.data_type()
+                    ),
                 )
                 .hint("`lode rebuild` makes the table anew"));
             }
@@ -109,8 +114,11 @@ fn changed(now: &TableSchema, fields: &SchemaRef) -> Result<(TableSchema, Vec<St
         }
         let own = [SEQ, SOURCE_TS, OWNER].contains(&field.name().as_str());
         if own || all.iter().any(|f| f.name().eq_ignore_ascii_case(field.name())) {
-            return Err(Error::new(ErrorKind::Config, format!("column `{}` clashes with one of the table", field.name()))
-                .hint("Delta does not tell upper from lower case in names"));
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("column `{}` clashes with one of the table", field.name()),
+            )
+            .hint("Delta does not tell upper from lower case in names"));
         }
         added.push(field.name().clone());
         all.push(Arc::new(field.as_ref().clone().with_nullable(true)));

@@ -12,8 +12,8 @@ use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
-use deltalake::kernel::Add;
 use bytes::Bytes;
+use deltalake::kernel::Add;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryFutureExt};
@@ -138,9 +138,9 @@ impl DataFile {
             .fields()
             .iter()
             .map(|field| {
-                let column = batch.column_by_name(field.name()).ok_or_else(|| {
-                    Error::new(ErrorKind::Internal, format!("column `{}` is missing", field.name()))
-                })?;
+                let column = batch
+                    .column_by_name(field.name())
+                    .ok_or_else(|| Error::new(ErrorKind::Internal, format!("column `{}` is missing", field.name())))?;
                 widen(column, field.data_type(), field.name())
             })
             .collect::<Result<Vec<_>>>()?;
@@ -188,7 +188,8 @@ async fn put(store: &Arc<dyn ObjectStore>, path: &Path, bytes: Vec<u8>) -> Resul
     if bytes.len() <= PUT_BYTES_MAX {
         return store.put(path, bytes.into()).await.map(|_| ()).map_err(failed);
     }
-    let mut upload = WriteMultipart::new_with_chunk_size(store.put_multipart(path).await.map_err(failed)?, PUT_BYTES_MAX);
+    let mut upload =
+        WriteMultipart::new_with_chunk_size(store.put_multipart(path).await.map_err(failed)?, PUT_BYTES_MAX);
     upload.put(bytes.into());
     upload.finish().await.map(|_| ()).map_err(failed)
 }
@@ -215,7 +216,8 @@ impl AsyncFileReader for FileReader {
     ) -> BoxFuture<'a, parquet::errors::Result<Arc<ParquetMetaData>>> {
         async move {
             let size = self.size;
-            let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options).with_prefetch_hint(Some(64 << 10));
+            let reader =
+                ParquetMetaDataReader::new().with_arrow_reader_options(options).with_prefetch_hint(Some(64 << 10));
             reader.load_and_finish(self, size).await.map(Arc::new)
         }
         .boxed()
@@ -236,9 +238,8 @@ pub(super) async fn scan(
     let lost = format!("data file `{}`", add.path);
     let reader = FileReader { store: store.clone(), path, size: u64::try_from(add.size).unwrap_or(0) };
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-    let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options)
-        .await
-        .map_err(|e| read_error(&lost, e))?;
+    let builder =
+        ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await.map_err(|e| read_error(&lost, e))?;
     let here = builder.parquet_schema().root_schema().get_fields();
     let roots = here.iter().enumerate().filter(|(_, f)| fields.field_with_name(f.name()).is_ok()).map(|(at, _)| at);
     let mask = ProjectionMask::roots(builder.parquet_schema(), roots.collect::<Vec<_>>());

@@ -12,7 +12,8 @@ use deltalake::kernel::Add;
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value, json};
 
-use super::commit::{Put, REPLAYS_MAX, Standing, add_action, now_ms, remove_action, removal};
+use super::Outcome;
+use super::commit::{Put, REPLAYS_MAX, Standing, add_action, now_ms, removal, remove_action};
 use super::files::{DataFile, pick, split};
 use super::index::Place;
 use super::key::Owner;
@@ -23,7 +24,6 @@ use super::owners::{self, Entry, Kind};
 use super::schema::{SEQ_TYPE, align, batch_of, utc};
 use super::select::{Origin, Selection};
 use super::vector::VectorFile;
-use super::{Outcome};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Range, Ranges};
 use crate::sequence::Sequence;
@@ -151,16 +151,21 @@ impl KeyedTable {
                 None => laid.rows.extend(sources.iter().enumerate().map(|(row, s)| (*s, number, row as u32))),
                 Some(picked) => {
                     let of = |out: u32| sources.get(out as usize).copied().unwrap_or(0);
-                    laid.rows.extend(picked.values().iter().enumerate().map(|(row, out)| (of(*out), number, row as u32)));
+                    laid.rows
+                        .extend(picked.values().iter().enumerate().map(|(row, out)| (of(*out), number, row as u32)));
                 }
             }
             let add = file.write(&self.committer.store, values, true).await?;
             laid.adds.push((add, count));
         }
         laid.rows.sort_unstable();
-        if matches!(self.owners, Owners::Multiset(_)) && laid.rows.windows(2).any(|w| matches!(w, [a, b] if a.0 == b.0)) {
-            return Err(Error::new(ErrorKind::Config, "a table whose source has no key cannot have several rows for one")
-                .hint("give the source table a primary key, or let the transform return at most one row each"));
+        if matches!(self.owners, Owners::Multiset(_)) && laid.rows.windows(2).any(|w| matches!(w, [a, b] if a.0 == b.0))
+        {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "a table whose source has no key cannot have several rows for one",
+            )
+            .hint("give the source table a primary key, or let the transform return at most one row each"));
         }
         Ok(laid)
     }
@@ -199,9 +204,10 @@ impl KeyedTable {
                 super::SEQ => Ok(seq.clone()),
                 super::SOURCE_TS => Ok(ts.clone()),
                 super::OWNER if keyless => Ok(owner.clone()),
-                name => rows.column_by_name(name).cloned().ok_or_else(|| {
-                    Error::new(ErrorKind::Internal, format!("column `{name}` is missing"))
-                }),
+                name => rows
+                    .column_by_name(name)
+                    .cloned()
+                    .ok_or_else(|| Error::new(ErrorKind::Internal, format!("column `{name}` is missing"))),
             })
             .collect::<Result<Vec<_>>>()?;
         batch_of(schema.all.clone(), columns, rows.num_rows())
@@ -294,11 +300,8 @@ impl KeyedTable {
                     plan.entries.push(entry);
                 }
                 if let Some((partition, range)) = ranges.iter().next() {
-                    let origin = Origin {
-                        topic: partition.topic.clone(),
-                        partition: partition.partition,
-                        offset: range.to - 1,
-                    };
+                    let origin =
+                        Origin { topic: partition.topic.clone(), partition: partition.partition, offset: range.to - 1 };
                     plan.ledger =
                         set.ledger_after(&plan.effect, floor, &origin).map(|all| (next_ledger(set.ledger), all));
                 }

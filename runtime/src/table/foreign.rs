@@ -40,7 +40,9 @@ pub(super) async fn replay(table: &mut KeyedTable, commit: Commit) -> Result<()>
     let added: HashMap<&str, &Add> = commit.adds.iter().map(|add| (add.path.as_str(), add)).collect();
     let mut removed = Vec::new();
     for remove in &commit.removes {
-        if !added.contains_key(remove.path.as_str()) && let Some(id) = table.files.id_of(&remove.path) {
+        if !added.contains_key(remove.path.as_str())
+            && let Some(id) = table.files.id_of(&remove.path)
+        {
             removed.push(id);
         }
     }
@@ -71,7 +73,8 @@ pub(super) async fn replay(table: &mut KeyedTable, commit: Commit) -> Result<()>
     let mut bare = Vec::new();
     if !whole.is_empty() || !parts.is_empty() {
         let keep = |place: Place| {
-            let gone = whole.contains(&place.file) || parts.get(&place.file).is_some_and(|rows| rows.contains(place.row));
+            let gone =
+                whole.contains(&place.file) || parts.get(&place.file).is_some_and(|rows| rows.contains(place.row));
             (!gone).then_some(place)
         };
         match &mut table.owners {
@@ -130,7 +133,8 @@ fn take_metadata(table: &mut KeyedTable, metadata: Value) -> Result<()> {
             .hint("`lode rebuild` makes the table anew"));
     }
     for field in table.committer.schema.all.fields() {
-        let sound = schema.all.field_with_name(field.name()).is_ok_and(|now| widens(field.data_type(), now.data_type()));
+        let sound =
+            schema.all.field_with_name(field.name()).is_ok_and(|now| widens(field.data_type(), now.data_type()));
         if !sound {
             return Err(Error::new(
                 ErrorKind::Config,

@@ -66,8 +66,7 @@ impl Hasher {
 
     /// The owner of each row by its whole image.
     pub(super) fn images(self, columns: &[(&str, &ArrayRef)], rows: usize) -> Result<Vec<Owner>> {
-        let columns =
-            columns.iter().map(|(name, array)| column(array, Some(name))).collect::<Result<Vec<_>>>()?;
+        let columns = columns.iter().map(|(name, array)| column(array, Some(name))).collect::<Result<Vec<_>>>()?;
         Ok(self.run(&columns, rows))
     }
 
@@ -99,9 +98,7 @@ fn column<'a>(array: &'a ArrayRef, name: Option<&'a str>) -> Result<Column<'a>> 
         DataType::Int32 => Values::Int32(array.as_primitive::<Int32Type>().values()),
         DataType::Int64 => Values::Int64(array.as_primitive::<Int64Type>().values()),
         DataType::Boolean => Values::Bool(array.as_boolean()),
-        DataType::Decimal128(_, scale) => {
-            Values::Decimal(array.as_primitive::<Decimal128Type>().values(), *scale)
-        }
+        DataType::Decimal128(_, scale) => Values::Decimal(array.as_primitive::<Decimal128Type>().values(), *scale),
         DataType::Float32 => Values::Float32(array.as_primitive::<Float32Type>().values()),
         DataType::Float64 => Values::Float64(array.as_primitive::<Float64Type>().values()),
         DataType::Utf8 => Values::Text(array.as_string::<i32>()),

@@ -118,7 +118,8 @@ impl KeyedTable {
     async fn from_log(opened: log::Opened, key: Vec<String>) -> Result<Self> {
         let settled = configuration(&opened.committer.metadata);
         let seed = settled.get("lode.seed").and_then(|s| u64::from_str_radix(s, 16).ok()).unwrap_or(0);
-        let owners = if key.is_empty() { Owners::Multiset(Multiset::default()) } else { Owners::Keyed(Index::default()) };
+        let owners =
+            if key.is_empty() { Owners::Multiset(Multiset::default()) } else { Owners::Keyed(Index::default()) };
         let mut table = KeyedTable {
             committer: opened.committer,
             files: LiveFiles::default(),
@@ -284,9 +285,7 @@ impl KeyedTable {
         let floor = newest_floor(floors, positions, self.floor);
         let in_force = floor.as_ref().map_or(self.floor, |(seq, _)| *seq);
         let chosen = match &self.owners {
-            Owners::Keyed(index) => {
-                winners(changes, positions, in_force, self.hasher, |owner| index.sequence(owner))?
-            }
+            Owners::Keyed(index) => winners(changes, positions, in_force, self.hasher, |owner| index.sequence(owner))?,
             Owners::Multiset(set) => set.choose(changes, positions, in_force, self.hasher)?,
         };
         gather(changes, chosen, floor, positions.clone())
@@ -399,15 +398,15 @@ impl Reader {
             let images = self.images(batch)?;
             return Ok(stored.into_iter().zip(images).map(|(stored, image)| stored.unwrap_or(image)).collect());
         }
-        let key = self
-            .key
-            .iter()
-            .map(|name| {
-                batch.column_by_name(name).cloned().ok_or_else(|| {
-                    Error::new(ErrorKind::Corrupt, format!("the table has lost its column `{name}`"))
+        let key =
+            self.key
+                .iter()
+                .map(|name| {
+                    batch.column_by_name(name).cloned().ok_or_else(|| {
+                        Error::new(ErrorKind::Corrupt, format!("the table has lost its column `{name}`"))
+                    })
                 })
-            })
-            .collect::<Result<Vec<_>>>()?;
+                .collect::<Result<Vec<_>>>()?;
         self.hasher.owners(&key)
     }
 

@@ -75,7 +75,13 @@ pub(super) async fn open(location: &Location, settings: &Settings) -> Result<Opt
     }
     let generation = settled.get("lode.generation").and_then(|g| g.parse().ok()).unwrap_or(0);
     #[allow(deprecated)]
-    let files: Vec<Add> = state.log_data().iter().map(|file| file.add_action()).collect();
+    let files: Vec<Add> = state
+        .snapshot()
+        .try_log_data()
+        .map_err(|e| delta_error("reading the table's log", e))?
+        .iter()
+        .map(|file| file.add_action())
+        .collect();
     let schema = TableSchema::of_metadata(&metadata)?;
     let (txns, since_checkpoint) = read_txns(&log_store, version).await?;
     let mut committer = Committer {
@@ -103,11 +109,9 @@ pub async fn positions_of(location: &Location) -> Result<crate::record::Position
 }
 
 /// Every application id with its version, and the commits since the last checkpoint.
-async fn read_txns(
-    log_store: &deltalake::logstore::LogStoreRef,
-    version: u64,
-) -> Result<(BTreeMap<String, i64>, u64)> {
-    let bad = |e: kernel::Error| Error::new(ErrorKind::Unavailable, "reading the table's positions failed").caused_by(e);
+async fn read_txns(log_store: &deltalake::logstore::LogStoreRef, version: u64) -> Result<(BTreeMap<String, i64>, u64)> {
+    let bad =
+        |e: kernel::Error| Error::new(ErrorKind::Unavailable, "reading the table's positions failed").caused_by(e);
     let engine = log_store.engine(None);
     let url = log_store.root_url().clone();
     let task = move || {

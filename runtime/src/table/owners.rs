@@ -116,8 +116,7 @@ pub(super) async fn write_at(store: &Arc<dyn ObjectStore>, path: &Path, entries:
     let failed = |e: parquet::errors::ParquetError| {
         Error::new(ErrorKind::Internal, "an owners file cannot be written").caused_by(e)
     };
-    let properties =
-        WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
     let mut writer = ArrowWriter::try_new(Vec::new(), schema(), Some(properties)).map_err(failed)?;
     for chunk in entries.chunks(1 << 16) {
         writer.write(&batch(chunk)?).map_err(failed)?;
@@ -196,9 +195,8 @@ pub(super) async fn read(store: &Arc<dyn ObjectStore>, path: &Path, mut with: im
             column(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| bad("has a column of another type"))
         };
         let owners = column("_owner")?.as_binary_opt::<i32>().ok_or_else(|| bad("has a column of another type"))?;
-        let seqs = column("_seq")?
-            .as_primitive_opt::<Decimal128Type>()
-            .ok_or_else(|| bad("has a column of another type"))?;
+        let seqs =
+            column("_seq")?.as_primitive_opt::<Decimal128Type>().ok_or_else(|| bad("has a column of another type"))?;
         let partitions =
             column("_partition")?.as_primitive_opt::<Int32Type>().ok_or_else(|| bad("has a column of another type"))?;
         let written = column("_written")?

@@ -53,8 +53,7 @@ impl TableSchema {
             }
         }
         let own = [SEQ, SOURCE_TS, OWNER];
-        let data: Vec<FieldRef> =
-            all.fields().iter().filter(|f| !own.contains(&f.name().as_str())).cloned().collect();
+        let data: Vec<FieldRef> = all.fields().iter().filter(|f| !own.contains(&f.name().as_str())).cloned().collect();
         Ok(TableSchema { data: Arc::new(Schema::new(data)), all, partition_by })
     }
 
@@ -111,7 +110,8 @@ impl TableSchema {
         let bad = |e: Box<dyn std::error::Error + Send + Sync>| {
             Error::new(ErrorKind::Config, "a column has a type that Delta does not know").caused_by(e)
         };
-        let schema: StructType = self.all.as_ref().try_into_kernel().map_err(|e: arrow::error::ArrowError| bad(e.into()))?;
+        let schema: StructType =
+            self.all.as_ref().try_into_kernel().map_err(|e: arrow::error::ArrowError| bad(e.into()))?;
         serde_json::to_string(&schema).map_err(|e| bad(e.into()))
     }
 
@@ -226,9 +226,8 @@ pub(super) fn widen(array: &ArrayRef, to: &DataType, name: &str) -> Result<Array
 
 fn cast(array: &ArrayRef, to: &DataType, name: &str) -> Result<ArrayRef> {
     let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(array, to, &options).map_err(|e| {
-        Error::new(ErrorKind::Corrupt, format!("column `{name}` cannot be read as {to}")).caused_by(e)
-    })
+    cast_with_options(array, to, &options)
+        .map_err(|e| Error::new(ErrorKind::Corrupt, format!("column `{name}` cannot be read as {to}")).caused_by(e))
 }
 
 /// `batch` in exactly the columns `fields`: widened where narrower, null where absent.
@@ -270,11 +269,19 @@ pub(super) fn partition_text(array: &dyn Array, row: usize) -> Result<Option<Str
     if array.is_null(row) {
         return Ok(None);
     }
-    let bad =
-        |e: arrow::error::ArrowError| Error::new(ErrorKind::Internal, "a partition value cannot be written").caused_by(e);
+    let bad = |e: arrow::error::ArrowError| {
+        Error::new(ErrorKind::Internal, "a partition value cannot be written").caused_by(e)
+    };
     if let DataType::Utf8 = array.data_type() {
         let text = array.as_string::<i32>().value(row);
-        return Ok(if text.is_empty() { None } else { Some(text.to_string()) });
+        if text.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "a partition column holds empty text, which Delta would read as null",
+            )
+            .hint("partition by another column, or let the transform fill this one"));
+        }
+        return Ok(Some(text.to_string()));
     }
     let options = FormatOptions::new()
         .with_timestamp_format(Some("%Y-%m-%d %H:%M:%S%.6f"))

@@ -142,8 +142,13 @@ pub(super) fn fresh(
 ) -> Result<()> {
     for (batch, change) in changes.iter().enumerate() {
         let rows = change.rows.num_rows();
-        let lengths =
-            [change.ops.len(), change.sequences.len(), change.source_ts_ms.len(), change.partitions.len(), change.offsets.len()];
+        let lengths = [
+            change.ops.len(),
+            change.sequences.len(),
+            change.source_ts_ms.len(),
+            change.partitions.len(),
+            change.offsets.len(),
+        ];
         if lengths.iter().any(|len| *len != rows) {
             return Err(Error::new(ErrorKind::Internal, "a batch of changes has columns of different lengths"));
         }
@@ -184,17 +189,15 @@ pub(super) fn winners(
     let rows = changes.iter().map(|c| c.rows.num_rows()).sum();
     let mut best: hashbrown::HashMap<Owner, (Sequence, Op, At)> = hashbrown::HashMap::with_capacity(rows);
     let owners = |change: &Changes| hasher.owners(&key_columns(change)?);
-    fresh(changes, positions, floor, owners, |at, owner, op, seq| {
-        match best.entry(owner) {
-            hashbrown::hash_map::Entry::Vacant(slot) => {
-                if known(owner).is_none_or(|known| seq > known) {
-                    slot.insert((seq, op, at));
-                }
+    fresh(changes, positions, floor, owners, |at, owner, op, seq| match best.entry(owner) {
+        hashbrown::hash_map::Entry::Vacant(slot) => {
+            if known(owner).is_none_or(|known| seq > known) {
+                slot.insert((seq, op, at));
             }
-            hashbrown::hash_map::Entry::Occupied(mut slot) => {
-                if seq > slot.get().0 {
-                    slot.insert((seq, op, at));
-                }
+        }
+        hashbrown::hash_map::Entry::Occupied(mut slot) => {
+            if seq > slot.get().0 {
+                slot.insert((seq, op, at));
             }
         }
     })?;

@@ -9,8 +9,8 @@ use std::fmt::Write as _;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute;
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type,
-    Int32Type, Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
+    ArrowPrimitiveType, DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type,
+    Int64Type, SchemaRef, TimeUnit, TimestampMicrosecondType,
 };
 use chrono::{DateTime, Datelike, NaiveDate};
 
@@ -50,7 +50,16 @@ impl Stats {
             .filter(|(_, field)| is_simple(field.data_type()))
             .take(COLUMNS_MAX)
             .map(|(at, field)| {
-                (at, Column { name: field.name().clone(), of: field.data_type().clone(), nulls: 0, bounds: None, open: false })
+                (
+                    at,
+                    Column {
+                        name: field.name().clone(),
+                        of: field.data_type().clone(),
+                        nulls: 0,
+                        bounds: None,
+                        open: false,
+                    },
+                )
             })
             .collect();
         Stats { columns }
@@ -251,7 +260,10 @@ mod tests {
     fn decimals_keep_every_digit() {
         assert_eq!(decimal(5, 2), "0.05");
         assert_eq!(decimal(-12345, 2), "-123.45");
-        assert_eq!(decimal(5_316_911_983_139_663_491_615_228_241_121_378_303, 0), "5316911983139663491615228241121378303");
+        assert_eq!(
+            decimal(5_316_911_983_139_663_491_615_228_241_121_378_303, 0),
+            "5316911983139663491615228241121378303"
+        );
     }
 
     #[test]

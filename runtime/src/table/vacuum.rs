@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Int64Type;
+use deltalake::table::config::TablePropertiesExt;
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::HashSet;
 use kernel::engine::arrow_data::EngineDataArrowExt;
@@ -148,10 +149,19 @@ fn percent_decoded(path: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Writes a checkpoint of `version`.
+/// Writes a checkpoint of `version` and lets go of log entries that the table's own settings call expired.
 pub(super) async fn checkpoint(location: &Location, version: u64) -> Result<()> {
     let table = log::delta_table(location, version).await?;
-    deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(|e| delta_error("writing a checkpoint", e))
+    deltalake::checkpoints::create_checkpoint(&table, None)
+        .await
+        .map_err(|e| delta_error("writing a checkpoint", e))?;
+    let state = table.snapshot().map_err(|e| delta_error("reading the table's log", e))?;
+    if state.table_config().enable_expired_log_cleanup() {
+        deltalake::checkpoints::cleanup_metadata(&table, None)
+            .await
+            .map_err(|e| delta_error("deleting expired log entries", e))?;
+    }
+    Ok(())
 }
 
 impl KeyedTable {
@@ -196,7 +206,8 @@ impl KeyedTable {
                     return;
                 }
                 // entries that are not valid yet stay apart, each under its own change
-                let seq = if entry.kind == Kind::Gone && entry.is_valid(&self.committer.positions) { 0 } else { entry.seq.0 };
+                let seq =
+                    if entry.kind == Kind::Gone && entry.is_valid(&self.committer.positions) { 0 } else { entry.seq.0 };
                 let slot = newest.entry((entry.kind, entry.owner, seq, entry.op));
                 slot.and_modify(|known| {
                     if entry.seq > known.seq {
@@ -214,6 +225,9 @@ impl KeyedTable {
         for path in &paths {
             delete(&store, path).await?;
         }
+        if let Owners::Multiset(set) = &mut self.owners {
+            set.keep_applied(entries.iter().filter(|entry| entry.kind == Kind::Applied));
+        }
         self.owners_files = usize::from(!entries.is_empty());
         self.drop_ledgers().await?;
         Ok(true)
@@ -224,7 +238,8 @@ impl KeyedTable {
         match (&self.owners, entry.kind) {
             (Owners::Keyed(index), Kind::Gone) => {
                 entry.seq < self.floor
-                    || index.has_rows(entry.owner) && index.sequence(entry.owner).is_some_and(|known| known >= entry.seq)
+                    || index.has_rows(entry.owner)
+                        && index.sequence(entry.owner).is_some_and(|known| known >= entry.seq)
             }
             _ => entry.kind != Kind::Floor && entry.seq < self.floor,
         }

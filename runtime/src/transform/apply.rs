@@ -6,12 +6,11 @@ use std::time::Instant;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{cast, concat_batches, take};
 
-use super::columns::{Lent, bytes_of};
-use super::contract::{WitColumnOut, WitOutput, WitRejection};
+use super::columns::{Lent, bytes_of, bytes_taken};
+use super::contract::{WitColumnOut, WitOutput};
 use super::describe::{Prepared, Write};
 use super::gate::{Claimed, admit, check_rows};
 use super::instance::{Live, clean};
-use super::limits::Limits;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How much a log line matters.
@@ -63,9 +62,13 @@ impl Prepared {
     ///
     /// # Errors
     /// `Module` where more rows fail than [`super::Limits::failed_ratio`] allows, or finding them takes too long: the
-    /// table stops rather than drain into dead letters. `Internal` where the batch is not what was described.
+    /// table stops rather than drain into dead letters. `Unavailable` where this machine gives no memory for an
+    /// instance. `Internal` where the batch is not what was described.
     pub fn apply(&self, batch: &RecordBatch) -> Result<Applied> {
         let limits = &self.module.limits;
+        if u32::try_from(batch.num_rows()).is_err() {
+            return Err(Error::new(ErrorKind::Internal, "a batch for a module has more than 4 billion rows"));
+        }
         let inputs = self.read_columns(batch)?;
         let mut work = Work {
             prepared: self,
@@ -74,6 +77,7 @@ impl Prepared {
             parts: Vec::new(),
             source_rows: Vec::new(),
             one_to_one: true,
+            bytes: 0,
             rejected: Vec::new(),
             failed: 0,
             may_fail: limits.failed_rows.max((batch.num_rows() as f64 * limits.failed_ratio) as usize),
@@ -140,6 +144,8 @@ struct Work<'a> {
     parts: Vec<RecordBatch>,
     source_rows: Vec<u32>,
     one_to_one: bool,
+    /// of `parts`
+    bytes: usize,
     rejected: Vec<(u32, String)>,
     failed: usize,
     may_fail: usize,
@@ -152,7 +158,8 @@ struct Work<'a> {
 impl Work<'_> {
     fn run(&mut self) -> Result<()> {
         let limits = &self.prepared.module.limits;
-        let bytes_a_row = self.inputs.iter().map(bytes_of).fold(0, usize::saturating_add) / self.batch.num_rows().max(1);
+        let bytes_a_row =
+            self.inputs.iter().map(bytes_of).fold(0, usize::saturating_add) / self.batch.num_rows().max(1);
         let chunk = (limits.input_bytes / bytes_a_row.max(1)).clamp(1, limits.input_rows.max(1));
         let mut from = 0;
         while from < self.batch.num_rows() {
@@ -168,7 +175,12 @@ impl Work<'_> {
     fn search(&mut self, all: Rows) -> Result<()> {
         let mut waiting = vec![all];
         while let Some(rows) = waiting.pop() {
-            match self.call(rows) {
+            // What worked when the module was loaded fails for want of something on this machine, not of these rows.
+            let live = Live::new(&self.prepared.module.compiled, &self.prepared.module.limits).map_err(|e| {
+                Error::new(ErrorKind::Unavailable, format!("module `{}` gets no instance", self.prepared.module.name()))
+                    .caused_by(e)
+            })?;
+            match self.call(live, rows) {
                 Ok(given) => self.keep(rows, given)?,
                 Err(reason) => {
                     self.check_failures(&reason)?;
@@ -199,8 +211,8 @@ impl Work<'_> {
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         if since.elapsed() > limit {
             return Err(self.stop(format!(
-                "kept failing for `{} s` while the rows at fault were sought; last: {reason}",
-                limit.as_secs()
+                "kept failing for `{} ms` while the rows at fault were sought; last: {reason}",
+                limit.as_millis()
             )));
         }
         Ok(())
@@ -210,27 +222,20 @@ impl Work<'_> {
         self.prepared.module.broken(&message).hint("mend the module and replace its file; the table goes on from here")
     }
 
-    fn call(&mut self, rows: Rows) -> Result<Given, String> {
+    fn call(&mut self, mut live: Live, rows: Rows) -> Result<Given, String> {
         let Prepared { module, plan } = self.prepared;
-        let lent: Vec<Lent> = self
-            .inputs
-            .iter()
-            .map(|array| Lent::new(&array.slice(rows.from, rows.len())))
-            .collect::<Result<_, _>>()?;
+        let lent: Vec<Lent> =
+            self.inputs.iter().map(|array| Lent::new(&array.slice(rows.from, rows.len()))).collect::<Result<_, _>>()?;
         let columns: Vec<_> = lent.iter().map(Lent::as_column).collect();
         let count = u32::try_from(rows.len()).map_err(|_| "too many rows for one call".to_owned())?;
         self.calls += 1;
-        let mut live = Live::new(&module.compiled, &module.limits)?;
         let called = live.transform(&module.compiled, (&plan.params, &plan.fields, count, &columns));
         let (logs, dropped) = live.take_logs();
         self.keep_logs(logs, dropped);
         let limits = &module.limits;
         match called? {
-            (Ok(output),) => self.admit(&output, &mut live, count).map_err(|e| clean(&e, limits.error_bytes)),
-            (Err(message),) => {
-                let text = message.to_str(&live.store).map_err(|e| format!("its error is not text: {e}"))?;
-                Err(clean(&text, limits.error_bytes))
-            }
+            (Ok(output),) => self.admit(output, rows).map_err(|e| clean(&e, limits.error_bytes)),
+            (Err(message),) => Err(clean(&message, limits.error_bytes)),
         }
     }
 
@@ -241,55 +246,74 @@ impl Work<'_> {
         self.logs.append(&mut logs);
     }
 
-    fn admit(&self, output: &WitOutput, live: &mut Live, rows: u32) -> Result<Given, String> {
+    fn admit(&self, output: WitOutput, input: Rows) -> Result<Given, String> {
         let Prepared { module, plan } = self.prepared;
         let limits = &module.limits;
-        if output.columns.len() != plan.computed {
-            return Err(format!("it gave `{}` columns where it declared `{}`", output.columns.len(), plan.computed));
+        let rows = input.len() as u32;
+        let WitOutput { columns, source_rows, rejected } = output;
+        if columns.len() != plan.computed {
+            return Err(format!("it gave `{}` columns where it declared `{}`", columns.len(), plan.computed));
         }
-        if output.rejected.len() > rows as usize {
-            return Err(format!("it rejected `{}` of `{rows}` rows", output.rejected.len()));
+        if rejected.len() > rows as usize {
+            return Err(format!("it rejected `{}` of `{rows}` rows", rejected.len()));
         }
-        let out_rows = output.source_rows.as_ref().map_or(rows as usize, |list| list.len());
+        let out_rows = source_rows.as_ref().map_or(rows as usize, Vec::len);
         // One to one never gives more rows than it was given.
         if out_rows > limits.output_rows.max(rows as usize) {
             return Err(format!("it gave `{out_rows}` rows, more than `{}`", limits.output_rows));
         }
         let out_rows = u32::try_from(out_rows).map_err(|_| "it gave too many rows".to_owned())?;
-        let rejected = take_rejections(output, live, limits)?;
-        let source_rows = output.source_rows.as_ref().map(|list| list.as_le_slice(&live.store).to_vec());
-        let numbers: Vec<u32> = rejected.iter().map(|(row, _)| *row).collect();
-        check_rows(source_rows.as_deref(), &numbers, rows)?;
-        let mut columns: Vec<Option<ArrayRef>> = vec![None; plan.computed];
-        let claimed: Vec<WitColumnOut> = output
-            .columns
-            .iter(&mut live.store)
-            .and_then(|columns| columns.collect())
-            .map_err(|e| unreadable("columns", &e, limits.output_bytes))?;
-        let mut bytes = 0_usize;
+        let rejected: Vec<(u32, String)> =
+            rejected.into_iter().map(|r| (r.row, clean(&r.reason, limits.error_bytes))).collect();
+        check_rows(source_rows.as_deref(), &rejected, rows)?;
+        if let Some(list) = &source_rows {
+            self.check_passed(list, input)?;
+        }
+        let mut claimed: Vec<Option<WitColumnOut>> = columns.into_iter().map(Some).collect();
+        let mut admitted: Vec<Option<ArrayRef>> = vec![None; plan.computed];
         for (write, field) in plan.writes.iter().zip(plan.schema.fields()) {
-            let Write::Computed(place) = write else { continue };
-            let (Some(column), Some(slot)) = (claimed.get(*place), columns.get_mut(*place)) else { continue };
-            let array = admit_column(column, live, &mut bytes, limits.output_bytes, |claimed| {
-                admit(claimed, field.data_type(), field.is_nullable(), out_rows)
-            });
+            let Write::Computed { place, nullable } = write else { continue };
+            let column = claimed.get_mut(*place).and_then(Option::take);
+            let (Some(column), Some(slot)) = (column, admitted.get_mut(*place)) else { continue };
+            let WitColumnOut { length, null_count, buffers, children } = column;
+            let array =
+                admit(Claimed { length, null_count, buffers, children }, field.data_type(), *nullable, out_rows);
             *slot = Some(array.map_err(|e| format!("output column `{}`: {e}", field.name()))?);
         }
-        Ok(Given { columns: columns.into_iter().flatten().collect(), rows: out_rows as usize, source_rows, rejected })
+        Ok(Given { columns: admitted.into_iter().flatten().collect(), rows: out_rows as usize, source_rows, rejected })
+    }
+
+    /// A row named a million times takes its passed columns along as often: more than the input was they may only be
+    /// within the limit.
+    fn check_passed(&self, source_rows: &[u32], input: Rows) -> Result<(), String> {
+        let limit = self.prepared.module.limits.output_bytes;
+        let (mut taken, mut given) = (0_usize, 0_usize);
+        for write in &self.prepared.plan.writes {
+            let Write::Passed(name) = write else { continue };
+            let Some(column) = self.batch.column_by_name(name) else { continue };
+            let column = column.slice(input.from, input.len());
+            taken = taken.saturating_add(bytes_taken(&column, source_rows));
+            given = given.saturating_add(bytes_of(&column));
+        }
+        match taken > limit.max(given) {
+            true => Err(format!("the rows it multiplied come to `{taken}` bytes, more than `{limit}`")),
+            false => Ok(()),
+        }
     }
 
     fn keep(&mut self, rows: Rows, given: Given) -> Result<()> {
         let first = rows.from as u32;
         let plan = &self.prepared.plan;
-        let indices = given.source_rows.as_ref().map(|list| {
-            UInt32Array::from_iter_values(list.iter().map(|row| row + first))
-        });
+        let indices =
+            given.source_rows.as_ref().map(|list| UInt32Array::from_iter_values(list.iter().map(|row| row + first)));
         let mut columns = Vec::with_capacity(plan.writes.len());
         for write in &plan.writes {
             columns.push(match write {
-                Write::Computed(place) => given.columns.get(*place).cloned().ok_or_else(|| {
-                    Error::new(ErrorKind::Internal, "a computed column was lost on the way")
-                })?,
+                Write::Computed { place, .. } => given
+                    .columns
+                    .get(*place)
+                    .cloned()
+                    .ok_or_else(|| Error::new(ErrorKind::Internal, "a computed column was lost on the way"))?,
                 Write::Passed(name) => {
                     let column = self.batch.column_by_name(name).ok_or_else(|| missing(name))?;
                     match &indices {
@@ -305,6 +329,11 @@ impl Work<'_> {
         let part = RecordBatch::try_new_with_options(plan.schema.clone(), columns, &options).map_err(|e| {
             Error::new(ErrorKind::Internal, "a batch is not of the schema that was offered").caused_by(e)
         })?;
+        self.bytes = part.columns().iter().map(bytes_of).fold(self.bytes, usize::saturating_add);
+        let limit = self.prepared.module.limits.batch_output_bytes;
+        if self.bytes > limit {
+            return Err(self.stop(format!("made more than `{limit}` bytes of `{}` rows", self.batch.num_rows())));
+        }
         self.parts.push(part);
         match given.source_rows {
             None => self.source_rows.extend(first..first + rows.len() as u32),
@@ -320,9 +349,8 @@ impl Work<'_> {
     fn finish(mut self) -> Result<Applied> {
         let rows = match self.parts.len() {
             1 => self.parts.remove(0),
-            _ => concat_batches(&self.prepared.plan.schema, &self.parts).map_err(|e| {
-                Error::new(ErrorKind::Internal, "the parts of a batch cannot be joined").caused_by(e)
-            })?,
+            _ => concat_batches(&self.prepared.plan.schema, &self.parts)
+                .map_err(|e| Error::new(ErrorKind::Internal, "the parts of a batch cannot be joined").caused_by(e))?,
         };
         Ok(Applied {
             rows,
@@ -334,57 +362,4 @@ impl Work<'_> {
             calls: self.calls,
         })
     }
-}
-
-fn too_large(most_bytes: usize) -> String {
-    format!("the output is larger than `{most_bytes}` bytes")
-}
-
-fn unreadable(what: &str, error: &wasmtime::Error, most_bytes: usize) -> String {
-    let text = format!("{error:#}");
-    // wasmtime counts the bytes that a call lets us reach for, under a name that helps nobody.
-    if text.contains("fuel allocated for hostcalls") { too_large(most_bytes) } else { format!("its {what} cannot be read: {text}") }
-}
-
-fn take_rejections(output: &WitOutput, live: &mut Live, limits: &Limits) -> Result<Vec<(u32, String)>, String> {
-    let rejections: Vec<WitRejection> = output
-        .rejected
-        .iter(&mut live.store)
-        .and_then(|list| list.collect())
-        .map_err(|e| unreadable("rejections", &e, limits.output_bytes))?;
-    let mut taken = Vec::with_capacity(rejections.len());
-    for rejection in rejections {
-        let reason = rejection.reason.to_str(&live.store).map_err(|e| format!("a reason is not text: {e}"))?;
-        taken.push((rejection.row, clean(&reason, limits.error_bytes)));
-    }
-    Ok(taken)
-}
-
-fn admit_column(
-    column: &WitColumnOut,
-    live: &mut Live,
-    bytes: &mut usize,
-    most_bytes: usize,
-    admit: impl FnOnce(&Claimed<'_>) -> Result<ArrayRef, String>,
-) -> Result<ArrayRef, String> {
-    const MOST_BUFFERS: usize = 3;
-    if column.buffers.len() > MOST_BUFFERS {
-        return Err(format!("it has `{}` buffers", column.buffers.len()));
-    }
-    let lists: Vec<_> = column
-        .buffers
-        .iter(&mut live.store)
-        .and_then(|buffers| buffers.collect::<wasmtime::Result<Vec<_>>>())
-        .map_err(|e| unreadable("buffers", &e, most_bytes))?;
-    let buffers: Vec<&[u8]> = lists.iter().map(|list| list.as_le_slice(&live.store)).collect();
-    *bytes = buffers.iter().fold(*bytes, |sum, buffer| sum.saturating_add(buffer.len()));
-    if *bytes > most_bytes {
-        return Err(too_large(most_bytes));
-    }
-    admit(&Claimed {
-        length: column.length,
-        null_count: column.null_count,
-        buffers: &buffers,
-        children: column.children,
-    })
 }

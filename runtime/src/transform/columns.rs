@@ -31,7 +31,8 @@ impl Lent {
             DataType::Utf8 => push_bytes::<Utf8Type>(array, &mut buffers)?,
             DataType::Binary => push_bytes::<BinaryType>(array, &mut buffers)?,
             other => {
-                let width = other.primitive_width().ok_or_else(|| format!("a column of type `{other}` cannot cross"))?;
+                let width =
+                    other.primitive_width().ok_or_else(|| format!("a column of type `{other}` cannot cross"))?;
                 let data = array.to_data();
                 let values = data.buffers().first().ok_or("a column has no values")?;
                 buffers.push(values.slice_with_length(data.offset() * width, data.len() * width));
@@ -64,7 +65,28 @@ fn push_bytes<T: ByteArrayType<Offset = i32>>(array: &ArrayRef, buffers: &mut Ve
     Ok(())
 }
 
-/// Bytes that rows `from..to` of `array` are, near enough to choose how many rows go in one call.
+/// Bytes of `rows` of `array`, which may name a row more than once; `usize::MAX` where that cannot be said. No less
+/// than what taking them allocates for values.
+pub(super) fn bytes_taken(array: &ArrayRef, rows: &[u32]) -> usize {
+    let lengths = |offsets: &[i32]| {
+        let length = |row: &u32| match offsets.get(*row as usize..).and_then(|rest| rest.first_chunk::<2>()) {
+            Some([from, to]) => to.abs_diff(*from) as usize,
+            None => 0,
+        };
+        rows.iter().map(length).fold(0, usize::saturating_add)
+    };
+    match array.data_type() {
+        DataType::Utf8 => lengths(array.as_string::<i32>().value_offsets()),
+        DataType::Binary => lengths(array.as_binary::<i32>().value_offsets()),
+        other => match other.primitive_width() {
+            Some(width) => rows.len().saturating_mul(width),
+            // As if every row taken were as large as all of them; such columns come from no source as yet.
+            None => rows.len().saturating_mul(bytes_of(array)),
+        },
+    }
+}
+
+/// Bytes that `array` is, near enough to choose how many rows go in one call.
 pub(super) fn bytes_of(array: &ArrayRef) -> usize {
     array.to_data().get_slice_memory_size().unwrap_or(usize::MAX)
 }

@@ -1,9 +1,10 @@
 //! The types of `lodestream:transform@0.1.0` as they cross into and out of a guest.
 //!
-//! What comes out is lifted as late as can be: [`WasmList`] and [`WasmStr`] are places in the guest's memory, so that
-//! a guest that names the same bytes a million times costs its host nothing until the sizes have been looked at.
+//! What comes out is copied before the call ends, because wasmtime then lets the guest free it (`cabi_post_…`). wasmtime
+//! counts every byte of it against the store's allowance first, so a guest that names the same bytes a million times
+//! costs its host no more than [`super::Limits::output_bytes`].
 
-use wasmtime::component::{ComponentType, Lift, Lower, WasmList, WasmStr};
+use wasmtime::component::{ComponentType, Lift, Lower};
 
 /// The version served, as it stands in the names of exports and imports.
 pub(super) const VERSION: &str = "0.1.0";
@@ -86,7 +87,7 @@ pub(super) struct WitColumnOut {
     pub(super) length: u32,
     #[component(name = "null-count")]
     pub(super) null_count: u32,
-    pub(super) buffers: WasmList<WasmList<u8>>,
+    pub(super) buffers: Vec<Vec<u8>>,
     pub(super) children: u32,
 }
 
@@ -94,16 +95,16 @@ pub(super) struct WitColumnOut {
 #[component(record)]
 pub(super) struct WitRejection {
     pub(super) row: u32,
-    pub(super) reason: WasmStr,
+    pub(super) reason: String,
 }
 
 #[derive(ComponentType, Lift)]
 #[component(record)]
 pub(super) struct WitOutput {
-    pub(super) columns: WasmList<WitColumnOut>,
+    pub(super) columns: Vec<WitColumnOut>,
     #[component(name = "source-rows")]
-    pub(super) source_rows: Option<WasmList<u32>>,
-    pub(super) rejected: WasmList<WitRejection>,
+    pub(super) source_rows: Option<Vec<u32>>,
+    pub(super) rejected: Vec<WitRejection>,
 }
 
 #[derive(ComponentType, Lift, Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,4 +127,4 @@ pub(super) type DescribeParams<'a> = (&'a str, &'a [WitRelation]);
 pub(super) type DescribeResult = (Result<WitDescription, String>,);
 /// Parameters and results of `transform`.
 pub(super) type TransformParams<'a> = (&'a str, &'a [WitField], u32, &'a [WitColumn<'a>]);
-pub(super) type TransformResult = (Result<WitOutput, WasmStr>,);
+pub(super) type TransformResult = (Result<WitOutput, String>,);

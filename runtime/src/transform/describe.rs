@@ -63,8 +63,8 @@ pub(super) struct Read {
 }
 
 pub(super) enum Write {
-    /// the module's column of this number
-    Computed(usize),
+    /// the module's column of this place, which has no nulls where it promised so
+    Computed { place: usize, nullable: bool },
     /// the batch's column of this name, untouched
     Passed(String),
 }
@@ -82,12 +82,13 @@ pub(super) fn batch_name(relations: &[Relation<'_>], column: ColumnRef) -> Optio
 
 impl Module {
     /// Asks the module what it does with these relations. Call again when a relation's schema or the params change.
+    /// `params` is an object, or null for none.
     ///
     /// # Errors
     /// `Config` where the module does not take the relations or params: the message is the module's own. `Module`
     /// where its description breaks the contract or it fails.
     pub fn describe(&self, params: &serde_json::Value, relations: &[Relation<'_>]) -> Result<Prepared> {
-        let params = params.to_string();
+        let params = if params.is_null() { "{}".to_owned() } else { params.to_string() };
         let offered: Vec<WitRelation> = relations.iter().enumerate().map(|(n, r)| offer(n, r)).collect();
         let described = Live::new(&self.compiled, &self.limits)
             .and_then(|mut live| live.describe(&self.compiled, (&params, &offered)))
@@ -115,7 +116,7 @@ fn offer(number: usize, relation: &Relation<'_>) -> WitRelation {
 }
 
 impl Prepared {
-    /// Columns of the output table, in order.
+    /// Columns of the output table, in order. A computed column takes nulls unless it is of the key.
     pub fn schema(&self) -> &SchemaRef {
         &self.plan.schema
     }
@@ -183,7 +184,7 @@ impl Plan {
                         Some(true) => return Err(format!("computed column {place} is named twice")),
                         None => return Err(format!("computed column {place} of `{}`", plan.computed)),
                     }
-                    (Field::new(name, parse_format(&format)?, nullable), Write::Computed(place))
+                    (Field::new(name, parse_format(&format)?, true), Write::Computed { place, nullable })
                 }
                 WitOutputField::Passed(passed) => {
                     let (column, from, field) = resolve(passed.from, relations)?;
@@ -204,8 +205,14 @@ impl Plan {
         if fields.is_empty() {
             return Err("it has no output column".to_owned());
         }
+        let writes_count = fields.len();
         for index in key {
-            let field: &Field = fields.get(index as usize).ok_or_else(|| format!("key column {index} of `{}`", fields.len()))?;
+            let outside = || format!("key column {index} of `{}`", writes_count);
+            let field: &mut Field = fields.get_mut(index as usize).ok_or_else(outside)?;
+            // Tables hold nulls in every column but those of the key, so that a module may change its mind.
+            if let Some(Write::Computed { nullable: false, .. }) = plan.writes.get(index as usize) {
+                field.set_nullable(false);
+            }
             plan.key.push(field.name().clone());
         }
         plan.schema = Arc::new(Schema::new(fields));
@@ -213,7 +220,10 @@ impl Plan {
     }
 }
 
-fn resolve<'a>(reference: WitColumnRef, relations: &'a [Relation<'_>]) -> Result<(ColumnRef, String, &'a Field), String> {
+fn resolve<'a>(
+    reference: WitColumnRef,
+    relations: &'a [Relation<'_>],
+) -> Result<(ColumnRef, String, &'a Field), String> {
     let column = ColumnRef { relation: reference.relation as usize, field: reference.field as usize };
     let outside = || format!("column {} of relation {} was not offered", column.field, column.relation);
     let name = batch_name(relations, column).ok_or_else(outside)?;

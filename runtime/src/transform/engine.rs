@@ -66,10 +66,10 @@ impl Engine {
                     std::thread::sleep(TICK);
                 }
             })
-            .map_err(|e| Error::new(ErrorKind::Internal, "the thread that ends endless modules does not start").caused_by(e))?;
-        Ok(Engine {
-            inner: Arc::new(Inner { wasm, limits, cache: Mutex::default(), compiling: Arc::default() }),
-        })
+            .map_err(|e| {
+                Error::new(ErrorKind::Internal, "the thread that ends endless modules does not start").caused_by(e)
+            })?;
+        Ok(Engine { inner: Arc::new(Inner { wasm, limits, cache: Mutex::default(), compiling: Arc::default() }) })
     }
 
     /// The limits that modules are held to.
@@ -103,13 +103,7 @@ impl Engine {
                 compiled
             }
         };
-        Ok(Module {
-            name: name.into(),
-            sha256,
-            compiled,
-            limits: Arc::new(limits.clone()),
-            _engine: self.clone(),
-        })
+        Ok(Module { name: name.into(), sha256, compiled, limits: Arc::new(limits.clone()), _engine: self.clone() })
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Arc<Compiled>>> {
@@ -167,9 +161,7 @@ impl Engine {
         let interface = format!("{GUEST}@{VERSION}");
         let missing = |what: &str| broken(name, format!("exports no `{what}`"));
         let guest = component.get_export_index(None, &interface).ok_or_else(|| missing(&interface))?;
-        let find = |function: &str| {
-            component.get_export_index(Some(&guest), function).ok_or_else(|| missing(function))
-        };
+        let find = |function: &str| component.get_export_index(Some(&guest), function).ok_or_else(|| missing(function));
         Ok(Compiled { pre, describe: find("describe")?, transform: find("transform")? })
     }
 }

@@ -92,7 +92,9 @@ mod tests {
 
     #[test]
     fn unknown_formats_are_refused() {
-        for format in ["", "U", "+l", "d:", "d:39,0", "d:0,0", "d:10,11", "d:10,-1", "d:1e9,0", "tsn:", "tsu:CET", "d:5,2,256"] {
+        for format in
+            ["", "U", "+l", "d:", "d:39,0", "d:0,0", "d:10,11", "d:10,-1", "d:1e9,0", "tsn:", "tsu:CET", "d:5,2,256"]
+        {
             assert!(parse_format(format).is_err(), "{format}");
         }
     }

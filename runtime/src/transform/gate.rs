@@ -2,59 +2,47 @@
 //! from guest bytes.
 //!
 //! Order matters: counts, then the length of every buffer against the row count (in `u64`, so that nothing wraps), then
-//! contents (offsets, UTF-8, null counts, decimal digits), then a copy into aligned memory, then Arrow's own full
-//! validation. The row count is bounded before by [`super::limits::Limits::output_rows`], so no size here can
-//! exceed a few dozen bytes a row plus what the guest really holds in its memory. Never panics.
+//! contents (offsets, UTF-8, null counts, decimal digits), then alignment, then Arrow's own full validation. Nothing
+//! here allocates by a number that a guest gave: buffers are as long as what was copied out of it. Never panics.
 
 use arrow::array::{Array, ArrayData, ArrayRef, Decimal128Array, make_array};
 use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 use arrow::datatypes::DataType;
 
-/// A column as a guest gives it. The slices lie in the guest's memory.
-pub(super) struct Claimed<'a> {
+/// A column as a guest gives it, copied out of its memory.
+pub(super) struct Claimed {
     pub(super) length: u32,
     pub(super) null_count: u32,
-    pub(super) buffers: &'a [&'a [u8]],
+    pub(super) buffers: Vec<Vec<u8>>,
     pub(super) children: u32,
 }
 
 /// The array of `data_type` and `rows` values that `claimed` is, or what is wrong with it.
-pub(super) fn admit(claimed: &Claimed<'_>, data_type: &DataType, nullable: bool, rows: u32) -> Result<ArrayRef, String> {
-    if claimed.length != rows {
-        return Err(format!("it has `{}` values where there are `{rows}` rows", claimed.length));
-    }
-    if claimed.children != 0 {
-        return Err(format!("it has `{}` children where `{data_type}` has none", claimed.children));
-    }
-    let nulls = admit_validity(claimed, rows)?;
-    if !nullable && claimed.null_count > 0 {
-        return Err(format!("it has `{}` nulls though it was declared without", claimed.null_count));
-    }
-    let mut buffers = Vec::with_capacity(2);
+pub(super) fn admit(claimed: Claimed, data_type: &DataType, nullable: bool, rows: u32) -> Result<ArrayRef, String> {
+    check_counts(&claimed, data_type, nullable, rows)?;
     match data_type {
-        DataType::Boolean => buffers.push(exactly(claimed, 1, u64::from(rows).div_ceil(8))?),
+        DataType::Boolean => drop(exactly(&claimed, 1, u64::from(rows).div_ceil(8))?),
         DataType::Utf8 | DataType::Binary => {
-            let offsets = exactly(claimed, 1, (u64::from(rows) + 1) * 4)?;
-            let data = *claimed.buffers.get(2).ok_or("buffer 2 (data) is missing")?;
+            let offsets = exactly(&claimed, 1, (u64::from(rows) + 1) * 4)?;
+            let data = claimed.buffers.get(2).ok_or("buffer 2 (data) is missing")?;
             check_offsets(offsets, data)?;
             if *data_type == DataType::Utf8 {
                 check_utf8(offsets, data)?;
             }
-            buffers.extend([offsets, data]);
         }
         other => {
             let width = other.primitive_width().ok_or_else(|| format!("`{other}` is no type of the contract"))?;
-            buffers.push(exactly(claimed, 1, u64::from(rows) * width as u64)?);
+            exactly(&claimed, 1, u64::from(rows) * width as u64)?;
         }
     }
-    if claimed.buffers.len() != buffers.len() + 1 {
-        return Err(format!("it has `{}` buffers where `{data_type}` has `{}`", claimed.buffers.len(), buffers.len() + 1));
-    }
-    // `Buffer::from` copies into memory of its own, aligned for every type.
+    let mut buffers = claimed.buffers.into_iter();
+    let nulls = admit_validity(buffers.next(), claimed.null_count, rows)?;
     let data = ArrayData::builder(data_type.clone())
         .len(rows as usize)
         .nulls(nulls)
-        .buffers(buffers.into_iter().map(Buffer::from).collect())
+        .buffers(buffers.map(Buffer::from).collect())
+        // A copy where the allocator gave less than the type needs, which it hardly ever does.
+        .align_buffers(true)
         .build()
         .and_then(|data| data.validate_full().map(|()| data))
         .map_err(|e| format!("arrow refuses it: {e}"))?;
@@ -63,26 +51,50 @@ pub(super) fn admit(claimed: &Claimed<'_>, data_type: &DataType, nullable: bool,
     Ok(array)
 }
 
-fn admit_validity(claimed: &Claimed<'_>, rows: u32) -> Result<Option<NullBuffer>, String> {
-    let bits = *claimed.buffers.first().ok_or("buffer 0 (validity) is missing")?;
+fn check_counts(claimed: &Claimed, data_type: &DataType, nullable: bool, rows: u32) -> Result<(), String> {
+    if claimed.length != rows {
+        return Err(format!("it has `{}` values where there are `{rows}` rows", claimed.length));
+    }
+    if claimed.children != 0 {
+        return Err(format!("it has `{}` children where `{data_type}` has none", claimed.children));
+    }
+    if !nullable && claimed.null_count > 0 {
+        return Err(format!("it has `{}` nulls though it was declared without", claimed.null_count));
+    }
+    let expected = if matches!(data_type, DataType::Utf8 | DataType::Binary) { 3 } else { 2 };
+    if claimed.buffers.len() != expected {
+        return Err(format!("it has `{}` buffers where `{data_type}` has `{expected}`", claimed.buffers.len()));
+    }
+    Ok(())
+}
+
+fn admit_validity(bits: Option<Vec<u8>>, null_count: u32, rows: u32) -> Result<Option<NullBuffer>, String> {
+    let bits = bits.ok_or("buffer 0 (validity) is missing")?;
     if bits.is_empty() {
-        return match claimed.null_count {
+        return match null_count {
             0 => Ok(None),
             count => Err(format!("it claims `{count}` nulls without a validity buffer")),
         };
     }
-    let bits = exactly(claimed, 0, u64::from(rows).div_ceil(8))?;
-    let nulls = NullBuffer::new(BooleanBuffer::new(Buffer::from(bits), 0, rows as usize));
-    if nulls.null_count() != claimed.null_count as usize {
-        return Err(format!("it claims `{}` nulls where its validity has `{}`", claimed.null_count, nulls.null_count()));
+    let expected = u64::from(rows).div_ceil(8);
+    if bits.len() as u64 != expected {
+        return Err(wrong_size(0, bits.len(), expected));
     }
-    Ok((claimed.null_count > 0).then_some(nulls))
+    let nulls = NullBuffer::new(BooleanBuffer::new(Buffer::from(bits), 0, rows as usize));
+    if nulls.null_count() != null_count as usize {
+        return Err(format!("it claims `{null_count}` nulls where its validity has `{}`", nulls.null_count()));
+    }
+    Ok((null_count > 0).then_some(nulls))
 }
 
-fn exactly<'a>(claimed: &Claimed<'a>, index: usize, bytes: u64) -> Result<&'a [u8], String> {
-    let buffer = *claimed.buffers.get(index).ok_or_else(|| format!("buffer {index} is missing"))?;
+fn wrong_size(index: usize, bytes: usize, expected: u64) -> String {
+    format!("buffer {index} holds `{bytes}` bytes where `{expected}` are expected")
+}
+
+fn exactly(claimed: &Claimed, index: usize, bytes: u64) -> Result<&[u8], String> {
+    let buffer = claimed.buffers.get(index).ok_or_else(|| format!("buffer {index} is missing"))?;
     if buffer.len() as u64 != bytes {
-        return Err(format!("buffer {index} holds `{}` bytes where `{bytes}` are expected", buffer.len()));
+        return Err(wrong_size(index, buffer.len(), bytes));
     }
     Ok(buffer)
 }
@@ -109,7 +121,8 @@ fn check_offsets(offsets: &[u8], data: &[u8]) -> Result<(), String> {
 }
 
 fn check_utf8(offsets: &[u8], data: &[u8]) -> Result<(), String> {
-    let text = simdutf8::compat::from_utf8(data).map_err(|e| format!("it is not UTF-8 at byte `{}`", e.valid_up_to()))?;
+    let text =
+        simdutf8::compat::from_utf8(data).map_err(|e| format!("it is not UTF-8 at byte `{}`", e.valid_up_to()))?;
     if text.is_ascii() {
         return Ok(());
     }
@@ -130,15 +143,15 @@ fn check_digits(array: &ArrayRef) -> Result<(), String> {
 }
 
 /// The rows a guest's output comes from, checked against the `rows` it was given.
-pub(super) fn check_rows(source_rows: Option<&[u32]>, rejected: &[u32], rows: u32) -> Result<(), String> {
+pub(super) fn check_rows(source_rows: Option<&[u32]>, rejected: &[(u32, String)], rows: u32) -> Result<(), String> {
     let Some(source_rows) = source_rows else {
         return match rejected.first() {
             None => Ok(()),
-            Some(row) => Err(format!("row `{row}` is rejected though the output is one to one")),
+            Some((row, _)) => Err(format!("row `{row}` is rejected though the output is one to one")),
         };
     };
     let mut refused = vec![false; rows as usize];
-    for row in rejected {
+    for (row, _) in rejected {
         match refused.get_mut(*row as usize) {
             None => return Err(format!("row `{row}` is rejected where there are `{rows}`")),
             Some(true) => return Err(format!("row `{row}` is rejected twice")),

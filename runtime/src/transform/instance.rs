@@ -72,10 +72,11 @@ impl ResourceLimiter for Meter {
 
 /// A live instance, good for one call.
 pub(super) struct Live {
-    pub(super) store: Store<State>,
+    store: Store<State>,
     instance: wasmtime::component::Instance,
-    /// kept to word the message of a timeout
+    // These two word the messages.
     call_time: Duration,
+    output_bytes: usize,
 }
 
 impl Live {
@@ -98,11 +99,13 @@ impl Live {
         let ticks = limits.call_time.as_millis().div_ceil(TICK.as_millis()).max(1) as u64;
         // One more, because the first tick may come at once.
         store.set_epoch_deadline(ticks.saturating_add(1));
-        // Bounds what lifting may allocate here; the sizes of buffers are bounded by the column gate.
+        // Bounds what wasmtime allocates here for what a call gives.
         store.set_hostcall_fuel(limits.output_bytes);
         match compiled.pre.instantiate(&mut store) {
-            Ok(instance) => Ok(Live { store, instance, call_time: limits.call_time }),
-            Err(error) => Err(name_failure(&error, store.data(), limits.call_time)),
+            Ok(instance) => {
+                Ok(Live { store, instance, call_time: limits.call_time, output_bytes: limits.output_bytes })
+            }
+            Err(error) => Err(name_failure(&error, store.data(), limits.call_time, limits.output_bytes)),
         }
     }
 
@@ -116,10 +119,10 @@ impl Live {
             .instance
             .get_typed_func(&mut self.store, compiled.describe)
             .and_then(|f: TypedFunc<DescribeParams<'_>, DescribeResult>| f.call(&mut self.store, params));
-        called.map_err(|e| name_failure(&e, self.store.data(), self.call_time))
+        called.map_err(|e| name_failure(&e, self.store.data(), self.call_time, self.output_bytes))
     }
 
-    /// Calls `transform`. What it gives lies in the guest's memory still, and is as yet unchecked.
+    /// Calls `transform`. What it gives is as yet unchecked.
     pub(super) fn transform(
         &mut self,
         compiled: &Compiled,
@@ -129,7 +132,7 @@ impl Live {
             .instance
             .get_typed_func(&mut self.store, compiled.transform)
             .and_then(|f: TypedFunc<TransformParams<'_>, TransformResult>| f.call(&mut self.store, params));
-        called.map_err(|e| name_failure(&e, self.store.data(), self.call_time))
+        called.map_err(|e| name_failure(&e, self.store.data(), self.call_time, self.output_bytes))
     }
 
     /// Checks that both functions have the contract's types, without calling them.
@@ -151,7 +154,10 @@ impl Live {
 }
 
 /// The import `log`.
-pub(super) fn log(mut store: StoreContextMut<'_, State>, (level, message): (WitLevel, WasmStr)) -> wasmtime::Result<()> {
+pub(super) fn log(
+    mut store: StoreContextMut<'_, State>,
+    (level, message): (WitLevel, WasmStr),
+) -> wasmtime::Result<()> {
     let full = store.data().logs.len() >= store.data().log_lines;
     if full {
         store.data_mut().logs_dropped += 1;
@@ -188,7 +194,7 @@ pub(super) fn clean(text: &str, limit: usize) -> String {
     cleaned
 }
 
-fn name_failure(error: &wasmtime::Error, state: &State, call_time: Duration) -> String {
+fn name_failure(error: &wasmtime::Error, state: &State, call_time: Duration, output_bytes: usize) -> String {
     let what = match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => format!("it ran longer than `{} ms`", call_time.as_millis()),
         Some(Trap::StackOverflow) => "it recursed until its stack was full".to_owned(),
@@ -196,7 +202,13 @@ fn name_failure(error: &wasmtime::Error, state: &State, call_time: Duration) -> 
         Some(Trap::IntegerDivisionByZero) => "it divided by zero".to_owned(),
         Some(Trap::UnreachableCodeReached) => "it trapped".to_owned(),
         Some(other) => format!("it trapped: {other}"),
-        None => format!("it broke the contract: {error:#}"),
+        None => match format!("{error:#}") {
+            // wasmtime's name for the allowance helps nobody.
+            text if text.contains("fuel allocated for hostcalls") => {
+                format!("its output is larger than `{output_bytes}` bytes")
+            }
+            text => format!("it broke the contract: {text}"),
+        },
     };
     let mut message = match &state.meter.refused {
         Some(refused) => format!("{what}; {refused}"),

@@ -23,8 +23,10 @@ pub struct Limits {
     pub input_bytes: usize,
     /// rows that one call may return
     pub output_rows: usize,
-    /// bytes that one call may return
+    /// bytes that one call may return; the same again for the passed columns of rows that it multiplies
     pub output_bytes: usize,
+    /// bytes that all calls for one batch may come to; past them the table stops
+    pub batch_output_bytes: usize,
     /// columns that a module may read or write
     pub columns: usize,
     /// log lines of one call; more are counted and dropped
@@ -59,6 +61,8 @@ impl Default for Limits {
             input_bytes: 32 * MIB,
             output_rows: MIB,
             output_bytes: 128 * MIB,
+            // half of what the offsets of a text column can count to
+            batch_output_bytes: 1_024 * MIB,
             columns: 2_000,
             log_lines: 64,
             log_line_bytes: 1_024,

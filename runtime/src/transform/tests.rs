@@ -4,6 +4,7 @@ mod faults;
 mod gate_fuzz;
 mod guests;
 mod modules;
+mod probing;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -21,17 +22,36 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// A module of transforms/, built from source (at once where nothing changed).
+/// Builds a workspace of modules (at once where nothing changed) and gives the folder they are in. Its target directory
+/// is not that of this test run, whose lock cargo holds.
+fn build(workspace: &str) -> PathBuf {
+    let target = match std::env::var_os("MODULES_TARGET_DIR") {
+        Some(target) => PathBuf::from(target),
+        None => repository().join("transforms/target"),
+    };
+    let folder = target.join("modules");
+    let run = Command::new(repository().join("scripts/build-modules.sh"))
+        .arg(&folder)
+        .env_remove("CARGO_TARGET_DIR")
+        .env("MODULES_TARGET_DIR", target)
+        .env("MODULES_WORKSPACE", repository().join(workspace))
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    folder
+}
+
+/// The bytes of a module of transforms/.
 fn built(name: &str) -> Vec<u8> {
-    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-        let script = repository().join("scripts/build-modules.sh");
-        // The target directory of this test run is no place for the modules: cargo holds its lock.
-        let run = Command::new(script).env_remove("CARGO_TARGET_DIR").output().unwrap();
-        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-        let target = std::env::var_os("MODULES_TARGET_DIR").map(PathBuf::from);
-        target.unwrap_or_else(|| repository().join("transforms/target")).join("modules")
-    });
+    static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| build("transforms"));
     std::fs::read(FOLDER.join(format!("{name}.wasm"))).unwrap()
+}
+
+/// The bytes of the module in tests/probe.
+fn probe() -> &'static [u8] {
+    static BYTES: LazyLock<Vec<u8>> =
+        LazyLock::new(|| std::fs::read(build("runtime/src/transform/tests/probe").join("probe.wasm")).unwrap());
+    &BYTES
 }
 
 fn module(name: &str) -> Module {
@@ -45,7 +65,8 @@ fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
 
 /// A batch's own schema, with its key columns not null, as the driving relation.
 fn driving<'a>(name: &'a str, batch: &RecordBatch, key: &[&str]) -> Relation<'a> {
-    let fields = batch.schema_ref().fields().iter().map(|f| f.as_ref().clone().with_nullable(!key.contains(&f.name().as_str())));
+    let fields =
+        batch.schema_ref().fields().iter().map(|f| f.as_ref().clone().with_nullable(!key.contains(&f.name().as_str())));
     Relation {
         name,
         schema: Arc::new(Schema::new(fields.collect::<Vec<Field>>())),

@@ -210,7 +210,12 @@ mod tests {
         vec![
             Relation {
                 name: "orders".into(),
-                fields: vec![field("order_id", "d:20,0"), field("status", "u"), field("total", "d:12,2"), field("_op", "u")],
+                fields: vec![
+                    field("order_id", "d:20,0"),
+                    field("status", "u"),
+                    field("total", "d:12,2"),
+                    field("_op", "u"),
+                ],
                 key: vec!["order_id".into()],
             },
             Relation { name: "buyer".into(), fields: vec![field("email", "u")], key: vec!["customer_id".into()] },

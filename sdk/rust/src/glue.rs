@@ -51,7 +51,12 @@ pub unsafe fn realloc(old: *mut u8, old_size: usize, align: usize, size: usize) 
 ///
 /// # Safety
 /// The arguments are those of the canonical ABI.
-pub unsafe fn describe<T: Transform>(params: *mut u8, params_length: usize, relations: *mut u32, count: usize) -> *const u32 {
+pub unsafe fn describe<T: Transform>(
+    params: *mut u8,
+    params_length: usize,
+    relations: *mut u32,
+    count: usize,
+) -> *const u32 {
     set_panic_hook();
     // SAFETY: the host wrote a text and `count` relations of 6 words.
     let described = unsafe {

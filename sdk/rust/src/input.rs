@@ -342,11 +342,7 @@ impl<'a> Cell<'a> for &'a [u8] {
     }
 
     fn open(column: &'a Column, _: &str) -> Result<Blobs<'a>, String> {
-        Ok(Blobs {
-            offsets: buffer(column, 1)?.as_chunks::<4>().0,
-            data: buffer(column, 2)?,
-            nulls: Nulls::of(column),
-        })
+        Ok(Blobs { offsets: buffer(column, 1)?.as_chunks::<4>().0, data: buffer(column, 2)?, nulls: Nulls::of(column) })
     }
 
     #[inline]

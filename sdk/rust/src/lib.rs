@@ -30,6 +30,7 @@
 //!   names them; `key("a", "b")` says what identifies an output row. A second parameter `&Params` gets the params.
 //! - Types: `bool`, `i8` to `i64`, `f32`, `f64`, `&str`, `String`, `&[u8]`, `Vec<u8>`, [`Decimal`], [`AnyDecimal`],
 //!   [`Date`], [`Timestamp`], [`DateTime`].
+//! - [`testing`] runs the whole module in native tests.
 //! - Modules that work on whole columns implement [`Transform`] and name themselves in [`export!`].
 //!
 //! A module has no clock, randomness, files or network, and every batch gets a fresh instance of it: it is a function.
@@ -42,6 +43,9 @@ mod output;
 mod params;
 mod row;
 mod types;
+
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
 
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
@@ -56,6 +60,10 @@ pub use output::{Build, Output, Value, column_of};
 pub use params::{Json, Params};
 pub use row::{Each, Rows, Sink, Transform};
 pub use types::{AnyDecimal, Date, DateTime, Decimal, Timestamp};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
 
 /// What derived code calls.
 #[doc(hidden)]

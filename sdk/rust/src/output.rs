@@ -305,10 +305,13 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        let words = vec![Some("ä"), None, Some(""), Some("xyz"), None, Some("1"), Some("2"), Some("3"), Some("4"), None];
+        let words =
+            vec![Some("ä"), None, Some(""), Some("xyz"), None, Some("1"), Some("2"), Some("3"), Some("4"), None];
         let numbers: Vec<Option<i64>> = (0..20).map(|n| (n % 9 != 8).then_some(n * -7)).collect();
         let flags = vec![Some(true), Some(false), None, Some(true)];
-        for (column, rows) in [(column_of(words.clone()), 10), (column_of(numbers.clone()), 20), (column_of(flags.clone()), 4)] {
+        for (column, rows) in
+            [(column_of(words.clone()), 10), (column_of(numbers.clone()), 20), (column_of(flags.clone()), 4)]
+        {
             assert_eq!(column.length, rows);
             assert_eq!(column.buffers[0].len(), rows.div_ceil(8) as usize);
         }

@@ -250,7 +250,19 @@ mod tests {
     #[test]
     fn what_is_no_object_is_refused() {
         let deep = "[".repeat(10_000);
-        for text in ["", "[]", "{", "{\"a\"}", "{\"a\":1,}", "{\"a\":1} x", "{\"a\":\"\\ud800\"}", "{\"a\":+1}", "{\"a\":01}", "{\"a\":1.}", &deep] {
+        for text in [
+            "",
+            "[]",
+            "{",
+            "{\"a\"}",
+            "{\"a\":1,}",
+            "{\"a\":1} x",
+            "{\"a\":\"\\ud800\"}",
+            "{\"a\":+1}",
+            "{\"a\":01}",
+            "{\"a\":1.}",
+            &deep,
+        ] {
             assert!(Params::parse(text).is_err(), "{}", &text[..text.len().min(20)]);
         }
     }

@@ -96,8 +96,7 @@ impl<O: Output> Sink<O> {
         output.push(&mut self.builders);
     }
 
-    /// Rejects input row `row`. Output rows it gave before stay out of what the host sees only where the function
-    /// itself gave none: a row is either rejected or transformed.
+    /// Rejects input row `row`, which must have given no output row: a row is either rejected or transformed.
     pub fn reject(&mut self, row: u32, reason: String) {
         self.rejected.push((row, reason));
     }

@@ -62,3 +62,82 @@ async fn two_writers_follow_each_other_and_one_is_fenced() {
     assert_eq!(late, Outcome::Fenced);
     assert_eq!(rows(&location).await, map(&[(1, "x"), (2, "b")]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_eight_writers_of_one_range_one_commits() {
+    let (_dir, root) = lake();
+    let location = root.table("silver/orders").unwrap();
+    let mut tasks = Vec::new();
+    open(&location).await;
+    for n in 0..8i64 {
+        let location = location.clone();
+        tasks.push(tokio::spawn(async move {
+            let mut table = open(&location).await;
+            let batch = of(&[(n, "x", Op::Create, 1, 0, 0), (100, "y", Op::Create, 2, 0, 1)]);
+            copy(&mut table, &batch, &ranges(&[(0, 0, 2 + n)])).await.unwrap()
+        }));
+    }
+    let mut committed = 0;
+    for task in tasks {
+        if let Outcome::Committed { .. } = task.await.unwrap() {
+            committed += 1;
+        }
+    }
+    assert_eq!(committed, 1);
+    assert_eq!(rows(&location).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_by_another_engine_is_followed() {
+    let (_dir, root) = lake();
+    let location = root.table("silver/orders").unwrap();
+    let mut table = open(&location).await;
+    let first = of(&[(1, "a", Op::Create, 1, 0, 0), (2, "b", Op::Create, 2, 0, 1), (3, "c", Op::Create, 3, 0, 2)]);
+    copy(&mut table, &first, &ranges(&[(0, 0, 3)])).await.unwrap();
+    let second = of(&[(1, "a2", Op::Update, 4, 0, 3), (2, "", Op::Delete, 5, 0, 4), (4, "d", Op::Create, 6, 0, 5)]);
+    copy(&mut table, &second, &ranges(&[(0, 3, 6)])).await.unwrap();
+    super::model::delta(&location).await.restore().with_version_to_restore(1).await.unwrap();
+    assert_eq!(rows(&location).await, map(&[(1, "a"), (2, "b"), (3, "c")]));
+    // the positions stay: what was restored is as it was, until its next change
+    let third = of(&[(1, "a3", Op::Update, 7, 0, 6), (2, "old", Op::Update, 4, 1, 0)]);
+    copy(&mut table, &third, &ranges(&[(0, 6, 7), (1, 0, 1)])).await.unwrap();
+    assert_eq!(rows(&location).await, map(&[(1, "a3"), (2, "b"), (3, "c")]));
+    let mut table = open(&location).await;
+    assert_eq!(table.positions()[&partition(0)], 7);
+    copy(&mut table, &of(&[(2, "b2", Op::Update, 9, 0, 7)]), &ranges(&[(0, 7, 8)])).await.unwrap();
+    assert_eq!(rows(&location).await, map(&[(1, "a3"), (2, "b2"), (3, "c")]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vacuum_keeps_what_a_retained_version_reads() {
+    let (_dir, root) = lake();
+    let location = root.table("silver/orders").unwrap();
+    // vectors in files, so that they can be lost
+    let settings = Settings { inline_vector_bytes: 0, ..super::model::settings() };
+    let week = Settings { vacuum_retention: Settings::default().vacuum_retention, ..settings.clone() };
+    let mut table = KeyedTable::open_or_create(location.clone(), spec(), week).await.unwrap();
+    for round in 0..6i64 {
+        let rows: Vec<Row> =
+            (0..10).map(|id| (id, "v", Op::Update, (round * 10 + id + 1) as u128, 0, round * 10 + id)).collect();
+        let from = round * 10;
+        copy(&mut table, &of(&rows[..if round == 5 { 5 } else { 10 }]), &ranges(&[(0, from, from + 10)]))
+            .await
+            .unwrap();
+    }
+    let done = table.maintain().await.unwrap();
+    assert_eq!(done, Vacuumed::default());
+    for version in 1..=table.version() {
+        let mut old = deltalake::DeltaTable::new(location.log_store().unwrap());
+        old.load_version(version).await.unwrap();
+        let context = datafusion::prelude::SessionContext::new();
+        old.update_datafusion_session(&context.state()).unwrap();
+        context.register_table("t", old.table_provider().await.unwrap()).unwrap();
+        let count = context.sql("SELECT id FROM t").await.unwrap().count().await.unwrap();
+        assert_eq!(count, 10, "version {version}");
+    }
+    let mut table = KeyedTable::open_or_create(location.clone(), spec(), settings).await.unwrap();
+    let done = table.vacuum().await.unwrap();
+    assert!(done.files > 0, "{done:?}");
+    assert_eq!(table.vacuum().await.unwrap(), Vacuumed::default());
+    assert_eq!(rows(&location).await.len(), 10);
+}

@@ -1,6 +1,9 @@
 //! Tests of the table core on local disk, read back through DataFusion.
 
 mod basic;
+mod evolve;
+mod faults;
+mod keyless;
 mod model;
 mod bronze;
 
@@ -28,10 +31,7 @@ pub(super) fn lake() -> (tempfile::TempDir, Location) {
 }
 
 pub(super) fn fields() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new("id", DataType::Int64, false),
-        Field::new("v", DataType::Utf8, true),
-    ]))
+    Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false), Field::new("v", DataType::Utf8, true)]))
 }
 
 pub(super) fn spec() -> TableSpec {
@@ -49,10 +49,8 @@ pub(super) fn changes(rows: &[(i64, String, Op, u128, i32, i64)], key: Vec<usize
         key,
         defaults: vec![None, None],
     });
-    let nullable = Arc::new(Schema::new(vec![
-        Field::new("id", DataType::Int64, true),
-        Field::new("v", DataType::Utf8, true),
-    ]));
+    let nullable =
+        Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("v", DataType::Utf8, true)]));
     let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.0)));
     let values: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|r| r.1.as_str())));
     Changes {

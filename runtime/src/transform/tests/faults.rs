@@ -4,10 +4,11 @@
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Int64Type;
 use serde_json::json;
 
+use super::super::inspect;
 use super::guests::{Claim, DATA, Guest, echo_after};
 use super::{batch, built, driving};
 use crate::error::Result;
@@ -17,13 +18,14 @@ use crate::transform::{Applied, Engine, Limits};
 static TIGHT: LazyLock<Engine> = LazyLock::new(|| {
     Engine::new(Limits {
         memory_bytes: 8 << 20,
-        call_time: Duration::from_millis(60),
+        // Long enough for a busy machine to run an honest call in.
+        call_time: Duration::from_millis(150),
         output_bytes: 1 << 20,
         output_rows: 1_000,
         log_lines: 3,
         log_line_bytes: 20,
         error_bytes: 300,
-        search_time: Duration::from_secs(2),
+        search_time: Duration::from_secs(20),
         ..Limits::default()
     })
     .unwrap()
@@ -55,7 +57,8 @@ fn u32s(words: &[u32]) -> Vec<u8> {
 fn texts(offsets: [u32; 5], data: &[u8]) -> Guest {
     let mut bytes = u32s(&offsets);
     bytes.extend(data);
-    let claim = Claim { buffers: vec![[1, 0], [DATA, 20], [DATA + 20, data.len() as u32]], data: bytes, ..Claim::sound() };
+    let claim =
+        Claim { buffers: vec![[1, 0], [DATA, 20], [DATA + 20, data.len() as u32]], data: bytes, ..Claim::sound() };
     Guest { writes: vec![("out", "u", true, 0)], ..claim.guest() }
 }
 
@@ -83,14 +86,32 @@ fn hostile_guests_are_contained_and_named() {
         ("sound claim", Claim::sound().guest(), "went through with 4 rows"),
         // what it does
         ("trap", doing("unreachable"), "it trapped"),
-        ("endless loop", doing("(loop $l (br $l))"), "ran longer than `60 ms`"),
-        ("deep recursion", with(doing("(call $deep)"), |g| g.more = "(func $deep (call $deep) (call $deep))".into()), "recursed"),
-        ("out of memory", doing("(if (i32.eq (memory.grow (i32.const 1000)) (i32.const -1)) (then unreachable))"), "more memory than `8 MiB`"),
+        ("endless loop", doing("(loop $l (br $l))"), "ran longer than `150 ms`"),
+        (
+            "deep recursion",
+            with(doing("(call $deep)"), |g| g.more = "(func $deep (call $deep) (call $deep))".into()),
+            "recursed",
+        ),
+        (
+            "out of memory",
+            doing("(if (i32.eq (memory.grow (i32.const 1000)) (i32.const -1)) (then unreachable))"),
+            "more memory than `8 MiB`",
+        ),
         ("reads outside its memory", doing("(drop (i32.load (i32.const -8)))"), "outside its memory"),
         ("division by zero", doing("(drop (i32.div_u (i32.const 1) (i32.const 0)))"), "divided by zero"),
-        ("endless allocation", with(default(), |g| g.realloc = "(loop $l (br $l)) (local.get $at)".into()), "ran longer than"),
+        (
+            "endless allocation",
+            with(default(), |g| g.realloc = "(loop $l (br $l)) (local.get $at)".into()),
+            "ran longer than",
+        ),
         ("allocates outside", with(default(), |g| g.realloc = "(i32.const -16)".into()), "realloc return"),
-        ("log that is not text", with(doing("(call $log (i32.const 1) (i32.const 16384) (i32.const 2))"), |g| g.more = format!("(data (i32.const {DATA}) \"\\ff\\fe\")")), "utf-8"),
+        (
+            "log that is not text",
+            with(doing("(call $log (i32.const 1) (i32.const 16384) (i32.const 2))"), |g| {
+                g.more = format!("(data (i32.const {DATA}) \"\\ff\\fe\")")
+            }),
+            "utf-8",
+        ),
         ("log of no level", doing("(call $log (i32.const 77) (i32.const 0) (i32.const 0))"), "discriminant"),
         ("log from outside", doing("(call $log (i32.const 1) (i32.const -1) (i32.const 100))"), "out of bounds"),
         // what it claims
@@ -100,13 +121,37 @@ fn hostile_guests_are_contained_and_named() {
         ("long buffer", claiming(|c| c.buffers[1][1] = 33), "`33` bytes where `32`"),
         ("huge buffer", claiming(|c| c.buffers[1][1] = u32::MAX), "out of bounds"),
         ("buffer outside", claiming(|c| c.buffers[1] = [u32::MAX - 7, 32]), "out of bounds"),
-        ("no buffers", claiming(|c| c.buffers = vec![]), "buffer 0 (validity) is missing"),
+        ("no buffers", claiming(|c| c.buffers = vec![]), "`0` buffers where `Int64` has `2`"),
         ("many buffers", claiming(|c| c.buffers = vec![[DATA, 32]; 8]), "8` buffers"),
         ("children", claiming(|c| c.children = 1), "`1` children"),
         ("nulls without validity", claiming(|c| c.null_count = 1), "without a validity buffer"),
-        ("wrong null count", claiming(|c| { c.null_count = 1; c.buffers[0] = [DATA, 1]; }), "claims `1` nulls where its validity has `3`"),
-        ("long validity", claiming(|c| { c.null_count = 3; c.buffers[0] = [DATA, 2]; }), "`2` bytes where `1`"),
-        ("nulls where none may be", with(claiming(|c| { c.null_count = 3; c.buffers[0] = [DATA, 1]; }), |g| g.writes = vec![("out", "l", false, 0)]), "declared without"),
+        (
+            "wrong null count",
+            claiming(|c| {
+                c.null_count = 1;
+                c.buffers[0] = [DATA, 1];
+            }),
+            "claims `1` nulls where its validity has `3`",
+        ),
+        (
+            "long validity",
+            claiming(|c| {
+                c.null_count = 3;
+                c.buffers[0] = [DATA, 2];
+            }),
+            "`2` bytes where `1`",
+        ),
+        (
+            "nulls where none may be",
+            with(
+                claiming(|c| {
+                    c.null_count = 3;
+                    c.buffers[0] = [DATA, 1];
+                }),
+                |g| g.writes = vec![("out", "l", false, 0)],
+            ),
+            "declared without",
+        ),
         ("offset outside", texts([0, 1, 2, 3, 9], b"abcd"), "last offset is `9`"),
         ("offset that falls", texts([0, 3, 2, 3, 4], b"abcd"), "less than the one before"),
         ("negative offset", texts([0, u32::MAX, 2, 3, 4], b"abcd"), "less than the one before"),
@@ -114,36 +159,152 @@ fn hostile_guests_are_contained_and_named() {
         ("data past the offsets", texts([0, 1, 2, 3, 3], b"abcd"), "last offset is `3`"),
         ("invalid UTF-8", texts([0, 1, 2, 3, 4], b"ab\xffd"), "not UTF-8 at byte `2`"),
         ("half a character", texts([0, 1, 2, 3, 4], "äö".as_bytes()), "inside a character"),
-        ("too many digits", with(claiming(|c| { c.data = [i128::MAX; 4].into_iter().flat_map(i128::to_le_bytes).collect(); c.buffers[1][1] = 64; }), |g| g.writes = vec![("out", "d:5,2", true, 0)]), "more than the `5` digits"),
-        ("wrong type", with(Claim::sound().guest(), |g| g.writes = vec![("out", "i", true, 0)]), "`32` bytes where `16`"),
-        ("too few columns", with(Claim::sound().guest(), |g| g.writes.push(("two", "l", true, 1))), "`1` columns where it declared `2`"),
-        ("source row outside", claiming(|c| { c.source_rows = Some([DATA + 32, 4]); c.data.extend(u32s(&[0, 1, 2, 4])); }), "comes from row `1`"),
-        ("more rows than allowed", claiming(|c| { c.source_rows = Some([DATA, 1_001]); c.data = vec![0; 1_001 * 4]; c.length = 1_001; }), "`1001` rows, more than `1000`"),
-        ("rejected row outside", claiming(|c| { c.source_rows = Some([DATA, 0]); c.rejected = [DATA, 1]; c.data = u32s(&[9, 1, 0]); }), "row `9` is rejected"),
-        ("rejected without source rows", claiming(|c| { c.source_rows = None; c.rejected = [DATA, 1]; c.data = u32s(&[0, 1, 0]); }), "one to one"),
-        ("many rejections", claiming(|c| { c.rejected = [DATA, 5]; c.data = u32s(&[0; 15]); }), "rejected `5` of `1`"),
-        ("rejected and a source row", claiming(|c| { c.rejected = [DATA, 1]; c.data = u32s(&[0, 1, 0]); }), "both rejected and a source row"),
+        (
+            "too many digits",
+            with(
+                claiming(|c| {
+                    c.data = [i128::MAX; 4].into_iter().flat_map(i128::to_le_bytes).collect();
+                    c.buffers[1][1] = 64;
+                }),
+                |g| g.writes = vec![("out", "d:5,2", true, 0)],
+            ),
+            "more than the `5` digits",
+        ),
+        (
+            "wrong type",
+            with(Claim::sound().guest(), |g| g.writes = vec![("out", "i", true, 0)]),
+            "`32` bytes where `16`",
+        ),
+        (
+            "too few columns",
+            with(Claim::sound().guest(), |g| g.writes.push(("two", "l", true, 1))),
+            "`1` columns where it declared `2`",
+        ),
+        (
+            "source row outside",
+            claiming(|c| {
+                c.source_rows = Some([DATA + 32, 4]);
+                c.data.extend(u32s(&[0, 1, 2, 4]));
+            }),
+            "comes from row `1`",
+        ),
+        (
+            "more rows than allowed",
+            claiming(|c| {
+                c.source_rows = Some([DATA, 1_001]);
+                c.data = vec![0; 1_001 * 4];
+                c.length = 1_001;
+            }),
+            "`1001` rows, more than `1000`",
+        ),
+        (
+            "rejected row outside",
+            claiming(|c| {
+                c.source_rows = Some([DATA, 0]);
+                c.rejected = [DATA, 1];
+                c.data = u32s(&[9, 1, 0]);
+            }),
+            "row `9` is rejected",
+        ),
+        (
+            "rejected without source rows",
+            claiming(|c| {
+                c.source_rows = None;
+                c.rejected = [DATA, 1];
+                c.data = u32s(&[0, 1, 0]);
+            }),
+            "one to one",
+        ),
+        (
+            "many rejections",
+            claiming(|c| {
+                c.rejected = [DATA, 5];
+                c.data = u32s(&[0; 15]);
+            }),
+            "rejected `5` of `1`",
+        ),
+        (
+            "rejected and a source row",
+            claiming(|c| {
+                c.rejected = [DATA, 1];
+                c.data = u32s(&[0, 1, 0]);
+            }),
+            "both rejected and a source row",
+        ),
         ("output list outside", claiming(|c| c.source_rows = Some([DATA, u32::MAX / 4])), "out of bounds"),
         ("unaligned list", claiming(|c| c.source_rows = Some([DATA + 1, 4])), "aligned"),
-        ("whole-batch error", with(default(), |g| { g.transform = "(i32.const 16384)".into(); g.more = format!("(data (i32.const {DATA}) \"\\01\\00\\00\\00\\20\\40\\00\\00\\03\\00\\00\\00\") (data (i32.const 16416) \"no\\0a\")"); }), "no\\n"),
-        ("huge output", with(Claim { buffers: vec![[1, 0], [DATA, 20], [0, 2 << 20]], data: u32s(&[0, 0, 0, 0, 2 << 20]), ..Claim::sound() }.guest(), |g| { g.writes = vec![("out", "u", true, 0)]; g.memory_pages = 40; }), "`1048576` bytes"),
+        (
+            "whole-batch error",
+            with(default(), |g| {
+                g.transform = "(i32.const 16384)".into();
+                g.more = format!(
+                    "(data (i32.const {DATA}) \"\\01\\00\\00\\00\\20\\40\\00\\00\\03\\00\\00\\00\") (data (i32.const 16416) \"no\\0a\")"
+                );
+            }),
+            "no\\n",
+        ),
+        (
+            "huge output",
+            with(
+                Claim {
+                    buffers: vec![[1, 0], [DATA, 20], [0, 2 << 20]],
+                    data: u32s(&[0, 0, 0, 0, 2 << 20]),
+                    ..Claim::sound()
+                }
+                .guest(),
+                |g| {
+                    g.writes = vec![("out", "u", true, 0)];
+                    g.memory_pages = 40;
+                },
+            ),
+            "`1048576` bytes",
+        ),
+        ("the same bytes many times", claiming(|c| c.buffers = vec![[0, 200_000]; 8]), "`1048576` bytes"),
         // what it says of itself
         ("reads a column not offered", with(default(), |g| g.reads = vec![[0, 7]]), "column 7 of relation 0"),
         ("reads a relation not offered", with(default(), |g| g.reads = vec![[3, 0]]), "relation 3"),
         ("writes nothing", with(default(), |g| g.writes = vec![]), "no output column"),
         ("writes of an unknown type", with(default(), |g| g.writes = vec![("out", "+s", true, 0)]), "format `+s`"),
-        ("writes one column twice", with(default(), |g| g.writes = vec![("a", "l", true, 0), ("A", "l", true, 1)]), "two output columns are named `A`"),
-        ("one place twice", with(default(), |g| g.writes = vec![("a", "l", true, 0), ("b", "l", true, 0)]), "named twice"),
+        (
+            "writes one column twice",
+            with(default(), |g| g.writes = vec![("a", "l", true, 0), ("A", "l", true, 1)]),
+            "two output columns are named `A`",
+        ),
+        (
+            "one place twice",
+            with(default(), |g| g.writes = vec![("a", "l", true, 0), ("b", "l", true, 0)]),
+            "named twice",
+        ),
         ("place outside", with(default(), |g| g.writes = vec![("a", "l", true, 1)]), "computed column 1 of `1`"),
         ("key outside", with(default(), |g| g.key = vec![1]), "key"),
         ("bad column name", with(default(), |g| g.writes = vec![("a;b", "l", true, 0)]), "has a `;` in its name"),
-        ("the host's column name", with(default(), |g| g.writes = vec![("_seq", "l", true, 0)]), "host itself writes `_seq`"),
-        ("endless describe", with(default(), |g| g.describe = "(loop $l (br $l)) (i32.const 0)".into()), "failed in `describe`: it ran longer"),
+        (
+            "the host's column name",
+            with(default(), |g| g.writes = vec![("_seq", "l", true, 0)]),
+            "host itself writes `_seq`",
+        ),
+        (
+            "endless describe",
+            with(default(), |g| g.describe = "(loop $l (br $l)) (i32.const 0)".into()),
+            "failed in `describe`: it ran longer",
+        ),
         ("result outside", with(default(), |g| g.describe = "(i32.const -4)".into()), "failed in `describe`"),
         // what it is
         ("another version", with(default(), |g| g.version = "9.9.9"), "version `9.9.9`"),
-        ("unexpected import", with(default(), |g| g.imports += "(import \"wasi_snapshot_preview1\" \"random_get\" (func (param i32 i32) (result i32)))"), "imports `wasi_snapshot_preview1#random_get`"),
-        ("import of a later host", with(default(), |g| g.imports += "(import \"lodestream:transform/host@0.1.0\" \"now\" (func (result i64)))"), "host@0.1.0#now`"),
+        (
+            "unexpected import",
+            with(default(), |g| {
+                g.imports += "(import \"wasi_snapshot_preview1\" \"random_get\" (func (param i32 i32) (result i32)))"
+            }),
+            "imports `wasi_snapshot_preview1#random_get`",
+        ),
+        (
+            "import of a later host",
+            with(default(), |g| {
+                g.imports += "(import \"lodestream:transform/host@0.1.0\" \"now\" (func (result i64)))"
+            }),
+            "host@0.1.0#now`",
+        ),
         ("huge memory", with(default(), |g| g.memory_pages = 1_000), "memory"),
         ("huge table", with(default(), |g| g.more = "(table 1000000 funcref)".into()), "table"),
         ("endless start", with(default(), |g| g.more = "(func $s (loop $l (br $l))) (start $s)".into()), "ran longer"),
@@ -192,7 +353,9 @@ fn a_module_loads_again_from_memory_and_has_a_hash() {
 #[test]
 fn a_flood_of_log_lines_is_cut_and_counted() {
     let guest = with(
-        doing("(loop $l (call $log (i32.const 2) (i32.const 16384) (i32.const 30)) (br_if $l (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 500))))"),
+        doing(
+            "(loop $l (call $log (i32.const 2) (i32.const 16384) (i32.const 30)) (br_if $l (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 500))))",
+        ),
         |g| g.more = format!("(data (i32.const {DATA}) \"a\\1b[31mline that is far too long\")"),
     );
     let applied = run(&guest.wasm(), &numbers(1..=4)).unwrap();
@@ -205,7 +368,9 @@ fn a_flood_of_log_lines_is_cut_and_counted() {
 #[test]
 fn a_global_does_not_survive_its_batch() {
     let guest = with(
-        doing("(global.set $calls (i32.add (global.get $calls) (i32.const 1))) (if (i32.gt_u (global.get $calls) (i32.const 1)) (then unreachable))"),
+        doing(
+            "(global.set $calls (i32.add (global.get $calls) (i32.const 1))) (if (i32.gt_u (global.get $calls) (i32.const 1)) (then unreachable))",
+        ),
         |g| g.more = "(global $calls (mut i32) (i32.const 0))".into(),
     );
     let rows = numbers(1..=4);
@@ -213,6 +378,46 @@ fn a_global_does_not_survive_its_batch() {
     for _ in 0..50 {
         assert_eq!(prepared.apply(&rows).unwrap().failed, 0);
     }
+}
+
+#[test]
+fn a_guest_cannot_multiply_passed_columns_without_bound() {
+    let large: ArrayRef = Arc::new(StringArray::from(vec!["x".repeat(100_000)]));
+    let rows = batch(vec![("n", Arc::new(Int64Array::from(vec![7])) as ArrayRef), ("large", large)]);
+    let guest = |times: u32| {
+        let mut claim = Claim { length: times, source_rows: Some([0, times]), ..Claim::sound() };
+        claim.buffers[1] = [DATA, times * 8];
+        with(claim.guest(), |g| g.passes = vec![("large", [0, 1])])
+    };
+    assert_eq!(run(&guest(4).wasm(), &rows).unwrap().rows.num_rows(), 4);
+    let applied = run(&guest(40).wasm(), &rows).unwrap();
+    assert_eq!(applied.failed, 1);
+    assert_eq!(applied.rejected[0].1, "the rows it multiplied come to `4000000` bytes, more than `1048576`");
+    let limits = Limits { batch_output_bytes: 100_000, ..Limits::default() };
+    let module = Engine::new(limits).unwrap().load(&guest(4).wasm(), "guest").unwrap();
+    let error = module.describe(&json!({}), &[driving("t", &rows, &[])]).unwrap().apply(&rows).unwrap_err();
+    assert!(error.to_string().contains("made more than `100000` bytes of `1` rows"), "{error}");
+}
+
+#[test]
+fn a_component_is_taken_as_it_is() {
+    let core = Guest::default().wasm();
+    let component = inspect::to_component(&core, inspect::Kind::Core).unwrap();
+    assert_eq!(inspect::inspect(&component, "c").unwrap(), inspect::Kind::Component);
+    assert_eq!(run(&component, &numbers([5, 6])).unwrap().rows.num_rows(), 2);
+    let newer = Guest { version: "0.2.0", ..Guest::default() };
+    assert!(inspect::inspect(&newer.wasm(), "c").unwrap_err().to_string().contains("version `0.2.0`"));
+}
+
+/// wit-bindgen's guests free their output in `cabi_post_…`, which runs before the call returns.
+#[test]
+fn output_is_copied_before_a_guest_frees_it() {
+    let guest = with(Claim::sound().guest(), |g| {
+        g.more += "(func (export \"cabi_post_lodestream:transform/guest@0.1.0#transform\") (param i32)
+            (memory.fill (i32.const 4096) (i32.const 255) (i32.const 32768)))";
+    });
+    let applied = run(&guest.wasm(), &numbers([7])).unwrap();
+    assert_eq!(applied.rows.column(0).as_primitive::<Int64Type>().values(), &[1, 2, 3, 4], "{:?}", applied.rejected);
 }
 
 /// Traps where a value of the batch is 13, loops where it is 14.
@@ -230,7 +435,13 @@ fn superstitious() -> Guest {
 
 #[test]
 fn rows_that_make_a_module_fail_are_found_and_the_others_go_through() {
-    let values: Vec<i64> = (0..3_000).map(|n| match n { 7 | 2_999 => 13, 1_500 => 14, n => n + 100 }).collect();
+    let values: Vec<i64> = (0..3_000)
+        .map(|n| match n {
+            7 | 2_999 => 13,
+            1_500 => 14,
+            n => n + 100,
+        })
+        .collect();
     let applied = run(&superstitious().wasm(), &numbers(values.clone())).unwrap();
     let rejected: Vec<u32> = applied.rejected.iter().map(|(row, _)| *row).collect();
     assert_eq!(rejected, [7, 1_500, 2_999]);
@@ -245,9 +456,20 @@ fn rows_that_make_a_module_fail_are_found_and_the_others_go_through() {
 
 #[test]
 fn a_module_that_fails_on_too_many_rows_stops_the_table() {
-    let error = run(&superstitious().wasm(), &numbers((0..2_000).map(|n| if n % 50 == 0 { 13 } else { n + 100 }))).err().unwrap();
+    let error = run(&superstitious().wasm(), &numbers((0..2_000).map(|n| if n % 50 == 0 { 13 } else { n + 100 })))
+        .err()
+        .unwrap();
     assert!(error.to_string().contains("failed on `21` of `2000` rows, more than the `20` allowed"), "{error}");
     assert_eq!(error.action(), crate::error::Action::Stop);
-    let error = run(&doing("(loop $l (br $l))").wasm(), &numbers(0..100_000)).err().unwrap();
-    assert!(error.to_string().contains("kept failing for `2 s`"), "{error}");
+}
+
+#[test]
+fn the_search_for_failing_rows_ends() {
+    let limits =
+        Limits { call_time: Duration::from_millis(50), search_time: Duration::from_millis(200), ..Limits::default() };
+    let engine = Engine::new(limits).unwrap();
+    let rows = numbers(0..10_000);
+    let module = engine.load(&doing("(loop $l (br $l))").wasm(), "guest").unwrap();
+    let error = module.describe(&json!({}), &[driving("t", &rows, &[])]).unwrap().apply(&rows).unwrap_err();
+    assert!(error.to_string().contains("kept failing for `200 ms`"), "{error}");
 }

@@ -16,6 +16,8 @@ pub(super) struct Guest {
     pub(super) reads: Vec<[u32; 2]>,
     /// computed columns: name, format, nullable, place
     pub(super) writes: Vec<(&'static str, &'static str, bool, u32)>,
+    /// passed columns: name, relation and field
+    pub(super) passes: Vec<(&'static str, [u32; 2])>,
     pub(super) key: Vec<u32>,
     pub(super) describe: String,
     pub(super) transform: String,
@@ -32,6 +34,7 @@ impl Default for Guest {
             memory_pages: 4,
             reads: vec![[0, 0]],
             writes: vec![("out", "l", true, 0)],
+            passes: vec![],
             key: vec![],
             describe: format!("(i32.const {DESCRIPTION})"),
             transform: echo(),
@@ -80,9 +83,10 @@ impl Guest {
         const WORDS: u32 = 8;
         let reads = DESCRIPTION + WORDS * 4;
         let writes = reads + self.reads.len() as u32 * 8;
-        let key = writes + self.writes.len() as u32 * 28;
+        let writes_count = (self.writes.len() + self.passes.len()) as u32;
+        let key = writes + writes_count * 28;
         let mut text_at = key + self.key.len() as u32 * 4;
-        let mut words = vec![0, reads, self.reads.len() as u32, writes, self.writes.len() as u32, key, self.key.len() as u32, 0];
+        let mut words = vec![0, reads, self.reads.len() as u32, writes, writes_count, key, self.key.len() as u32, 0];
         words.extend(self.reads.iter().flatten());
         let mut texts = String::new();
         for (name, format, nullable, place) in &self.writes {
@@ -93,6 +97,11 @@ impl Guest {
                 texts.push_str(text);
             }
             words.extend([u32::from(*nullable), *place]);
+        }
+        for (name, from) in &self.passes {
+            words.extend([1, text_at, name.len() as u32, from[0], from[1], 0, 0]);
+            text_at += name.len() as u32;
+            texts.push_str(name);
         }
         words.extend(&self.key);
         let mut bytes: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();

@@ -89,7 +89,8 @@ fn line_totals_are_exact_and_one_that_overflows_is_rejected() {
         ("qty", Arc::new(Int64Array::from(vec![Some(3), None, Some(i64::MAX)])) as ArrayRef),
         ("unit_price", decimals(&[Some(1_999), Some(1), Some(999_999_999_999)], 12, 2)),
     ]);
-    let prepared = module("shop_order_items").describe(&json!({}), &[driving("order_items", &items, &["order_id"])]).unwrap();
+    let prepared =
+        module("shop_order_items").describe(&json!({}), &[driving("order_items", &items, &["order_id"])]).unwrap();
     let applied = prepared.apply(&items).unwrap();
     let totals = applied.rows.column_by_name("line_total").unwrap();
     assert_eq!(totals.to_data(), decimals(&[Some(5_997), None], 24, 2).to_data());
@@ -103,13 +104,17 @@ fn a_customer_fans_out_to_one_row_an_interest() {
         ("customer_id", decimals(&[Some(7), Some(8), Some(9), Some(10)], 20, 0)),
         ("interests", strings(&[Some("books,garden,tech"), None, Some(""), Some("toys")])),
     ]);
-    let prepared = module("shop_tags").describe(&json!({}), &[driving("customers", &customers, &["customer_id"])]).unwrap();
+    let prepared =
+        module("shop_tags").describe(&json!({}), &[driving("customers", &customers, &["customer_id"])]).unwrap();
     assert_eq!(prepared.key(), ["customer_id", "interest"]);
     assert!(!prepared.schema().field(1).is_nullable());
     let applied = prepared.apply(&customers).unwrap();
     assert_eq!(applied.source_rows.as_deref(), Some(&[0, 0, 0, 3][..]));
     assert_eq!(applied.rows.column(0).to_data(), decimals(&[Some(7), Some(7), Some(7), Some(10)], 20, 0).to_data());
-    assert_eq!(texts(applied.rows.column(1)).into_iter().flatten().collect::<Vec<_>>(), ["books", "garden", "tech", "toys"]);
+    assert_eq!(
+        texts(applied.rows.column(1)).into_iter().flatten().collect::<Vec<_>>(),
+        ["books", "garden", "tech", "toys"]
+    );
 }
 
 #[test]
@@ -130,7 +135,8 @@ fn a_batch_larger_than_a_call_goes_in_several() {
         ("customer_id", decimals(&(0..250).map(Some).collect::<Vec<_>>(), 20, 0)),
         ("interests", Arc::new(StringArray::from(interests)) as ArrayRef),
     ]);
-    let applied = module.describe(&json!({}), &[driving("c", &customers, &["customer_id"])]).unwrap().apply(&customers).unwrap();
+    let applied =
+        module.describe(&json!({}), &[driving("c", &customers, &["customer_id"])]).unwrap().apply(&customers).unwrap();
     assert_eq!(applied.calls, 3);
     let expected: Vec<u32> = (0..250).filter(|n| n % 3 != 0).flat_map(|n| [n, n]).collect();
     assert_eq!(applied.source_rows, Some(expected.clone()));
@@ -141,10 +147,7 @@ fn a_batch_larger_than_a_call_goes_in_several() {
 
 #[test]
 fn the_same_rows_give_the_same_rows_from_many_threads() {
-    let customers = batch(vec![
-        ("email", strings(&[Some("a@b"), None])),
-        ("phone", strings(&[Some("12"), Some("x")])),
-    ]);
+    let customers = batch(vec![("email", strings(&[Some("a@b"), None])), ("phone", strings(&[Some("12"), Some("x")]))]);
     let prepared = module("shop_customers").describe(&json!({}), &[driving("customers", &customers, &[])]).unwrap();
     let expected = prepared.apply(&customers).unwrap().rows;
     std::thread::scope(|scope| {

@@ -162,7 +162,7 @@ fn only_lifetime(item: &DeriveInput) -> Result<Option<Lifetime>> {
 }
 
 /// `ty` with every lifetime replaced.
-fn with_lifetimes(mut ty: Type, lifetime: &Lifetime) -> Type {
+pub(crate) fn with_lifetimes(mut ty: Type, lifetime: &Lifetime) -> Type {
     struct Replace<'a>(&'a Lifetime);
     impl VisitMut for Replace<'_> {
         fn visit_lifetime_mut(&mut self, lifetime: &mut Lifetime) {

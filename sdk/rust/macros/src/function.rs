@@ -4,7 +4,11 @@ use proc_macro2::TokenStream;
 use quote::quote;
 use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
-use syn::{Error, FnArg, Ident, ItemFn, LitStr, Result, ReturnType, Token, Type, TypeParamBound, parenthesized};
+use syn::{
+    Error, FnArg, Ident, ItemFn, Lifetime, LitStr, Result, ReturnType, Token, Type, TypeParamBound, parenthesized,
+};
+
+use crate::derive::with_lifetimes;
 
 /// What stands in the parentheses of the attribute.
 #[derive(Default)]
@@ -32,8 +36,13 @@ impl Parse for Options {
             }
         }
         options.pass_rest |= !options.drop.is_empty();
-        if options.pass_rest && let Some(name) = options.pass.first() {
-            return Err(Error::new(name.span(), "`pass` names columns, `pass_rest` and `drop` pass all others: choose one"));
+        if options.pass_rest
+            && let Some(name) = options.pass.first()
+        {
+            return Err(Error::new(
+                name.span(),
+                "`pass` names columns, `pass_rest` and `drop` pass all others: choose one",
+            ));
         }
         Ok(options)
     }
@@ -58,8 +67,16 @@ pub(crate) fn transform(options: &Options, item: &ItemFn) -> Result<TokenStream>
         return Err(Error::new_spanned(more?, "a transform takes a row and `&Params`, nothing else"));
     }
     let ReturnType::Type(_, output) = &item.sig.output else {
-        return Err(Error::new_spanned(&item.sig, "a transform gives a row: `-> Row`, or an Option, Vec or Result of it"));
+        return Err(Error::new_spanned(
+            &item.sig,
+            "a transform gives a row: `-> Row`, or an Option, Vec or Result of it",
+        ));
     };
+
+    // The generated code is outside the function, where its lifetimes have no names.
+    let inferred = Lifetime::new("'_", proc_macro2::Span::call_site());
+    let input = with_lifetimes(input.clone(), &inferred);
+    let output = &with_lifetimes((**output).clone(), &inferred);
 
     let sdk = quote!(::lodestream_sdk);
     let function = &item.sig.ident;

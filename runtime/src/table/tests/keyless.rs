@@ -1,0 +1,129 @@
+//! Random rows of a table without key against a plain multiset.
+
+use rand::Rng;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::model::{Event, Fate, Source, fate, foreign_optimize, seeds, settings, transform};
+use super::*;
+use crate::change::Floor;
+
+/// Rows of the source, each with its events in order; every row's deletes and inserts may come in any order.
+#[derive(Default)]
+pub(super) struct Model {
+    floor: u128,
+    seen: BTreeMap<(u128, char), ()>,
+    /// events that count, by image: (sequence, +1 or -1)
+    events: BTreeMap<(i64, u64), Vec<(u128, i64)>>,
+}
+
+impl Model {
+    pub(super) fn apply(&mut self, events: &[(usize, i64, Event)], positions: &crate::record::Positions) {
+        let fresh: Vec<_> = events
+            .iter()
+            .filter(|(p, offset, _)| positions.get(&partition(*p as i32)).is_none_or(|at| offset >= at))
+            .collect();
+        let newest =
+            fresh.iter().filter_map(|(_, _, e)| if let Event::Truncate(seq) = e { Some(*seq) } else { None }).max();
+        if let Some(floor) = newest.filter(|seq| *seq > self.floor) {
+            self.floor = floor;
+            for all in self.events.values_mut() {
+                all.retain(|(seq, _)| *seq >= floor);
+            }
+        }
+        for (_, _, event) in fresh {
+            let Event::Change(id, n, op, seq) = event else { continue };
+            if *seq < self.floor
+                || (*op != Op::Read && self.seen.insert((*seq, op.letter().chars().next().unwrap()), ()).is_some())
+            {
+                continue;
+            }
+            let by = if *op == Op::Delete { -1 } else { 1 };
+            self.events.entry((*id, *n)).or_default().push((*seq, by));
+        }
+    }
+
+    pub(super) fn sorted(&self) -> Vec<(i64, String)> {
+        let mut rows = Vec::new();
+        for ((id, n), all) in &self.events {
+            let count: i64 = all.iter().map(|(_, by)| by).sum();
+            if matches!(fate(*n, true), Fate::Copied) {
+                rows.extend((0..count.max(0)).map(|_| (*id, format!("n{n}"))));
+            }
+        }
+        rows.sort();
+        rows
+    }
+}
+
+/// Inserts and deletes of rows; a row is deleted once at most, and some records come twice.
+pub(super) fn write(source: &mut Source, rng: &mut StdRng, next: &mut u128, alive: &mut Vec<(i64, u64)>, count: usize) {
+    for _ in 0..count {
+        *next += 4;
+        let partition = rng.random_range(0..source.log.len());
+        let event = if !alive.is_empty() && rng.random_bool(0.35) {
+            let (id, n) = alive.swap_remove(rng.random_range(0..alive.len()));
+            Event::Change(id, n, Op::Delete, *next)
+        } else {
+            let (id, n) = (rng.random_range(0..3), rng.random_range(0..source.values));
+            alive.push((id, n));
+            // snapshot rows share their sequence
+            if rng.random_bool(0.2) {
+                Event::Change(id, n, Op::Read, 3)
+            } else {
+                Event::Change(id, n, Op::Create, *next)
+            }
+        };
+        if rng.random_bool(0.1) && !matches!(event, Event::Change(_, _, Op::Read, _)) {
+            source.log[partition].push(event.clone());
+        }
+        source.log[partition].push(event);
+    }
+}
+
+async fn run(seed: u64, steps: usize) {
+    println!("TABLE_SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (_dir, root) = lake();
+    let location = root.table("silver/lines").unwrap();
+    let spec = TableSpec { name: "silver/lines".into(), fields: fields(), key: vec![], partition_by: vec![] };
+    let open = || KeyedTable::open_or_create(location.clone(), spec.clone(), settings());
+    let mut table = open().await.unwrap();
+    let mut source = Source::new(12, 3);
+    let (mut next, mut alive) = (4, Vec::new());
+    let mut model = Model::default();
+    for step in 0..steps {
+        let wrote = rng.random_range(5..30);
+        write(&mut source, &mut rng, &mut next, &mut alive, wrote);
+        let (events, covered) = super::model::deliver(&mut rng, &source, table.positions());
+        let (changes, floors): (_, Vec<Floor>) = super::model::parts(&events, vec![]);
+        let before = table.positions().clone();
+        let selection = table.select(&changes, &floors).unwrap();
+        let (output, sources, rejected) = transform(selection.upserts(), true);
+        let compaction = if rng.random_bool(0.3) { table.plan_compaction() } else { None };
+        table.flush(&selection, &output, Some(&sources), &rejected, &covered, Map::new()).await.unwrap();
+        model.apply(&events, &before);
+        let expected = model.sorted();
+        assert_eq!(rows(&location).await, expected, "seed {seed} step {step}: after the flush");
+        if let Some(compaction) = compaction {
+            let rewritten = compaction.rewrite().await.unwrap();
+            table.commit_compaction(rewritten).await.unwrap();
+        }
+        match rng.random_range(0..100) {
+            0..25 => {
+                table.maintain().await.unwrap();
+            }
+            25..50 => table = open().await.unwrap(),
+            50..60 => foreign_optimize(&location).await,
+            _ => {}
+        }
+        assert_eq!(rows(&location).await, expected, "seed {seed} step {step}: after maintenance");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_without_key_equals_a_multiset_whatever_happens() {
+    for seed in seeds(2) {
+        run(seed, 40).await;
+    }
+}
