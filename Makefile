@@ -21,7 +21,7 @@ CARGO := cargo
 ALL := --workspace --features lodestream/failpoints
 SUITE := $(CARGO) test $(ALL)
 
-.PHONY: help setup setup-build build modules fmt check-fmt lint unit test e2e demo bench deny
+.PHONY: help setup setup-build build modules fmt check-fmt lint unit test test-spark e2e demo bench deny
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -55,13 +55,16 @@ unit:
 	$(CARGO) test --manifest-path transforms/Cargo.toml --target-dir $(MODULES_TARGET_DIR)
 
 test: setup check-fmt modules ## everything that must pass: format, lints, unit and end-to-end tests
-	$(CARGO) build $(ALL) --all-targets
+	$(CARGO) build $(ALL) --bins --tests
 	@$(MAKE) lint unit
 	$(SUITE) --test it -- --test-threads $(TEST_THREADS)
 
 e2e: setup modules ## end-to-end tests alone; ONLY=name picks
-	$(CARGO) build $(ALL) --all-targets
+	$(CARGO) build $(ALL) --bins --tests
 	$(SUITE) --test it -- --test-threads $(TEST_THREADS) $(ONLY)
+
+test-spark: build ## Spark with Delta reads what lode wrote
+	scripts/test-spark.sh $(PROGRAMS)/lode
 
 demo: build modules ## a small shop's changes from an embedded broker to Delta tables, and some questions to them
 	@scripts/demo.sh $(PROGRAMS) $(LODE_MODULES) $(abspath $(TARGET))/demo

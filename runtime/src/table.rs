@@ -88,7 +88,7 @@ pub struct Settings {
     pub small_file_bytes: u64,
     /// compaction waits for this many small files of one partition value
     pub small_files_min: usize,
-    /// a file is rewritten when this share of its rows is hidden, or up to a fifth sooner
+    /// a file with more than this share of its rows hidden is rewritten, with those of its partition that nearly have it
     pub hidden_ratio: f64,
     /// one compaction reads at most this many bytes (and holds about 48 bytes a row of them)
     pub compaction_bytes_max: u64,

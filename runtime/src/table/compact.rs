@@ -29,6 +29,9 @@ use super::schema::TableSchema;
 use super::vector::VectorFile;
 use crate::error::{Error, ErrorKind, Result};
 
+/// A file with this part of the hidden rows that call for a rewrite goes along with one that has them all.
+const NEARLY: f64 = 0.9;
+
 /// Partition column → its value in a file.
 type PartitionValues = HashMap<String, Option<String>>;
 /// The same, by name.
@@ -336,22 +339,24 @@ impl KeyedTable {
     }
 }
 
-/// From 0.8 to 1 by name: files that were written together wear alike and would all be rewritten in one burst.
-fn patience(path: &str) -> f64 {
-    0.8 + 0.2 * (xxhash_rust::xxh3::xxh3_64(path.as_bytes()) >> 40) as f64 / (1u64 << 24) as f64
-}
-
 /// The files to rewrite next: those with many hidden rows, and small ones of one partition and about one size.
 pub(super) fn choose(files: &LiveFiles, settings: &Settings) -> Option<Vec<u32>> {
     let mut groups: HashMap<(SortedValues, u32), Vec<(u32, u64)>> = HashMap::new();
-    let mut worn: Vec<(SortedValues, u32, u64)> = Vec::new();
+    let (mut worn, mut over): (Vec<(SortedValues, u32, u64)>, Option<SortedValues>) = (Vec::new(), None);
     for (id, file) in files.iter() {
         let mut values: Vec<_> = file.add.partition_values.clone().into_iter().collect();
         values.sort_unstable();
         let size = u64::try_from(file.add.size).unwrap_or(0);
-        if file.hidden.len() as f64 > f64::from(file.rows) * settings.hidden_ratio * patience(&file.add.path) {
-            worn.push((values, id, size));
-        } else if size < settings.small_file_bytes {
+        let hidden = file.hidden.len() as f64;
+        let limit = f64::from(file.rows) * settings.hidden_ratio;
+        if hidden > limit && over.as_ref().is_none_or(|first| values < *first) {
+            over = Some(values.clone());
+        }
+        // files written together wear alike: joining them now saves joining them later
+        if hidden > limit * NEARLY {
+            worn.push((values.clone(), id, size));
+        }
+        if hidden <= limit && size < settings.small_file_bytes {
             // files of like size are joined, so that a row is rewritten once a size step
             groups.entry((values, size.max(1).ilog2() / 3)).or_default().push((id, size));
         }
@@ -368,9 +373,9 @@ pub(super) fn choose(files: &LiveFiles, settings: &Settings) -> Option<Vec<u32>>
             .map(|(id, _)| id)
             .collect()
     };
-    // one partition a round: whichever has the most to gain
+    // one partition a round
     worn.sort_unstable();
-    if let Some((values, _, _)) = worn.first().cloned() {
+    if let Some(values) = over {
         return Some(cap(worn.into_iter().filter(|(v, _, _)| *v == values).map(|(_, id, size)| (id, size)).collect()));
     }
     let mut group = groups.into_values().filter(|g| g.len() >= settings.small_files_min).max_by_key(Vec::len)?;
