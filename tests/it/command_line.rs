@@ -16,45 +16,71 @@ fn changed(old: &str, new: &str) -> Pipeline {
     pipeline
 }
 
-/// Both `check` and `run` refuse the file with exit code 2, say each of `parts`, and write no table.
+/// `check` and `run` refuse the changed file in exactly these words.
 #[track_caller]
-fn expect_refused(pipeline: &Pipeline, parts: &[&str]) {
+fn expect_message(old: &str, new: &str, message: &str) {
+    let pipeline = changed(old, new);
+    for words in ["check", "run"] {
+        let ended = pipeline.output(words, pipeline.command(&[words], &[])).expect_code(2);
+        assert_eq!(ended.err.trim_end(), message, "of `lode {words}`");
+    }
+    assert!(!pipeline.lake().exists(), "a refused pipeline file must not make a lake");
+}
+
+#[test]
+fn an_unknown_key_names_file_line_key_and_the_nearest_key() {
+    let message = "error: pipeline.toml:11: `flush.rowz` is not a known key\n\nhint: did you mean `rows`?";
+    expect_message("rows = 1000", "rowz = 1000", message);
+}
+
+#[test]
+fn an_unknown_section_names_the_nearest_section() {
+    let message = "error: pipeline.toml:10: `flusch` is not a known key\n\nhint: did you mean `flush`?";
+    expect_message("[flush]", "[flusch]", message);
+}
+
+#[test]
+fn a_value_of_the_wrong_kind_names_its_key_and_what_it_must_be() {
+    let message = "error: pipeline.toml:12: `flush.age` must be a time with its unit, such as \"5s\" or \"250ms\"";
+    expect_message("age = \"1s\"", "age = \"1\"", message);
+    let message = "error: pipeline.toml:11: `flush.rows` must be a whole number above 0";
+    expect_message("rows = 1000", "rows = \"many\"", message);
+}
+
+#[test]
+fn a_pipeline_file_that_is_not_toml_is_refused_with_its_line() {
+    let message = "error: pipeline.toml:10: not valid TOML: unclosed table, expected `]`";
+    expect_message("[flush]", "[flush", message);
+}
+
+#[test]
+fn a_lake_of_an_unknown_kind_names_the_kinds_there_are() {
+    let message = "error: pipeline.toml:8: `lake.root` has the unknown scheme `ftp`\n\n\
+                   hint: use `abfss://…`, `az://…`, `s3://…` or a local path";
+    expect_message("root = \"lake\"", "root = \"ftp://lake\"", message);
+}
+
+#[test]
+fn a_module_that_is_missing_is_refused_before_a_record_is_read() {
+    let section = "[silver.customers]\nfrom = \"customers\"\ntransform = \"no_such.wasm\"\n\n[flush]";
+    let pipeline = changed("[flush]", section);
     for words in ["check", "run"] {
         let ended = pipeline.output(words, pipeline.command(&[words], &[])).expect_code(2);
         // what `check` finds is its result and stands on standard output
         let told = ended.out + &ended.err;
-        for part in parts {
-            assert!(told.contains(part), "`lode {words}` does not say `{part}`:\n{told}");
-        }
+        assert!(told.contains("no_such.wasm") && told.contains("customers"), "{told}");
     }
     assert_eq!(lake::commits(&pipeline.lake()), 0, "a refused pipeline file must not make tables");
 }
 
 #[test]
-fn an_unknown_key_names_file_line_key_and_the_nearest_key() {
-    let pipeline = changed("rows = 1000", "rowz = 1000");
-    expect_refused(&pipeline, &["pipeline.toml:11", "flush.rowz", "`rows`"]);
-}
-
-#[test]
-fn an_unknown_section_names_the_nearest_section() {
-    expect_refused(&changed("[flush]", "[flusch]"), &["pipeline.toml:10", "flusch", "`flush`"]);
-}
-
-#[test]
-fn a_time_without_a_unit_is_refused() {
-    expect_refused(&changed("age = \"1s\"", "age = \"1\""), &["pipeline.toml:12", "flush.age"]);
-}
-
-#[test]
-fn a_pipeline_file_that_is_not_toml_is_refused_with_its_line() {
-    expect_refused(&changed("[flush]", "[flush"), &["pipeline.toml:10"]);
-}
-
-#[test]
-fn a_module_that_is_missing_is_refused() {
-    let section = "[silver.customers]\nfrom = \"customers\"\ntransform = \"no_such.wasm\"\n\n[flush]";
-    expect_refused(&changed("[flush]", section), &["no_such.wasm", "customers"]);
+fn a_wrong_command_line_or_query_is_refused() {
+    let pipeline = OPEN_B.replayed(&Wanted::default());
+    let mut none = pipeline.command(&["run"], &[]);
+    none.args(["--untl-end"]);
+    pipeline.output("wrong-option", none).expect_code(2);
+    let ended = pipeline.output("wrong-query", pipeline.command(&["query"], &["SELEC 1"]));
+    assert!(!ended.status.success() && ended.err.contains("SELEC"), "{}", ended.last_words());
 }
 
 #[test]
