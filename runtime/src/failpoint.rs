@@ -1,4 +1,4 @@
-//! Named points where a test ends the process, as a power cut would.
+//! Named points where a test ends the process, with no time for a last word.
 //!
 //! Built with the feature `failpoints`, the variable `LODE_FAILPOINT=<name>[:n]` aborts at the n-th pass of that
 //! point, after printing its name. Without the feature a point costs nothing.
