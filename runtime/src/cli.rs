@@ -110,10 +110,14 @@ pub fn main() -> ExitCode {
             return fail(&Error::new(ErrorKind::Internal, "cannot start the runtime").caused_by(error));
         }
     };
-    match runtime.block_on(execute(arguments.command)) {
+    let code = match runtime.block_on(execute(arguments.command)) {
         Ok(code) => code,
         Err(error) => fail(&error),
-    }
+    };
+    // What still runs (a log being read, a compaction) has nothing left to do for anyone: the process ends under it.
+    // Dropping the runtime would make it panic on the way out.
+    std::mem::forget(runtime);
+    code
 }
 
 fn start_logging(verbose: u8) {
