@@ -219,7 +219,8 @@ fn two_instances_on_one_lake_and_broker_lose_and_double_nothing() {
     let mut second = pipeline.start();
     let wanted = lake::commits(&lake) + rng.random_range(20..60);
     second.wait_until(Duration::from_secs(60), || lake::commits(&lake) >= wanted);
-    assert!(first.kill(), "the first instance ended on its own\n{}", first.last_words());
+    let words = first.last_words();
+    assert!(first.kill(), "the first instance ended on its own\n{words}");
     let mut third = pipeline.start();
     broker.finish();
     for run in [&mut second, &mut third] {
