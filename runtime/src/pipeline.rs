@@ -280,7 +280,7 @@ impl Pipeline {
             let silver = match self.start_silver(topic, table, plan).await {
                 Ok(silver) => Some(silver),
                 Err(error) => {
-                    self.note_stop(&name, &error);
+                    self.progress.stop(&name, &error);
                     None
                 }
             };
@@ -438,7 +438,6 @@ impl Pipeline {
                 }
             };
             if let Err(error) = ended {
-                self.note_stop(&silver.name, &error);
                 first.get_or_insert(error);
             }
         }
@@ -452,14 +451,6 @@ impl Pipeline {
             Some(error) => Err(error),
             None => self.first_stop(),
         }
-    }
-
-    fn note_stop(&self, table: &str, error: &Error) {
-        tracing::error!(%table, %error, hint = error.next_step(), "table stopped");
-        self.progress.table(table, |t| {
-            t.stopped = Some(error.to_string());
-            t.hint = error.next_step().map(str::to_owned);
-        });
     }
 
     /// A table that could not even start makes the run a failure too.

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::error::Error;
+
 /// Running counts of a pipeline.
 #[derive(Debug)]
 pub struct Progress {
@@ -72,6 +74,15 @@ impl Progress {
             Some(counts) => add(counts),
             None => add(tables.entry(name.to_owned()).or_default()),
         }
+    }
+
+    /// A Silver table stopped; the others go on.
+    pub(super) fn stop(&self, name: &str, error: &Error) {
+        tracing::error!(table = %name, %error, hint = error.next_step(), "table stopped; the others go on");
+        self.table(name, |t| {
+            t.stopped = Some(error.to_string());
+            t.hint = error.next_step().map(str::to_owned);
+        });
     }
 
     /// The counts as they stand.

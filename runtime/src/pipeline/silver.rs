@@ -87,7 +87,15 @@ impl Reader {
             learned: self.connector.changed(),
             reader: self,
         };
-        Silver { name, orders, live, task: tokio::spawn(worker.run()) }
+        let (progress, table) = (Arc::clone(&worker.reader.progress), name.clone());
+        let task = tokio::spawn(async move {
+            let ended = worker.run().await;
+            if let Err(error) = &ended {
+                progress.stop(&table, error);
+            }
+            ended
+        });
+        Silver { name, orders, live, task }
     }
 }
 
