@@ -87,7 +87,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Compact, checkpoint and vacuum the Silver tables now
+    /// Compact, checkpoint and vacuum the tables now
     Maintain {
         /// The pipeline file
         pipeline: PathBuf,

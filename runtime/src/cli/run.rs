@@ -8,7 +8,7 @@ use super::lake;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Options, Pipeline, Progress, Summary, lake_options, table_settings};
-use crate::table::{KeyedTable, Location};
+use crate::table::{BronzeTable, KeyedTable, Location};
 
 /// Runs the pipeline until its source is drained or a signal asks for the end.
 pub(super) async fn run(config: Config, until_end: bool, json: bool) -> Result<()> {
@@ -94,11 +94,23 @@ fn print_summary(name: &str, summary: &Summary) {
     }
 }
 
-/// Compacts, checkpoints and vacuums every Silver table and the dead letters.
+/// Compacts, checkpoints and vacuums every table and the dead letters.
 pub(super) async fn maintain(config: &Config) -> Result<()> {
     let lake = lake(config)?;
     let root = Location::open(&config.lake.root, &lake_options(config))?;
     let settings = table_settings(config);
+    for topic in lake.tables("bronze").await? {
+        let path = format!("bronze/{topic}");
+        let mut table = BronzeTable::open_or_create(root.table(&path)?, &topic, settings.clone()).await?;
+        let before = table.version();
+        let vacuumed = table.maintain().await?;
+        println!(
+            "{path}: version {before} to {}, {} files ({} bytes) vacuumed",
+            table.version(),
+            vacuumed.files,
+            vacuumed.bytes
+        );
+    }
     let mut paths: Vec<String> = lake.tables("silver").await?.into_iter().map(|t| format!("silver/{t}")).collect();
     if lake.has_table(crate::deadletter::TABLE).await? {
         paths.push(crate::deadletter::TABLE.to_owned());

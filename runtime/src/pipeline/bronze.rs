@@ -109,6 +109,10 @@ impl Writer {
         }
         self.committed.send_replace(self.table.positions().clone());
         self.pending.clear();
+        // Without checkpoints every start would read the whole log; one that fails is due again at the next flush.
+        if let Err(error) = self.table.checkpoint().await {
+            tracing::warn!(topic = %self.topic, %error, "checkpoint put off");
+        }
         Ok(())
     }
 
