@@ -66,6 +66,11 @@ impl Pending {
         self.since.map(|s| s + self.policy.age)
     }
 
+    /// Other bounds, from now on.
+    pub fn tune(&mut self, policy: Flush) {
+        self.policy = policy;
+    }
+
     /// The commit is done.
     pub fn clear(&mut self) {
         *self = Pending::new(self.policy);

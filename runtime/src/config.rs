@@ -12,6 +12,8 @@ use std::time::Duration;
 
 pub use units::{parse_bytes, parse_duration};
 
+use sha2::{Digest, Sha256};
+
 use crate::error::{Error, ErrorKind, Result};
 use reader::{Document, Section};
 
@@ -20,6 +22,8 @@ use reader::{Document, Section};
 pub struct Config {
     /// the file it was read from
     pub file: PathBuf,
+    /// sha256 of the file's text
+    pub sha256: [u8; 32],
     /// the pipeline's name; consumer group and commit info carry it
     pub name: String,
     /// patterns of source tables that become typed copies without a section of their own
@@ -41,7 +45,7 @@ pub struct Config {
 }
 
 /// Where records come from.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Source {
     /// captured records
     Replay {
@@ -73,7 +77,7 @@ pub struct Debezium {
 }
 
 /// Where tables go.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Lake {
     /// a URL, or an absolute path
     pub root: String,
@@ -82,7 +86,7 @@ pub struct Lake {
 }
 
 /// A table commits when any of these is reached.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Flush {
     /// buffered records
     pub rows: usize,
@@ -93,18 +97,32 @@ pub struct Flush {
 }
 
 /// Upper bounds.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
     /// records read but not yet in a table, in bytes
     pub memory_bytes: usize,
     /// how long a record that nothing explains waits for the schema-change topic
     pub schema_wait: Duration,
-    /// share of a batch's rows that may be rejected before the table stops
+    /// share of a batch's rows that may make a module fail before the table stops, or that a new module may reject
     pub rejected_ratio: f64,
+    /// linear memory of one instance of a module
+    pub module_memory_bytes: usize,
+    /// wall time of one call of a module
+    pub module_time: Duration,
+    /// what one call of a module may return
+    pub module_output_bytes: usize,
+    /// rows that one call of a module may return
+    pub module_output_rows: usize,
+    /// log lines of one call of a module
+    pub module_log_lines: usize,
+    /// size of a module's file
+    pub module_size_bytes: usize,
+    /// time to compile a module
+    pub compile_time: Duration,
 }
 
 /// Background upkeep.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Maintenance {
     /// size that compaction packs data files to
     pub target_file_bytes: usize,
@@ -119,7 +137,7 @@ pub struct Maintenance {
 }
 
 /// A Silver table with a section of its own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Silver {
     /// the table's name in the lake
     pub name: String,
@@ -127,6 +145,8 @@ pub struct Silver {
     pub from: String,
     /// path of the module
     pub transform: Option<PathBuf>,
+    /// the only hash that the module may have, 64 hexadecimal digits in lower case
+    pub sha256: Option<String>,
     /// JSON handed to the module
     pub params: serde_json::Value,
     /// partition columns of the Silver table
@@ -182,6 +202,7 @@ impl Config {
         }
         Ok(Config {
             file: file.to_path_buf(),
+            sha256: Sha256::digest(text).into(),
             name,
             mirror_tables,
             source: read_source(&root, &base)?,
@@ -284,13 +305,34 @@ fn read_flush(root: &Section<'_>) -> Result<Flush> {
 fn read_limits(root: &Section<'_>) -> Result<Limits> {
     let section = root.section("limits")?;
     if let Some(s) = &section {
-        s.allow(&["memory", "rejected_ratio", "schema_wait"])?;
+        s.allow(&[
+            "memory",
+            "schema_wait",
+            "rejected_ratio",
+            "module_memory",
+            "module_time",
+            "module_output",
+            "module_output_rows",
+            "module_log_lines",
+            "module_size",
+            "compile_time",
+        ])?;
     }
     let s = section.as_ref();
+    let bytes = |key| s.map(|s| s.bytes(key)).transpose().map(Option::flatten);
+    let count = |key| s.map(|s| s.count(key)).transpose().map(Option::flatten);
+    let time = |key| s.map(|s| s.duration(key)).transpose().map(Option::flatten);
     Ok(Limits {
-        schema_wait: s.map(|s| s.duration("schema_wait")).transpose()?.flatten().unwrap_or(Duration::from_secs(30)),
-        memory_bytes: s.map(|s| s.bytes("memory")).transpose()?.flatten().unwrap_or(256 << 20),
+        memory_bytes: bytes("memory")?.unwrap_or(256 << 20),
+        schema_wait: time("schema_wait")?.unwrap_or(Duration::from_secs(30)),
         rejected_ratio: s.map(|s| s.ratio("rejected_ratio")).transpose()?.flatten().unwrap_or(0.5),
+        module_memory_bytes: bytes("module_memory")?.unwrap_or(256 << 20),
+        module_time: time("module_time")?.unwrap_or(Duration::from_secs(5)),
+        module_output_bytes: bytes("module_output")?.unwrap_or(128 << 20),
+        module_output_rows: count("module_output_rows")?.unwrap_or(1 << 20),
+        module_log_lines: count("module_log_lines")?.unwrap_or(64),
+        module_size_bytes: bytes("module_size")?.unwrap_or(64 << 20),
+        compile_time: time("compile_time")?.unwrap_or(Duration::from_secs(120)),
     })
 }
 
@@ -314,7 +356,7 @@ fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
     let mut out: Vec<Silver> = Vec::new();
     for name in tables.keys() {
         let table = tables.required_section(&name)?;
-        table.allow(&["from", "transform", "params", "partition_by", "columns"])?;
+        table.allow(&["from", "transform", "sha256", "params", "partition_by", "columns"])?;
         if !is_identifier(&name) {
             return Err(table
                 .error(None, &format!("`{name}` cannot be a table name"))
@@ -323,6 +365,7 @@ fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
         out.push(Silver {
             from: table.string("from")?.unwrap_or_else(|| name.clone()),
             transform: table.string("transform")?.map(|p| base.join(p)),
+            sha256: read_pin(&table)?,
             params: table.json("params")?,
             partition_by: table.strings("partition_by")?.unwrap_or_default(),
             columns: table.pairs("columns")?,
@@ -330,6 +373,19 @@ fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
         });
     }
     Ok(out)
+}
+
+fn read_pin(table: &Section<'_>) -> Result<Option<String>> {
+    let Some(pin) = table.string("sha256")? else { return Ok(None) };
+    if table.string("transform")?.is_none() {
+        return Err(table.error(Some("sha256"), "pins a module, but the table has no `transform`"));
+    }
+    if pin.len() != 64 || !pin.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(table
+            .error(Some("sha256"), "is not a sha256 of 64 hexadecimal digits")
+            .hint("`lode check` prints the hash of each module"));
+    }
+    Ok(Some(pin.to_ascii_lowercase()))
 }
 
 /// True for a name that may become a folder of the lake.

@@ -12,20 +12,25 @@
 mod bronze;
 mod connector;
 mod progress;
+mod reload;
+mod report;
 mod retry;
 mod silver;
+mod trial;
 mod upsert;
+mod watch;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 pub use progress::{Progress, Summary, TableCounts};
+pub use report::{Refusal, Report, TableReport};
 
 use crate::config::{self, Config};
 use crate::deadletter::DeadLetters;
@@ -38,8 +43,11 @@ use crate::table::{BronzeTable, Location, Settings};
 use crate::transform::{Engine, Limits, Module};
 use bronze::Bronze;
 use connector::Connector;
+use reload::{Reloader, Serving, load_modules};
+use report::{Reporter, keep_module};
 use silver::{Ending, Reader, Silver};
 use upsert::{Plan, Upsert};
+use watch::Watch;
 
 /// Longest wait for a live Silver table before it is left behind to read Bronze.
 const SILVER_PATIENCE: Duration = Duration::from_secs(5);
@@ -61,13 +69,19 @@ pub struct Pipeline {
     options: Options,
     root: Location,
     settings: Settings,
-    modules: HashMap<PathBuf, Module>,
+    engine: Engine,
+    /// bytes of the modules, until they are kept in the lake
+    modules: Vec<(String, Vec<u8>, Module)>,
+    serving: Arc<Serving>,
+    reporter: Arc<Reporter>,
     letters: Arc<DeadLetters>,
     progress: Arc<Progress>,
     connectors: HashMap<String, Arc<Connector>>,
     routes: HashMap<Arc<str>, Route>,
     /// Silver table → the topic it comes from
     tables: HashMap<String, Arc<str>>,
+    /// tasks of tables that are no longer asked for, or start anew
+    retired: Vec<(String, JoinHandle<Result<()>>)>,
     ends: EndQueries,
 }
 
@@ -80,6 +94,22 @@ struct Route {
 /// The lake's options as a map.
 pub fn lake_options(config: &Config) -> HashMap<String, String> {
     config.lake.options.iter().cloned().collect()
+}
+
+/// The limits of a pipeline's modules.
+pub fn module_limits(config: &Config) -> Limits {
+    let limits = &config.limits;
+    Limits {
+        failed_ratio: limits.rejected_ratio,
+        memory_bytes: limits.module_memory_bytes,
+        call_time: limits.module_time,
+        output_bytes: limits.module_output_bytes,
+        output_rows: limits.module_output_rows,
+        log_lines: limits.module_log_lines,
+        module_bytes: limits.module_size_bytes,
+        compile_time: limits.compile_time,
+        ..Limits::default()
+    }
 }
 
 /// The settings of a pipeline's tables.
@@ -106,15 +136,27 @@ impl Pipeline {
         let lake = Lake::new(root.clone(), lake_options);
         let settings = table_settings(&config);
         let letters = Arc::new(DeadLetters::new(&root, lake, settings.clone())?);
-        let limits = Limits { failed_ratio: config.limits.rejected_ratio, ..Limits::default() };
+        let engine = Engine::new(module_limits(&config))?;
+        let reporter = Arc::new(Reporter::new());
+        let serving = Arc::new(Serving::new(Arc::clone(&reporter)));
+        let modules = load_modules(&engine, &config)?;
+        for section in &config.silver {
+            if let Some((_, _, module)) = modules.iter().find(|(table, ..)| *table == section.name) {
+                serving.set(&section.name, module.clone(), section.params.clone());
+            }
+        }
         Ok(Pipeline {
-            modules: load_modules(&config, limits)?,
+            engine,
+            modules,
+            serving,
+            progress: Arc::new(Progress::new(Arc::clone(&reporter))),
+            reporter,
+            retired: Vec::new(),
             config,
             options,
             root,
             settings,
             letters,
-            progress: Arc::default(),
             connectors: HashMap::new(),
             routes: HashMap::new(),
             tables: HashMap::new(),
@@ -132,6 +174,16 @@ impl Pipeline {
     /// # Errors
     /// What ended the source, or stopped the first table that stopped.
     pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<Summary> {
+        for (_, bytes, module) in std::mem::take(&mut self.modules) {
+            keep_module(&self.root, &module.sha256(), bytes).await;
+        }
+        let mut watch = Watch::start(self.watched_files())?;
+        let mut reloader = Reloader::start(self.engine.clone(), self.root.clone(), Arc::clone(&self.serving));
+        let (reporter, root, name) = (Arc::clone(&self.reporter), self.root.clone(), self.config.name.clone());
+        let reporting = tokio::spawn({
+            let (reporter, root, name) = (Arc::clone(&reporter), root.clone(), name.clone());
+            async move { reporter.keep_written(&root, &name).await }
+        });
         let mut source = self.start_source()?;
         self.ends = source.ends.clone();
         let mut stop = std::pin::pin!(stop);
@@ -141,6 +193,15 @@ impl Pipeline {
             let event = tokio::select! {
                 biased;
                 () = &mut stop => break,
+                Some(settled) = watch.settled.recv() => {
+                    self.try_file(settled, &reloader.attempts).await;
+                    continue;
+                }
+                Some(verdict) = reloader.verdicts.recv() => {
+                    self.take_verdict(verdict, &reloader.attempts).await?;
+                    watch.follow(self.watched_files());
+                    continue;
+                }
                 event = source.events.recv() => event,
             };
             match event {
@@ -182,6 +243,8 @@ impl Pipeline {
                 Ok(())
             }
         };
+        reporting.abort();
+        reporter.write(&root, &name).await;
         match failed {
             Some(error) => Err(error),
             None => ended.map(|()| progress.summary()),
@@ -265,18 +328,22 @@ impl Pipeline {
     /// A topic shows what it carries: rows get their Silver table.
     async fn learn_kind(&mut self, topic: &Arc<str>, kind: TopicKind) -> Result<()> {
         if let TopicKind::Rows { table, .. } = &kind
-            && let Some(plan) = self.plan(&table.database, &table.table)?
+            && let Some(plan) = self.plan(&table.database, &table.table)
         {
             let name = plan.name.clone();
-            if let Some(other) = self.tables.insert(name.clone(), Arc::clone(topic))
-                && other != *topic
+            if let Some(other) = self.tables.get(&name)
+                && other != topic
             {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    format!("silver `{name}`: both `{other}` and `{topic}` would write it"),
-                )
-                .hint("give one of them a section `[silver.<other name>]` with `from = \"<database>.<table>\"`"));
+                let message = format!("silver `{name}`: `{other}` writes it already; `{topic}` goes into Bronze only");
+                let error = Error::new(ErrorKind::Config, message)
+                    .hint("give one of them a section `[silver.<other name>]` with `from = \"<database>.<table>\"`");
+                self.progress.stop(&name, &error);
+                if let Some(route) = self.routes.get_mut(topic) {
+                    route.kind = kind;
+                }
+                return Ok(());
             }
+            self.tables.insert(name.clone(), Arc::clone(topic));
             let silver = match self.start_silver(topic, table, plan).await {
                 Ok(silver) => Some(silver),
                 Err(error) => {
@@ -295,13 +362,12 @@ impl Pipeline {
     }
 
     /// How the pipeline file wants the source table; `None` where it does not ask for it.
-    fn plan(&self, database: &str, table: &str) -> Result<Option<Plan>> {
+    fn plan(&self, database: &str, table: &str) -> Option<Plan> {
         let full = format!("{database}.{table}");
         let section = self.config.silver.iter().find(|s| s.from == table || s.from == full);
         if let Some(section) = section {
-            let module = section.transform.as_ref().and_then(|path| self.modules.get(path));
-            let module = module.map(|module| (module.clone(), section.params.clone()));
-            return Ok(Some(Plan { name: section.name.clone(), module, partition_by: section.partition_by.clone() }));
+            let module = section.transform.as_ref().and_then(|_| self.serving.get(&section.name));
+            return Some(Plan { name: section.name.clone(), module, partition_by: section.partition_by.clone() });
         }
         let mirrored = self
             .config
@@ -310,7 +376,7 @@ impl Pipeline {
             .any(|pattern| glob::Pattern::new(pattern).is_ok_and(|p| p.matches(table) || p.matches(&full)));
         let name: String =
             table.chars().map(|c| if c.is_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' }).collect();
-        Ok(mirrored.then_some(Plan { name, module: None, partition_by: Vec::new() }))
+        mirrored.then_some(Plan { name, module: None, partition_by: Vec::new() })
     }
 
     async fn start_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) -> Result<Silver> {
@@ -323,13 +389,15 @@ impl Pipeline {
         let overrides = section.map(|s| s.columns.as_slice()).unwrap_or_default();
         let mut decoder = Decoder::new(Arc::clone(topic), decode_settings(&self.config.debezium, overrides)?);
         let location = self.root.table(&format!("silver/{name}"))?;
-        let upsert = Upsert::open(plan, location, self.settings.clone(), Arc::clone(&self.letters)).await?;
+        let (letters, serving) = (Arc::clone(&self.letters), Arc::clone(&self.serving));
+        let upsert = Upsert::open(plan, location, self.settings.clone(), letters, serving).await?;
         if let Some(epochs) = upsert.epochs() {
             decoder.set_epochs(epochs.parse::<Epochs>().map_err(|e| {
                 Error::new(ErrorKind::Corrupt, format!("silver `{name}`: `lode.epochs` cannot be read"))
                     .caused_by(e.to_string())
             })?);
         }
+        self.progress.start(&name);
         Ok(Reader {
             name,
             topic: Arc::clone(topic),
@@ -430,6 +498,11 @@ impl Pipeline {
                 waiting.push(silver);
             }
         }
+        for (table, task) in self.retired.drain(..) {
+            if let Ok(Err(error)) = task.await {
+                tracing::warn!(%table, %error, "a table that was no longer asked for had stopped");
+            }
+        }
         for silver in waiting {
             let ended = match silver.task.await {
                 Ok(ended) => ended,
@@ -467,23 +540,6 @@ impl Pipeline {
             }
         }
     }
-}
-
-/// Loads every module that the pipeline file names: one that is missing or broken ends the run before it begins.
-fn load_modules(config: &Config, limits: Limits) -> Result<HashMap<PathBuf, Module>> {
-    let engine = Engine::new(limits)?;
-    let mut modules = HashMap::new();
-    for section in &config.silver {
-        let Some(path) = &section.transform else { continue };
-        let bytes = std::fs::read(path).map_err(|e| {
-            let message = format!("`silver.{}.transform`: module `{}` cannot be read", section.name, path.display());
-            Error::new(ErrorKind::Config, message)
-                .caused_by(e)
-                .hint("paths are relative to the pipeline file; `make modules` builds those of this repository")
-        })?;
-        modules.insert(path.clone(), engine.load(&bytes, &path.to_string_lossy())?);
-    }
-    Ok(modules)
 }
 
 fn decode_settings(debezium: &config::Debezium, columns: &[(String, String)]) -> Result<decode::Settings> {

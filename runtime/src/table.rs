@@ -50,6 +50,7 @@ use arrow::datatypes::SchemaRef;
 pub use append::{BronzeRows, BronzeTable, bronze_schema};
 pub use care::BronzeFiles;
 pub use compact::{Compaction, Rewritten};
+pub use evolve::Columns;
 pub use keyed::KeyedTable;
 pub use log::positions_of;
 pub use select::{Origin, Selection};

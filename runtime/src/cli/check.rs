@@ -6,9 +6,9 @@ use serde::Serialize;
 
 use crate::config::{Config, Source};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::lake_options;
+use crate::pipeline::{lake_options, module_limits};
 use crate::table::Location;
-use crate::transform::{Engine, Limits};
+use crate::transform::Engine;
 
 #[derive(Serialize)]
 struct Finding {
@@ -29,7 +29,7 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<ExitCode> {
         }
     }
     findings.push(outcome("lake", check_lake(config).await.map(|()| format!("`{}` can be listed", config.lake.root))));
-    let engine = Engine::new(Limits::default())?;
+    let engine = Engine::new(module_limits(config))?;
     for table in &config.silver {
         if let Some(path) = &table.transform {
             let what = format!("module of silver `{}`", table.name);
@@ -40,7 +40,14 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<ExitCode> {
                         .hint("build it first: `make modules`")
                 })
                 .and_then(|bytes| engine.load(&bytes, &path.to_string_lossy()))
-                .map(|module| format!("`{}`, sha256 {}", path.display(), module.sha256()));
+                .and_then(|module| match &table.sha256 {
+                    Some(pin) if *pin != module.sha256() => Err(Error::new(
+                        ErrorKind::Module,
+                        format!("`{}` has the sha256 `{}`, pinned is `{pin}`", path.display(), module.sha256()),
+                    )
+                    .hint("bring the pinned file back, or change `sha256`")),
+                    _ => Ok(format!("`{}`, sha256 {}", path.display(), module.sha256())),
+                });
             findings.push(outcome(&what, loaded));
         }
     }

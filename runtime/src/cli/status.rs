@@ -10,7 +10,7 @@ use super::lake;
 use super::print::{self, Form};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::lake_options;
+use crate::pipeline::{Refusal, Report, lake_options};
 use crate::table::{Location, positions_of};
 
 #[derive(Serialize)]
@@ -28,11 +28,19 @@ struct TableStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     module: Option<String>,
     dead_letters: u64,
+    /// the last module that was not taken over, and why
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<Refusal>,
+    /// why the table stopped in the run that goes on, or in the last one
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stopped: Option<Refusal>,
 }
 
-/// Prints every table with its version, size, positions, module and dead letters.
+/// Prints every table with its version, size, positions, module, dead letters, and what was refused or stopped.
 pub(super) async fn status(config: &Config, json: bool) -> Result<()> {
     let lake = lake(config)?;
+    let root = Location::open(&config.lake.root, &lake_options(config))?;
+    let mut report = Report::read(&root, &config.name).await?.unwrap_or_default();
     let letters = count_letters(config).await?;
     let mut tables = Vec::new();
     let mut bronze: BTreeMap<String, i64> = BTreeMap::new();
@@ -45,6 +53,11 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<()> {
             } else {
                 let lag = status.positions.iter().map(|(id, next)| bronze.get(id).map_or(0, |end| (end - next).max(0)));
                 status.behind = Some(lag.sum());
+            }
+            if layer == "silver"
+                && let Some(told) = report.tables.remove(&name)
+            {
+                (status.refused, status.stopped) = (told.refused, told.stopped);
             }
             tables.push(status);
         }
@@ -72,7 +85,26 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<()> {
             t.module.as_deref().map_or("-", |m| m.get(..12).unwrap_or(m)),
         );
     }
+    for t in &tables {
+        print_refusal(&format!("{} stopped", t.table), t.stopped.as_ref());
+        print_refusal(&format!("{}: a module was refused, the one before serves", t.table), t.refused.as_ref());
+    }
+    // Tables that have nothing in the lake yet.
+    for (name, told) in &report.tables {
+        print_refusal(&format!("silver.{name} stopped"), told.stopped.as_ref());
+        print_refusal(&format!("silver.{name}: a module was refused"), told.refused.as_ref());
+    }
+    print_refusal("the pipeline file was refused, the one before is in force", report.pipeline_file.as_ref());
     Ok(())
+}
+
+fn print_refusal(what: &str, refusal: Option<&Refusal>) {
+    let Some(refusal) = refusal else { return };
+    let time = chrono::DateTime::from_timestamp_millis(refusal.time_ms).unwrap_or_default();
+    println!("\n{what} ({}): {}", time.format("%Y-%m-%d %H:%M:%S UTC"), refusal.reason);
+    if let Some(hint) = &refusal.hint {
+        println!("hint: {hint}");
+    }
 }
 
 async fn read(config: &Config, layer: &str, name: &str) -> Result<TableStatus> {
@@ -105,6 +137,8 @@ async fn read(config: &Config, layer: &str, name: &str) -> Result<TableStatus> {
         behind: None,
         module,
         dead_letters: 0,
+        refused: None,
+        stopped: None,
     })
 }
 

@@ -21,6 +21,8 @@ pub(super) enum Order {
     Take(Delivery),
     /// commit what is pending, then answer
     Flush(oneshot::Sender<()>),
+    /// other bounds on what is buffered
+    Tune(Flush),
 }
 
 /// The pipeline's end of a Bronze task.
@@ -70,6 +72,7 @@ impl Writer {
                     self.flush().await?;
                     let _ = done.send(());
                 }
+                Some(Order::Tune(flush)) => self.pending.tune(flush),
                 Some(Order::Take(delivery)) => {
                     let block = &delivery.block;
                     let meta = |row: usize| block.get(row).and_then(|r| r.value).map_or((None, None), decode::peek);

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use super::report::Reporter;
 use crate::error::Error;
 
 /// Running counts of a pipeline.
@@ -14,6 +15,7 @@ pub struct Progress {
     read: AtomicU64,
     bronze: AtomicU64,
     tables: Mutex<BTreeMap<String, TableCounts>>,
+    reporter: Arc<Reporter>,
 }
 
 /// Counts of one Silver table.
@@ -48,18 +50,17 @@ pub struct Summary {
     pub silver: BTreeMap<String, TableCounts>,
 }
 
-impl Default for Progress {
-    fn default() -> Self {
+impl Progress {
+    pub(super) fn new(reporter: Arc<Reporter>) -> Self {
         Progress {
             started: Instant::now(),
             read: AtomicU64::new(0),
             bronze: AtomicU64::new(0),
             tables: Mutex::default(),
+            reporter,
         }
     }
-}
 
-impl Progress {
     pub(super) fn read(&self, records: usize) {
         self.read.fetch_add(records as u64, Relaxed);
     }
@@ -83,6 +84,18 @@ impl Progress {
             t.stopped = Some(error.to_string());
             t.hint = error.next_step().map(str::to_owned);
         });
+        self.reporter.stop(name, error);
+    }
+
+    /// A Silver table starts, perhaps again.
+    pub(super) fn start(&self, name: &str) {
+        self.table(name, |t| (t.stopped, t.hint) = (None, None));
+        self.reporter.start(name);
+    }
+
+    /// A Silver table is no longer asked for.
+    pub(super) fn forget(&self, name: &str) {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     /// The counts as they stand.

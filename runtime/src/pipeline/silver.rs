@@ -9,11 +9,13 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use tokio::sync::{mpsc, watch};
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::bronze::at;
 use super::connector::Connector;
 use super::progress::Progress;
+use super::reload::Desk;
 use super::retry::Backoff;
 use super::upsert::Upsert;
 use crate::buffer::Pending;
@@ -22,6 +24,7 @@ use crate::error::{Action, Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Positions, Range};
 use crate::source::{Delivery, EndQueries};
 use crate::table::{BronzeTable, Location, Settings};
+use crate::transform::Module;
 
 /// Deliveries that wait for a table.
 const QUEUE: usize = 32;
@@ -30,6 +33,14 @@ pub(super) enum Order {
     Take(Delivery),
     /// nothing more will come: catch up with Bronze, commit, end
     Drain(Ending),
+}
+
+/// What a table does between two batches.
+pub(super) enum Between {
+    /// another module, or other params, make its rows from now on
+    Adopt { module: Module, params: Value, reply: oneshot::Sender<Result<()>> },
+    /// other bounds
+    Tune { flush: crate::config::Flush, schema_wait: Duration },
 }
 
 /// How a run ends.
@@ -47,6 +58,7 @@ pub(super) struct Silver {
     pub(super) orders: mpsc::Sender<Order>,
     /// false while the table reads Bronze: what is handed over would be dropped
     pub(super) live: Arc<AtomicBool>,
+    pub(super) desk: Desk,
     pub(super) task: tokio::task::JoinHandle<Result<()>>,
 }
 
@@ -74,6 +86,8 @@ pub(super) struct Reader {
 impl Reader {
     pub(super) fn spawn(self) -> Silver {
         let (orders, inbox) = mpsc::channel(QUEUE);
+        let (between, due) = mpsc::channel(QUEUE);
+        let desk = Desk { between, recent: Arc::clone(self.upsert.recent()) };
         let live = Arc::new(AtomicBool::new(false));
         let name = self.name.clone();
         let worker = Worker {
@@ -81,6 +95,7 @@ impl Reader {
             decoded: Decoded::new(),
             pending: Pending::new(self.flush),
             inbox,
+            due,
             live: Arc::clone(&live),
             ending: None,
             alone: false,
@@ -95,13 +110,15 @@ impl Reader {
             }
             ended
         });
-        Silver { name, orders, live, task }
+        Silver { name, orders, live, desk, task }
     }
 }
 
 struct Worker {
     reader: Reader,
     inbox: mpsc::Receiver<Order>,
+    /// what is to be done between two batches
+    due: mpsc::Receiver<Between>,
     live: Arc<AtomicBool>,
     /// next offset to decode of each Kafka partition
     next: Positions,
@@ -132,6 +149,7 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = at(due) => self.flush().await?,
+                Some(between) = self.due.recv() => self.do_between(between).await?,
                 Ok(()) = learned.changed() => self.follow_schema().await?,
                 order = self.inbox.recv() => match order {
                     None => self.ending = Some(Ending::BrokenOff),
@@ -260,6 +278,9 @@ impl Worker {
             }
             if self.pending.is_full() {
                 self.flush().await?;
+                while let Ok(between) = self.due.try_recv() {
+                    Box::pin(self.do_between(between)).await?;
+                }
             }
         }
         // Offsets that Bronze skipped (transaction markers, compacted topics) are passed as well.
@@ -326,6 +347,7 @@ impl Worker {
             tokio::select! {
                 Ok(()) = self.learned.changed() => return Ok(Some(Patience::Hold)),
                 () = at(Some(patient_until)), if reached => {}
+                Some(between) = self.due.recv() => self.do_between(between).await?,
                 known = &mut asked, if ends.is_none() => ends = Some(known),
                 order = self.inbox.recv() => match order {
                     None => self.ending = Some(Ending::BrokenOff),
@@ -355,6 +377,30 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// Between two batches: whatever is pending is committed first.
+    async fn do_between(&mut self, between: Between) -> Result<()> {
+        match between {
+            Between::Tune { flush, schema_wait } => {
+                self.reader.flush = flush;
+                self.pending.tune(flush);
+                self.reader.schema_wait = schema_wait;
+                Ok(())
+            }
+            Between::Adopt { module, params, reply } => {
+                self.flush().await?;
+                let adopted = self.reader.upsert.adopt(module, params).await;
+                // A module that does not fit is refused; a table that cannot be written to stops.
+                let (told, ended) = match adopted {
+                    Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Module) => (Err(error), Ok(())),
+                    Err(error) => (Err(Error::new(error.kind(), error.to_string())), Err(error)),
+                    Ok(()) => (Ok(()), Ok(())),
+                };
+                let _ = reply.send(told);
+                ended
+            }
+        }
     }
 
     async fn flush(&mut self) -> Result<()> {

@@ -14,7 +14,9 @@ use arrow::util::display::array_value_to_string;
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
+use super::reload::Serving;
 use super::retry::Backoff;
+use super::trial::{Recent, relation};
 use crate::change::{Changes, Floor};
 use crate::deadletter::{DeadLetter, DeadLetters, Stage};
 use crate::decode::BadRow;
@@ -23,8 +25,10 @@ use crate::failpoint;
 use crate::record::{Positions, Ranges, still_missing};
 use crate::schema::{DEFAULT, TableSchema};
 use crate::table::{KeyedTable, Location, Outcome, Rewritten, Selection, Settings, TableSpec};
-use crate::transform::{Module, Prepared, Relation};
+use crate::transform::{Module, Prepared};
 
+/// Commits in which a module that took over can be taken back.
+const PROBATION_COMMITS: u32 = 100;
 /// Time between two vacuums of a table that is written to.
 const VACUUM_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -43,6 +47,9 @@ pub(super) struct Plan {
     pub(super) partition_by: Vec<String>,
 }
 
+/// Output rows, for each its row of the selection (`None`: one to one), and the rows rejected with the reason.
+type Transformed = (RecordBatch, Option<Vec<u32>>, Vec<(u32, String)>);
+
 /// One Silver table and what writes it.
 pub(super) struct Upsert {
     plan: Plan,
@@ -55,6 +62,10 @@ pub(super) struct Upsert {
     /// the schema that the table, or its module, was last brought to
     schema: Option<Arc<TableSchema>>,
     prepared: Option<Arc<Prepared>>,
+    serving: Arc<Serving>,
+    recent: Arc<Recent>,
+    /// the module that served before, and the commits left in which it can come back
+    prior: Option<(Module, Value, u32)>,
     compaction: Option<JoinHandle<Result<Rewritten>>>,
     vacuumed: Instant,
 }
@@ -66,6 +77,7 @@ impl Upsert {
         location: Location,
         settings: Settings,
         letters: Arc<DeadLetters>,
+        serving: Arc<Serving>,
     ) -> Result<Self> {
         let table = KeyedTable::open(location.clone(), settings.clone()).await?;
         let positions = table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
@@ -79,6 +91,9 @@ impl Upsert {
             positions,
             schema: None,
             prepared: None,
+            serving,
+            recent: Arc::default(),
+            prior: None,
             compaction: None,
             vacuumed: Instant::now(),
         })
@@ -94,6 +109,47 @@ impl Upsert {
         self.table.as_ref().and_then(KeyedTable::epochs)
     }
 
+    /// What the table last met, for trials of other modules.
+    pub(super) fn recent(&self) -> &Arc<Recent> {
+        &self.recent
+    }
+
+    /// From the next batch on, `module` with `params` makes the table's rows.
+    ///
+    /// # Errors
+    /// Why it does not; the module before goes on.
+    pub(super) async fn adopt(&mut self, module: Module, params: Value) -> Result<()> {
+        let prior = self.plan.module.replace((module.clone(), params.clone()));
+        if let Some(schema) = self.schema.clone()
+            && let Err(error) = self.follow(&schema).await
+        {
+            self.plan.module = prior;
+            return Err(error);
+        }
+        self.prior = prior.map(|(module, params)| (module, params, PROBATION_COMMITS));
+        self.serving.set(&self.plan.name, module, params);
+        Ok(())
+    }
+
+    /// Lets the module before serve again, after `error` of the one on probation; false where there is none.
+    async fn roll_back(&mut self, error: &Error) -> Result<bool> {
+        let Some((module, params, _)) = self.prior.take() else { return Ok(false) };
+        let failed = self.plan.module.replace((module.clone(), params.clone()));
+        if let Some(schema) = self.schema.clone() {
+            self.follow(&schema).await?;
+        }
+        let sha256 = failed.map(|(failed, _)| failed.sha256());
+        let back = module.sha256();
+        self.serving.set(&self.plan.name, module, params);
+        self.serving.refuse(
+            &self.plan.name,
+            sha256,
+            &Error::new(ErrorKind::Module, format!("rolled back to the module `{back}`: {error}"))
+                .hint("mend the module and replace its file"),
+        );
+        Ok(true)
+    }
+
     /// True when `schema` is not what the table was last brought to.
     pub(super) fn needs(&self, schema: &TableSchema) -> bool {
         self.table.is_some() && !self.schema.as_deref().is_some_and(|known| same(known, schema))
@@ -106,7 +162,7 @@ impl Upsert {
             let spec = TableSpec {
                 name: format!("silver/{}", self.plan.name),
                 fields: Arc::clone(&fields),
-                key: key_names(schema),
+                key: source_key(schema),
                 partition_by: self.plan.partition_by.clone(),
             };
             let mut backoff = Backoff::new();
@@ -134,6 +190,9 @@ impl Upsert {
                 Err(error) => return Err(error),
             }
         }
+        if self.plan.module.is_some() {
+            self.recent.note_schema(schema, table.columns(), prepared.clone());
+        }
         self.prepared = prepared;
         self.schema = Some(Arc::clone(schema));
         Ok(())
@@ -144,9 +203,7 @@ impl Upsert {
         let Some((module, params)) = &self.plan.module else {
             return Ok((with_defaults(schema), None));
         };
-        let offered = offered(&schema.fields);
-        let relation = Relation { name: &schema.table, schema: offered, key: key_names(schema) };
-        let prepared = module.describe(params, &[relation])?;
+        let prepared = module.describe(params, &[relation(schema)])?;
         let mut fields: Vec<Arc<Field>> = prepared.schema().fields().iter().cloned().collect();
         for (source, stored) in self.dropped_keys(schema, prepared.schema()) {
             if let Some((_, field)) = schema.fields.fields().find(&source) {
@@ -158,7 +215,7 @@ impl Upsert {
 
     /// Owner key columns that the module's output lacks, with the name that the host keeps them under.
     fn dropped_keys(&self, schema: &TableSchema, output: &Schema) -> Vec<(String, String)> {
-        key_names(schema)
+        source_key(schema)
             .into_iter()
             .filter(|k| output.column_with_name(k).is_none())
             .map(|k| (k.clone(), format!("_key_{k}")))
@@ -221,7 +278,7 @@ impl Upsert {
     ) -> Result<bool> {
         let Some(table) = &self.table else { return Err(unmade(&self.plan.name)) };
         let selection = table.select(changes, floors)?;
-        let (output, source_rows, rejected) = self.transform(&selection).await?;
+        let (output, source_rows, rejected) = self.transform_or_roll_back(&selection).await?;
         let module = self.plan.module.as_ref().map(|(m, _)| m.sha256());
         let mut letters = Vec::new();
         let mut rejected_rows = Vec::new();
@@ -274,8 +331,39 @@ impl Upsert {
         })
     }
 
+    /// As [`Self::transform`]; a module on probation that fails or rejects too much makes room for the one before it.
+    async fn transform_or_roll_back(&mut self, selection: &Selection) -> Result<Transformed> {
+        let transformed = self.transform(selection).await;
+        let Some((_, _, left)) = &mut self.prior else { return transformed };
+        *left -= 1;
+        let ended = *left == 0;
+        let failure = match &transformed {
+            Ok((_, _, rejected)) => self.excess_of(rejected, selection.upserts().num_rows()),
+            Err(error) if error.kind() == ErrorKind::Module => Some(Error::new(ErrorKind::Module, error.to_string())),
+            Err(_) => None,
+        };
+        if let Some(failure) = failure
+            && self.roll_back(&failure).await?
+        {
+            return self.transform(selection).await;
+        }
+        if ended {
+            self.prior = None;
+        }
+        transformed
+    }
+
+    /// What to say of a module that rejected more than it may on probation.
+    fn excess_of(&self, rejected: &[(u32, String)], rows: usize) -> Option<Error> {
+        let limits = self.plan.module.as_ref()?.0.limits();
+        let may = limits.failed_rows.max((rows as f64 * limits.failed_ratio) as usize);
+        let (_, last) = rejected.last()?;
+        let message = format!("it rejected `{}` of `{rows}` rows; last: {last}", rejected.len());
+        (rejected.len() > may).then(|| Error::new(ErrorKind::Module, message))
+    }
+
     /// Output rows, for each its row of the selection, and the rows rejected with the reason.
-    async fn transform(&self, selection: &Selection) -> Result<(RecordBatch, Option<Vec<u32>>, Vec<(u32, String)>)> {
+    async fn transform(&self, selection: &Selection) -> Result<Transformed> {
         let Some(table) = &self.table else { return Err(unmade(&self.plan.name)) };
         if selection.upserts().num_rows() == 0 {
             return Ok((RecordBatch::new_empty(Arc::clone(table.schema())), None, Vec::new()));
@@ -286,9 +374,12 @@ impl Upsert {
         };
         let upserts = align(selection.upserts(), &with_defaults(&schema))?;
         let input = with_pseudo_columns(&upserts, selection)?;
+        let kept = input.clone();
         let applied = tokio::task::spawn_blocking(move || prepared.apply(&input))
             .await
             .map_err(|e| Error::new(ErrorKind::Internal, "a transform's thread ended").caused_by(e))??;
+        let rejected: Vec<u32> = applied.rejected.iter().map(|(row, _)| *row).collect();
+        self.recent.note_batch(&kept, &rejected);
         for line in &applied.logs {
             tracing::info!(table = %self.plan.name, level = ?line.level, message = %line.message, "module");
         }
@@ -422,7 +513,8 @@ fn default_of(field: &Field) -> Option<ArrayRef> {
     cast_with_options(&text, field.data_type(), &options).ok()
 }
 
-fn key_names(schema: &TableSchema) -> Vec<String> {
+/// Names of the source table's key columns, in key order.
+pub(super) fn source_key(schema: &TableSchema) -> Vec<String> {
     schema.key.iter().filter_map(|&i| schema.fields.fields().get(i)).map(|f| f.name().clone()).collect()
 }
 
@@ -454,7 +546,7 @@ fn is_wider(a: &DataType, b: &DataType) -> bool {
 }
 
 /// The source's columns and the pseudo-columns that a module may read.
-fn offered(fields: &Schema) -> SchemaRef {
+pub(super) fn offered(fields: &Schema) -> SchemaRef {
     let mut all: Vec<Arc<Field>> = fields.fields().iter().cloned().collect();
     all.push(Arc::new(Field::new("_op", DataType::Utf8, false)));
     all.push(Arc::new(Field::new("_seq", DataType::Decimal128(38, 0), false)));

@@ -72,6 +72,27 @@ pub(super) fn fill(
     Ok((batch_of(schema, columns, count)?, Some(becomes)))
 }
 
+/// A table's columns as they are now, to ask without the table what they could become.
+#[derive(Debug, Clone)]
+pub struct Columns(TableSchema);
+
+impl Columns {
+    /// Whether [`KeyedTable::evolve`] would bring them to `fields`.
+    ///
+    /// # Errors
+    /// `Config` where a column would have to become narrower or another type, or clashes.
+    pub fn takes(&self, fields: &SchemaRef) -> Result<()> {
+        changed(&self.0, fields).map(drop)
+    }
+}
+
+impl KeyedTable {
+    /// The columns as they are now.
+    pub fn columns(&self) -> Columns {
+        Columns(self.committer.schema.clone())
+    }
+}
+
 fn values_of(file: &LiveFile) -> Vec<(String, Option<String>)> {
     let mut values: Vec<_> = file.add.partition_values.clone().into_iter().collect();
     values.sort_unstable();

@@ -208,6 +208,9 @@ impl Work<'_> {
 
     fn check_failures(&mut self, reason: &str) -> Result<()> {
         let limit = self.prepared.module.limits.search_time;
+        if limit.is_zero() {
+            return Err(self.stop(format!("failed: {reason}")));
+        }
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         if since.elapsed() > limit {
             return Err(self.stop(format!(

@@ -166,6 +166,12 @@ impl Engine {
     }
 }
 
+impl std::fmt::Debug for Module {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Module").field("name", &self.name).field("sha256", &self.sha256()).finish_non_exhaustive()
+    }
+}
+
 impl Module {
     /// What the pipeline calls it.
     pub fn name(&self) -> &str {
@@ -180,6 +186,22 @@ impl Module {
             let _ = write!(hex, "{byte:02x}");
         }
         hex
+    }
+
+    /// The hash of the bytes it was loaded from.
+    pub fn hash(&self) -> [u8; 32] {
+        self.sha256
+    }
+
+    /// The same code, held to other limits from now on.
+    #[must_use]
+    pub fn held_to(&self, limits: Limits) -> Module {
+        Module { limits: Arc::new(limits), ..self.clone() }
+    }
+
+    /// The limits it is held to.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     pub(super) fn broken(&self, message: &str) -> Error {

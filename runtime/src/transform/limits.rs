@@ -39,7 +39,7 @@ pub struct Limits {
     pub failed_ratio: f64,
     /// so many rows may fail in any batch, however small
     pub failed_rows: usize,
-    /// time to spend on finding the rows that make the module fail
+    /// time to spend on finding the rows that make the module fail; zero: the first failure ends the batch
     pub search_time: Duration,
 }
 

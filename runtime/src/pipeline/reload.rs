@@ -1,0 +1,484 @@
+//! Changes of modules and of the pipeline file while the stream runs.
+//!
+//! Receives settled files. Promises that everything slow (reading, hashing, compiling, describing, the trial) happens
+//! beside the stream, that a table takes over a module between two batches, and that whatever is wrong with a file
+//! leaves everything as it was, with the reason in the log and in `lode status`. Never applies half of a pipeline file.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tokio::sync::{mpsc, oneshot};
+
+use super::report::{Reporter, keep_module};
+use super::silver::Between;
+use super::trial::{Recent, stand_trial};
+use super::watch::{Hash, Settled};
+use super::{Pipeline, Plan, TopicKind, module_limits};
+use crate::config::{self, Config};
+use crate::decode::TableName;
+use crate::error::{Error, ErrorKind, Result};
+use crate::table::Location;
+use crate::transform::{Engine, Limits, Module};
+
+/// Attempts that wait for their turn: more than a pipeline has tables.
+const QUEUE: usize = 4096;
+
+/// Which module serves which Silver table.
+#[derive(Debug)]
+pub(super) struct Serving {
+    by_table: Mutex<HashMap<String, (Module, Value)>>,
+    reporter: Arc<Reporter>,
+}
+
+impl Serving {
+    pub(super) fn new(reporter: Arc<Reporter>) -> Self {
+        Serving { by_table: Mutex::default(), reporter }
+    }
+
+    /// `module` serves `table` from now on.
+    pub(super) fn set(&self, table: &str, module: Module, params: Value) {
+        self.reporter.serve(table, module.sha256());
+        self.by_table.lock().unwrap_or_else(PoisonError::into_inner).insert(table.to_owned(), (module, params));
+    }
+
+    /// The module that serves `table`, with its params.
+    pub(super) fn get(&self, table: &str) -> Option<(Module, Value)> {
+        self.by_table.lock().unwrap_or_else(PoisonError::into_inner).get(table).cloned()
+    }
+
+    /// Nothing serves `table` any more.
+    pub(super) fn remove(&self, table: &str) {
+        self.by_table.lock().unwrap_or_else(PoisonError::into_inner).remove(table);
+        self.reporter.forget(table);
+    }
+
+    /// Something was not taken over for `table`.
+    pub(super) fn refuse(&self, table: &str, sha256: Option<String>, error: &Error) {
+        self.reporter.refuse(table, sha256, error);
+    }
+}
+
+/// The way to a Silver table that runs.
+#[derive(Clone)]
+pub(super) struct Desk {
+    pub(super) between: mpsc::Sender<Between>,
+    pub(super) recent: Arc<Recent>,
+}
+
+/// Where an attempt's module comes from.
+pub(super) enum Origin {
+    /// a file as it was read
+    File { path: PathBuf, bytes: Vec<u8> },
+    Loaded(Module),
+}
+
+/// What is to be tried.
+pub(super) enum Attempt {
+    /// another module, or other params, for a table
+    Module(Box<Candidate>),
+    /// another pipeline file
+    File { path: PathBuf, text: String },
+}
+
+/// A module that is to take over a table.
+pub(super) struct Candidate {
+    pub(super) table: String,
+    pub(super) origin: Origin,
+    pub(super) params: Value,
+    /// the only hash it may have
+    pub(super) pin: Option<String>,
+    pub(super) limits: Limits,
+    /// `None`: the table does not run
+    pub(super) desk: Option<Desk>,
+}
+
+/// What came of an attempt that the pipeline must act on.
+pub(super) enum Verdict {
+    /// the table, which does not run, has a module that loads
+    Loaded { table: String },
+    /// the pipeline file is sound, and so are all its modules, by table
+    File { config: Box<Config>, modules: HashMap<String, Module> },
+}
+
+/// Tries what it is given, one after the other.
+pub(super) struct Reloader {
+    pub(super) attempts: mpsc::Sender<Attempt>,
+    pub(super) verdicts: mpsc::Receiver<Verdict>,
+}
+
+impl Reloader {
+    pub(super) fn start(engine: Engine, root: Location, serving: Arc<Serving>) -> Self {
+        let (attempts, inbox) = mpsc::channel(QUEUE);
+        let (tell, verdicts) = mpsc::channel(QUEUE);
+        tokio::spawn(Court { engine, root, serving, tell }.sit(inbox));
+        Reloader { attempts, verdicts }
+    }
+}
+
+struct Court {
+    engine: Engine,
+    root: Location,
+    serving: Arc<Serving>,
+    tell: mpsc::Sender<Verdict>,
+}
+
+impl Court {
+    async fn sit(self, mut inbox: mpsc::Receiver<Attempt>) {
+        while let Some(attempt) = inbox.recv().await {
+            match attempt {
+                Attempt::Module(candidate) => {
+                    let table = candidate.table.clone();
+                    let sha256 = match &candidate.origin {
+                        Origin::File { bytes, .. } => hex(&Sha256::digest(bytes).into()),
+                        Origin::Loaded(module) => module.sha256(),
+                    };
+                    if let Err(error) = self.try_module(*candidate).await {
+                        self.serving.refuse(&table, Some(sha256), &error);
+                    }
+                }
+                Attempt::File { path, text } => {
+                    let engine = self.engine.clone();
+                    let loaded = blocking(move || {
+                        let config = Config::parse(&path, &text)?;
+                        let modules = load_modules(&engine, &config)?;
+                        Ok((config, modules))
+                    });
+                    match loaded.await {
+                        Ok((config, modules)) => {
+                            for (_, bytes, module) in &modules {
+                                keep_module(&self.root, &module.sha256(), bytes.clone()).await;
+                            }
+                            let modules = modules.into_iter().map(|(table, _, module)| (table, module)).collect();
+                            let _ = self.tell.send(Verdict::File { config: Box::new(config), modules }).await;
+                        }
+                        Err(error) => self.serving.reporter.pipeline_file(Some(&error)),
+                    }
+                }
+            }
+        }
+    }
+
+    async fn try_module(&self, candidate: Candidate) -> Result<()> {
+        let Candidate { table, origin, params, pin, limits, desk } = candidate;
+        let engine = self.engine.clone();
+        let recent = desk.as_ref().map(|desk| Arc::clone(&desk.recent));
+        let tried_params = params.clone();
+        let (module, bytes, difference) = blocking(move || {
+            let (module, bytes) = match origin {
+                Origin::File { path, bytes } => {
+                    check_pin(pin.as_deref(), &Sha256::digest(&bytes).into(), &path)?;
+                    (engine.load(&bytes, &path.to_string_lossy())?, Some(bytes))
+                }
+                Origin::Loaded(module) => (module, None),
+            };
+            let module = module.held_to(limits);
+            let difference = recent.map(|recent| stand_trial(&module, &tried_params, &recent)).transpose()?;
+            Ok((module, bytes, difference))
+        })
+        .await?;
+        let sha256 = module.sha256();
+        if let Some(bytes) = bytes {
+            keep_module(&self.root, &sha256, bytes).await;
+        }
+        if let Some(desk) = desk {
+            let (reply, answer) = oneshot::channel();
+            let order = Between::Adopt { module: module.clone(), params: params.clone(), reply };
+            if desk.between.send(order).await.is_ok()
+                && let Ok(adopted) = answer.await
+            {
+                adopted?;
+                let difference = difference.unwrap_or_default();
+                tracing::info!(%table, module = %sha256, %difference, "the table has another module now");
+                return Ok(());
+            }
+        }
+        // The table does not run (not seen yet, or stopped): it starts with this module.
+        self.serving.set(&table, module, params);
+        tracing::info!(%table, module = %sha256, "the table starts with another module");
+        let _ = self.tell.send(Verdict::Loaded { table }).await;
+        Ok(())
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::new(ErrorKind::Internal, "the trial of a module ended").caused_by(e))?
+}
+
+/// Loads the modules of all tables: table, bytes, module.
+///
+/// # Errors
+/// `Config` or `Module` for the first that is missing, broken, or not the one that is pinned.
+pub(super) fn load_modules(engine: &Engine, config: &Config) -> Result<Vec<(String, Vec<u8>, Module)>> {
+    let limits = module_limits(config);
+    let mut modules = Vec::new();
+    for section in &config.silver {
+        let Some(path) = &section.transform else { continue };
+        let bytes = std::fs::read(path).map_err(|e| {
+            let message = format!("`silver.{}.transform`: module `{}` cannot be read", section.name, path.display());
+            Error::new(ErrorKind::Config, message)
+                .caused_by(e)
+                .hint("paths are relative to the pipeline file; `make modules` builds those of this repository")
+        })?;
+        check_pin(section.sha256.as_deref(), &Sha256::digest(&bytes).into(), path)?;
+        let module = engine.load(&bytes, &path.to_string_lossy())?.held_to(limits.clone());
+        modules.push((section.name.clone(), bytes, module));
+    }
+    Ok(modules)
+}
+
+fn check_pin(pin: Option<&str>, hash: &Hash, path: &Path) -> Result<()> {
+    let hash = hex(hash);
+    match pin {
+        Some(pin) if pin != hash => {
+            let message = format!("module `{}` has the sha256 `{hash}`, pinned is `{pin}`", path.display());
+            Err(Error::new(ErrorKind::Config, message).hint("bring the pinned file back, or change `sha256`"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn hex(hash: &Hash) -> String {
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What of a pipeline file cannot change while the pipeline runs.
+fn check_fixed(old: &Config, new: &Config) -> Result<()> {
+    let fixed = [
+        ("name", old.name == new.name),
+        ("source", old.source == new.source),
+        ("debezium", old.debezium == new.debezium),
+        ("lake", old.lake == new.lake),
+        ("maintenance", old.maintenance == new.maintenance),
+        ("limits.memory", old.limits.memory_bytes == new.limits.memory_bytes),
+    ];
+    let changed: Vec<String> = fixed.iter().filter(|(_, same)| !same).map(|(key, _)| format!("`{key}`")).collect();
+    if !changed.is_empty() {
+        let message = format!("pipeline file `{}`: {} cannot change while it runs", new.file.display(), changed.join(", "));
+        return Err(Error::new(ErrorKind::Config, message).hint("restart `lode run`: it goes on from where it is"));
+    }
+    for section in &new.silver {
+        let before = old.silver.iter().find(|s| s.name == section.name);
+        let Some(before) = before else { continue };
+        for (key, same) in [
+            ("from", before.from == section.from),
+            ("partition_by", before.partition_by == section.partition_by),
+            ("columns", before.columns == section.columns),
+        ] {
+            if !same {
+                let message = format!("pipeline file: `silver.{}.{key}` cannot change for a table that is there", section.name);
+                return Err(Error::new(ErrorKind::Config, message).hint(
+                    "stop `lode run` and use `lode rebuild`, or give the table another name",
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Pipeline {
+    /// Modules and the pipeline file, with the hash of what is in use.
+    pub(super) fn watched_files(&self) -> BTreeMap<PathBuf, Hash> {
+        let mut files = BTreeMap::from([(self.config.file.clone(), self.config.sha256)]);
+        for section in &self.config.silver {
+            if let Some(path) = &section.transform
+                && let Some((module, _)) = self.serving.get(&section.name)
+            {
+                files.insert(path.clone(), module.hash());
+            }
+        }
+        files
+    }
+
+    /// A file has another content: whoever uses it tries it.
+    pub(super) async fn try_file(&mut self, settled: Settled, attempts: &mpsc::Sender<Attempt>) {
+        let Settled { path, content } = settled;
+        if path == self.config.file {
+            let text = content.and_then(|bytes| String::from_utf8(bytes).map_err(|e| e.to_string()));
+            match text {
+                Ok(text) => drop(attempts.send(Attempt::File { path, text }).await),
+                Err(reason) => self.reporter.pipeline_file(Some(&unreadable("pipeline file", &path, reason))),
+            }
+            return;
+        }
+        let limits = module_limits(&self.config);
+        for section in self.config.silver.iter().filter(|s| s.transform.as_ref() == Some(&path)) {
+            let bytes = match &content {
+                Ok(bytes) => bytes.clone(),
+                Err(reason) => {
+                    self.serving.refuse(&section.name, None, &unreadable("module", &path, reason.clone()));
+                    continue;
+                }
+            };
+            let candidate = Candidate {
+                table: section.name.clone(),
+                origin: Origin::File { path: path.clone(), bytes },
+                params: section.params.clone(),
+                pin: section.sha256.clone(),
+                limits: limits.clone(),
+                desk: self.desk_of(&section.name),
+            };
+            let _ = attempts.send(Attempt::Module(Box::new(candidate))).await;
+        }
+    }
+
+    /// The way to the table's task, where it runs.
+    fn desk_of(&self, table: &str) -> Option<Desk> {
+        let silver = self.routes.get(self.tables.get(table)?)?.silver.as_ref()?;
+        (!silver.orders.is_closed()).then(|| silver.desk.clone())
+    }
+
+    /// Acts on what came of an attempt.
+    pub(super) async fn take_verdict(&mut self, verdict: Verdict, attempts: &mpsc::Sender<Attempt>) -> Result<()> {
+        match verdict {
+            Verdict::Loaded { table } => {
+                if let Some(topic) = self.tables.get(&table).cloned()
+                    && self.desk_of(&table).is_none()
+                {
+                    self.restart(&topic).await?;
+                }
+                Ok(())
+            }
+            Verdict::File { config, modules } => {
+                if let Err(error) = check_fixed(&self.config, &config) {
+                    self.reporter.pipeline_file(Some(&error));
+                    return Ok(());
+                }
+                self.apply(*config, modules, attempts).await
+            }
+        }
+    }
+
+    /// Takes over a pipeline file that was found sound.
+    async fn apply(
+        &mut self,
+        config: Config,
+        modules: HashMap<String, Module>,
+        attempts: &mpsc::Sender<Attempt>,
+    ) -> Result<()> {
+        let sources: Vec<(Arc<str>, TableName)> = self
+            .routes
+            .iter()
+            .filter_map(|(topic, route)| match &route.kind {
+                TopicKind::Rows { table, .. } => Some((Arc::clone(topic), table.clone())),
+                _ => None,
+            })
+            .collect();
+        let before: HashMap<Arc<str>, Option<Plan>> =
+            sources.iter().map(|(topic, table)| (Arc::clone(topic), self.plan(&table.database, &table.table))).collect();
+        let tuned = self.config.flush != config.flush || self.config.limits.schema_wait != config.limits.schema_wait;
+        self.config = config;
+        for (topic, table) in sources {
+            let was = before.get(&topic).and_then(Option::as_ref);
+            let mut is = self.plan(&table.database, &table.table);
+            let section = is.as_ref().and_then(|p| self.config.silver.iter().find(|s| s.name == p.name)).cloned();
+            let module = section.as_ref().and_then(|s| modules.get(&s.name)).cloned();
+            match (was, &mut is) {
+                (Some(was), Some(is)) if was.name == is.name && was.module.is_some() <= module.is_some() => {
+                    if let (Some(module), Some(section)) = (module, section) {
+                        self.try_change(was, module, &section, attempts).await;
+                    }
+                    continue;
+                }
+                (None, None) => continue,
+                _ => {}
+            }
+            if let Some(was) = was {
+                let name = was.name.clone();
+                tracing::info!(table = %name, "the pipeline file no longer asks for the table; it stays in the lake");
+                self.retire(&topic, &name);
+            }
+            if let Some(is) = is {
+                if let (Some(module), Some(section)) = (module, section) {
+                    self.serving.set(&is.name, module, section.params);
+                }
+                tracing::info!(table = %is.name, "the pipeline file asks for the table");
+                self.restart(&topic).await?;
+            }
+        }
+        // Sections whose topic has not been seen yet.
+        for section in &self.config.silver {
+            if !self.tables.contains_key(&section.name)
+                && let Some(module) = modules.get(&section.name)
+            {
+                self.serving.set(&section.name, module.clone(), section.params.clone());
+            }
+        }
+        if tuned {
+            self.tune().await;
+        }
+        self.reporter.pipeline_file(None);
+        tracing::info!("the pipeline file is taken over");
+        Ok(())
+    }
+
+    async fn try_change(
+        &self,
+        was: &Plan,
+        module: Module,
+        section: &config::Silver,
+        attempts: &mpsc::Sender<Attempt>,
+    ) {
+        let same = was.module.as_ref().is_some_and(|(serving, params)| {
+            serving.hash() == module.hash() && serving.limits() == module.limits() && *params == section.params
+        });
+        if same {
+            return;
+        }
+        let candidate = Candidate {
+            table: section.name.clone(),
+            limits: module.limits().clone(),
+            origin: Origin::Loaded(module),
+            params: section.params.clone(),
+            pin: None,
+            desk: self.desk_of(&section.name),
+        };
+        let _ = attempts.send(Attempt::Module(Box::new(candidate))).await;
+    }
+
+    /// Ends the table's task; what it holds is committed or read again.
+    fn retire(&mut self, topic: &Arc<str>, table: &str) {
+        self.tables.remove(table);
+        self.serving.remove(table);
+        self.progress.forget(table);
+        if let Some(silver) = self.routes.get_mut(topic).and_then(|route| route.silver.take()) {
+            self.retired.push((table.to_owned(), silver.task));
+        }
+    }
+
+    /// Starts the topic's Silver table anew, as the pipeline file and the serving modules have it now.
+    async fn restart(&mut self, topic: &Arc<str>) -> Result<()> {
+        let Some(route) = self.routes.get_mut(topic) else { return Ok(()) };
+        if let Some(silver) = route.silver.take() {
+            self.retired.push((silver.name, silver.task));
+        }
+        let kind = route.kind.clone();
+        // Two tasks must not write one table.
+        for (table, task) in std::mem::take(&mut self.retired) {
+            if let Ok(Err(error)) = task.await {
+                tracing::warn!(%table, %error, "the table's former task had stopped");
+            }
+        }
+        self.learn_kind(topic, kind).await
+    }
+
+    async fn tune(&mut self) {
+        let (flush, schema_wait) = (self.config.flush, self.config.limits.schema_wait);
+        for route in self.routes.values() {
+            let _ = route.bronze.orders.send(super::bronze::Order::Tune(flush)).await;
+            if let Some(silver) = &route.silver {
+                let _ = silver.desk.between.send(Between::Tune { flush, schema_wait }).await;
+            }
+        }
+    }
+}
+
+fn unreadable(what: &str, path: &Path, reason: String) -> Error {
+    Error::new(ErrorKind::Config, format!("{what} `{}` cannot be read", path.display()))
+        .caused_by(reason)
+        .hint("put the file back; what was read before goes on meanwhile")
+}
