@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -15,10 +16,10 @@ use tokio::sync::Mutex;
 use crate::change::{Changes, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::Lake;
-use crate::record::{PartitionId, Positions, Ranges};
+use crate::record::{PartitionId, Ranges};
 use crate::schema::{TableSchema, TableSchemaRef};
 use crate::sequence::Sequence;
-use crate::table::{KeyedTable, Location, Outcome, Settings, TableSpec};
+use crate::table::{KeyedTable, Location, Outcome, Settings, TableSpec, positions_of};
 
 /// The table's name in the lake.
 pub const TABLE: &str = "dead_letters";
@@ -61,12 +62,18 @@ pub struct DeadLetter {
     pub module: Option<String>,
 }
 
+/// Commits between two upkeeps of the table.
+const UPKEEP_COMMITS: u64 = 50;
+
 /// The dead-letter table; made with the first letter.
 pub struct DeadLetters {
     location: Location,
     lake: Lake,
     settings: Settings,
     table: Mutex<Option<KeyedTable>>,
+    /// time of the newest letter written, microseconds: a clock that goes back does not make a letter older
+    newest_us: AtomicI64,
+    commits: AtomicU64,
     schema: TableSchemaRef,
 }
 
@@ -81,6 +88,8 @@ impl DeadLetters {
             lake,
             settings,
             table: Mutex::new(None),
+            newest_us: AtomicI64::new(0),
+            commits: AtomicU64::new(0),
             schema: Arc::new(TableSchema {
                 database: String::new(),
                 table: TABLE.to_owned(),
@@ -99,24 +108,33 @@ impl DeadLetters {
         self.commit(letters, Op::Create).await
     }
 
-    /// Takes away the letters of `table` at or beyond `positions`: their batch was never committed.
+    /// Takes away the letters of `table` at or beyond the positions of the table at `of`: their batch was never
+    /// committed.
     ///
     /// # Errors
     /// The lake's.
-    pub async fn forget_from(&self, table: &str, positions: &Positions) -> Result<()> {
+    pub async fn forget_from(&self, table: &str, of: &Location) -> Result<()> {
         if !self.lake.has_table(TABLE).await? {
             return Ok(());
         }
         let name = table.replace('\'', "''");
         let sql = format!("SELECT stage, topic, partition, \"offset\" FROM {TABLE} WHERE \"table\" = '{name}'");
         let mut stale = Vec::new();
+        let mut letters = Vec::new();
         for batch in self.lake.query_table(TABLE, &sql).await? {
             for row in 0..batch.num_rows() {
-                let Some(letter) = read_letter(&batch, row, table) else { continue };
-                let id = PartitionId { topic: Arc::clone(&letter.topic), partition: letter.partition };
-                if letter.offset >= positions.get(&id).copied().unwrap_or(0) {
-                    stale.push(letter);
-                }
+                letters.extend(read_letter(&batch, row, table));
+            }
+        }
+        if letters.is_empty() {
+            return Ok(());
+        }
+        // After the letters: another instance may have committed what one of them belongs to meanwhile.
+        let positions = positions_of(of).await?;
+        for letter in letters {
+            let id = PartitionId { topic: Arc::clone(&letter.topic), partition: letter.partition };
+            if letter.offset >= positions.get(&id).copied().unwrap_or(0) {
+                stale.push(letter);
             }
         }
         self.commit(&stale, Op::Delete).await
@@ -137,7 +155,8 @@ impl DeadLetters {
             *guard = Some(KeyedTable::open_or_create(self.location.clone(), spec, self.settings.clone()).await?);
         }
         let Some(table) = guard.as_mut() else { return Ok(()) };
-        let now_us = chrono::Utc::now().timestamp_micros();
+        let now_us = chrono::Utc::now().timestamp_micros().max(self.newest_us.load(Relaxed) + 1);
+        self.newest_us.store(now_us, Relaxed);
         let changes = Changes {
             schema: Arc::clone(&self.schema),
             topic: Arc::from(""),
@@ -154,6 +173,11 @@ impl DeadLetters {
         let outcome = table.flush(&selection, &output, None, &[], &Ranges::new(), serde_json::Map::new()).await?;
         if outcome == Outcome::Fenced {
             return Err(Error::new(ErrorKind::Conflict, "dead letters: another writer was faster"));
+        }
+        if self.commits.fetch_add(1, Relaxed) % UPKEEP_COMMITS == UPKEEP_COMMITS - 1
+            && let Err(error) = table.maintain().await
+        {
+            tracing::warn!(%error, "upkeep of the dead letters put off");
         }
         Ok(())
     }

@@ -16,6 +16,8 @@ pub enum ErrorKind {
     Conflict,
     /// another instance owns what we tried to commit
     Fenced,
+    /// a rebuild replaced the table: it goes on from where the rebuild ended
+    Rebuilt,
     /// one record or row cannot be applied
     BadRecord,
     /// a table, log or file does not hold what it must
@@ -48,6 +50,7 @@ impl ErrorKind {
             ErrorKind::Config
             | ErrorKind::Denied
             | ErrorKind::Fenced
+            | ErrorKind::Rebuilt
             | ErrorKind::Corrupt
             | ErrorKind::Gap
             | ErrorKind::Module

@@ -34,8 +34,8 @@ pub use report::{Refusal, Report, TableReport};
 
 use crate::config::{self, Config};
 use crate::deadletter::DeadLetters;
-use crate::decode::{self, Decoder, Epochs, TableName, TopicKind};
-use crate::error::{Error, ErrorKind, Result};
+use crate::decode::{self, TableName, TopicKind};
+use crate::error::{Action, Error, ErrorKind, Result};
 use crate::query::Lake;
 use crate::record::{PartitionId, Positions};
 use crate::source::{self, Budget, Delivery, EndQueries, Source, SourceEvent};
@@ -45,8 +45,9 @@ use bronze::Bronze;
 use connector::Connector;
 use reload::{Reloader, Serving, load_modules};
 use report::{Reporter, keep_module};
+use retry::Backoff;
 use silver::{Ending, Reader, Silver};
-use upsert::{Plan, Upsert};
+use upsert::{Opening, Plan};
 use watch::Watch;
 
 /// Longest wait for a live Silver table before it is left behind to read Bronze.
@@ -169,47 +170,82 @@ impl Pipeline {
         Arc::clone(&self.progress)
     }
 
-    /// Runs until the source is drained (with `until_end`, and for files), `stop` resolves, or nothing can go on.
+    /// Runs until the source is drained (with `until_end`), `stop` resolves, or nothing can go on.
     ///
     /// # Errors
     /// What ended the source, or stopped the first table that stopped.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<Summary> {
-        for (_, bytes, module) in std::mem::take(&mut self.modules) {
-            keep_module(&self.root, &module.sha256(), bytes).await;
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<Summary> {
+        let (stop_now, stopping) = oneshot::channel();
+        let mut work = std::pin::pin!(self.work(stopping));
+        tokio::select! {
+            ended = &mut work => return ended,
+            () = stop => drop(stop_now.send(())),
         }
-        let mut watch = Watch::start(self.watched_files())?;
-        let mut reloader = Reloader::start(self.engine.clone(), self.root.clone(), Arc::clone(&self.serving));
-        let (reporter, root, name) = (Arc::clone(&self.reporter), self.root.clone(), self.config.name.clone());
+        work.await
+    }
+
+    async fn work(mut self, stopping: oneshot::Receiver<()>) -> Result<Summary> {
+        let (progress, reporter) = (Arc::clone(&self.progress), Arc::clone(&self.reporter));
+        let (root, name) = (self.root.clone(), self.config.name.clone());
         let reporting = tokio::spawn({
             let (reporter, root, name) = (Arc::clone(&reporter), root.clone(), name.clone());
             async move { reporter.keep_written(&root, &name).await }
         });
         let mut source = self.start_source()?;
         self.ends = source.ends.clone();
-        let mut stop = std::pin::pin!(stop);
-        let mut failed = None;
-        let mut ending = Ending::BrokenOff;
+        let ended = tokio::select! {
+            biased;
+            Ok(()) = stopping => Ok(Ending::BrokenOff),
+            ended = self.stream(&mut source) => ended,
+        };
+        let ending = *ended.as_ref().unwrap_or(&Ending::BrokenOff);
+        let settled = async {
+            source.stop();
+            // Its thread may be waiting for a broker.
+            let _ = tokio::task::spawn_blocking(move || drop(source)).await;
+            self.drain(ending).await
+        };
+        let settled = tokio::select! {
+            settled = settled => settled,
+            () = tokio::time::sleep(STOP_TIMEOUT), if ending == Ending::BrokenOff => {
+                tracing::warn!("tables did not settle in time; they go on from their positions at the next start");
+                Ok(())
+            }
+        };
+        reporting.abort();
+        reporter.write(&root, &name).await;
+        ended.and(settled).map(|()| progress.summary())
+    }
+
+    /// Hands on what the source tells, and takes over changed files; how the stream ended.
+    async fn stream(&mut self, source: &mut Source) -> Result<Ending> {
+        for (_, bytes, module) in std::mem::take(&mut self.modules) {
+            keep_module(&self.root, &module.sha256(), bytes).await;
+        }
+        let mut watch = Watch::start(self.watched_files())?;
+        let mut reloader = Reloader::start(self.engine.clone(), self.root.clone(), Arc::clone(&self.serving));
         loop {
             let event = tokio::select! {
                 biased;
-                () = &mut stop => break,
                 Some(settled) = watch.settled.recv() => {
                     self.try_file(settled, &reloader.attempts).await;
                     continue;
                 }
                 Some(verdict) = reloader.verdicts.recv() => {
-                    self.take_verdict(verdict, &reloader.attempts).await?;
+                    self.take_verdict(verdict, &reloader.attempts).await;
                     watch.follow(self.watched_files());
                     continue;
                 }
                 event = source.events.recv() => event,
             };
             match event {
-                None => break,
+                None => return Ok(Ending::BrokenOff),
                 Some(SourceEvent::Assigned { partitions, reply }) => {
                     let mut positions = Positions::new();
                     for id in partitions {
-                        self.take_up(&id).await?;
+                        if let Err(error) = self.take_up(&id).await {
+                            self.progress.stop(&format!("bronze/{}", id.topic), &error);
+                        }
                         if let Some(route) = self.routes.get(&id.topic)
                             && let Some(next) = route.bronze.committed.borrow().get(&id)
                         {
@@ -221,33 +257,11 @@ impl Pipeline {
                 Some(SourceEvent::Revoked { done, .. }) => {
                     let _ = done.send(());
                 }
-                Some(SourceEvent::Block(delivery)) => self.route(delivery).await?,
-                Some(SourceEvent::Drained) if self.options.until_end => {
-                    ending = Ending::Complete;
-                    break;
-                }
+                Some(SourceEvent::Block(delivery)) => self.route(delivery).await,
+                Some(SourceEvent::Drained) if self.options.until_end => return Ok(Ending::Complete),
                 Some(SourceEvent::Drained) => tracing::info!("everything in the source has been read"),
-                Some(SourceEvent::Failed(error)) => {
-                    failed = Some(error);
-                    break;
-                }
+                Some(SourceEvent::Failed(error)) => return Err(error),
             }
-        }
-        let progress = Arc::clone(&self.progress);
-        source.stop();
-        drop(source);
-        let ended = tokio::select! {
-            ended = self.drain(ending) => ended,
-            () = tokio::time::sleep(STOP_TIMEOUT), if !self.options.until_end => {
-                tracing::warn!("tables did not settle in time; they go on from their positions at the next start");
-                Ok(())
-            }
-        };
-        reporting.abort();
-        reporter.write(&root, &name).await;
-        match failed {
-            Some(error) => Err(error),
-            None => ended.map(|()| progress.summary()),
         }
     }
 
@@ -277,12 +291,24 @@ impl Pipeline {
         if self.routes.contains_key(topic) {
             return Ok(());
         }
+        let mut backoff = Backoff::new();
+        let (table, kind) = loop {
+            match self.open_bronze(topic).await {
+                Err(error) if error.action() == Action::Retry => backoff.wait(topic, &error).await,
+                other => break other?,
+            }
+        };
+        let bronze = Bronze::spawn(Arc::clone(topic), table, self.config.flush, Arc::clone(&self.progress));
+        self.routes.insert(Arc::clone(topic), Route { bronze, kind: TopicKind::Unknown, silver: None });
+        self.learn_kind(topic, kind);
+        Ok(())
+    }
+
+    async fn open_bronze(&mut self, topic: &Arc<str>) -> Result<(BronzeTable, TopicKind)> {
         let location = self.bronze_location(topic)?;
         let table = BronzeTable::open_or_create(location, topic, self.settings.clone()).await?;
         let kind = self.classify_bronze(topic, &table).await?;
-        let bronze = Bronze::spawn(Arc::clone(topic), table, self.config.flush, Arc::clone(&self.progress));
-        self.routes.insert(Arc::clone(topic), Route { bronze, kind: TopicKind::Unknown, silver: None });
-        self.learn_kind(topic, kind).await
+        Ok((table, kind))
     }
 
     fn bronze_location(&self, topic: &str) -> Result<Location> {
@@ -326,7 +352,7 @@ impl Pipeline {
     }
 
     /// A topic shows what it carries: rows get their Silver table.
-    async fn learn_kind(&mut self, topic: &Arc<str>, kind: TopicKind) -> Result<()> {
+    fn learn_kind(&mut self, topic: &Arc<str>, kind: TopicKind) {
         if let TopicKind::Rows { table, .. } = &kind
             && let Some(plan) = self.plan(&table.database, &table.table)
         {
@@ -341,10 +367,10 @@ impl Pipeline {
                 if let Some(route) = self.routes.get_mut(topic) {
                     route.kind = kind;
                 }
-                return Ok(());
+                return;
             }
             self.tables.insert(name.clone(), Arc::clone(topic));
-            let silver = match self.start_silver(topic, table, plan).await {
+            let silver = match self.start_silver(topic, table, plan) {
                 Ok(silver) => Some(silver),
                 Err(error) => {
                     self.progress.stop(&name, &error);
@@ -358,7 +384,6 @@ impl Pipeline {
         if let Some(route) = self.routes.get_mut(topic) {
             route.kind = kind;
         }
-        Ok(())
     }
 
     /// How the pipeline file wants the source table; `None` where it does not ask for it.
@@ -379,7 +404,7 @@ impl Pipeline {
         mirrored.then_some(Plan { name, module: None, partition_by: Vec::new() })
     }
 
-    async fn start_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) -> Result<Silver> {
+    fn start_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) -> Result<Silver> {
         let connector = self.connector(decode::schema_topic(topic).unwrap_or(topic));
         let Some(route) = self.routes.get(topic) else {
             return Err(Error::new(ErrorKind::Internal, format!("topic `{topic}` has no route")));
@@ -387,25 +412,24 @@ impl Pipeline {
         let name = plan.name.clone();
         let section = self.config.silver.iter().find(|s| s.name == name);
         let overrides = section.map(|s| s.columns.as_slice()).unwrap_or_default();
-        let mut decoder = Decoder::new(Arc::clone(topic), decode_settings(&self.config.debezium, overrides)?);
-        let location = self.root.table(&format!("silver/{name}"))?;
-        let (letters, serving) = (Arc::clone(&self.letters), Arc::clone(&self.serving));
-        let upsert = Upsert::open(plan, location, self.settings.clone(), letters, serving).await?;
-        if let Some(epochs) = upsert.epochs() {
-            decoder.set_epochs(epochs.parse::<Epochs>().map_err(|e| {
-                Error::new(ErrorKind::Corrupt, format!("silver `{name}`: `lode.epochs` cannot be read"))
-                    .caused_by(e.to_string())
-            })?);
-        }
+        let decode = decode_settings(&self.config.debezium, overrides)?;
+        let opening = Opening {
+            plan,
+            location: self.root.table(&format!("silver/{name}"))?,
+            settings: self.settings.clone(),
+            letters: Arc::clone(&self.letters),
+            serving: Arc::clone(&self.serving),
+            recent: Arc::default(),
+        };
         self.progress.start(&name);
         Ok(Reader {
             name,
             topic: Arc::clone(topic),
             source: table.clone(),
             follows_schema: overrides.is_empty(),
-            decoder,
+            decode,
             connector,
-            upsert,
+            opening,
             flush: self.config.flush,
             schema_wait: self.config.limits.schema_wait,
             committed: route.bronze.committed.clone(),
@@ -417,13 +441,16 @@ impl Pipeline {
         .spawn())
     }
 
-    /// Hands a delivery to the topic's Bronze, and to whoever else reads the topic.
-    async fn route(&mut self, delivery: Delivery) -> Result<()> {
+    /// Hands a delivery to the topic's Bronze, and to whoever else reads the topic. A topic whose Bronze has stopped is
+    /// read in vain: nothing of it is committed, and the next start reads it again.
+    async fn route(&mut self, delivery: Delivery) {
         let topic = Arc::clone(&delivery.block.partition().topic);
         self.progress.read(delivery.block.len());
-        let Some(route) = self.routes.get_mut(&topic) else { return Ok(()) };
+        let Some(route) = self.routes.get_mut(&topic) else { return };
         if route.bronze.orders.send(bronze::Order::Take(delivery.clone())).await.is_err() {
-            return self.bronze_failed(&topic).await;
+            // It has said why.
+            self.routes.remove(&topic);
+            return;
         }
         if matches!(route.kind, TopicKind::Unknown) {
             let kind = delivery.block.iter().map(|record| decode::classify(&topic, record));
@@ -432,31 +459,21 @@ impl Pipeline {
                 if matches!(kind, TopicKind::SchemaChanges) {
                     self.connector(&topic);
                 }
-                self.learn_kind(&topic, kind).await?;
+                self.learn_kind(&topic, kind);
             }
         }
-        let Some(route) = self.routes.get_mut(&topic) else { return Ok(()) };
+        let Some(route) = self.routes.get_mut(&topic) else { return };
         if matches!(route.kind, TopicKind::SchemaChanges) {
             let connector = self.connector(&topic);
             connector.take(&delivery.block);
-            return Ok(());
+            return;
         }
         if let Some(silver) = &route.silver
             && silver.live.load(Relaxed)
+            && silver.orders.send_timeout(silver::Order::Take(delivery), SILVER_PATIENCE).await.is_err()
         {
-            // Sent or not, nothing is lost: what a table misses it reads from Bronze.
-            let _ = silver.orders.send_timeout(silver::Order::Take(delivery), SILVER_PATIENCE).await;
-        }
-        Ok(())
-    }
-
-    async fn bronze_failed(&mut self, topic: &Arc<str>) -> Result<()> {
-        let Some(route) = self.routes.remove(topic) else { return Ok(()) };
-        drop(route.bronze.orders);
-        match route.bronze.task.await {
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(())) => Err(Error::new(ErrorKind::Internal, format!("bronze `{topic}` ended early"))),
-            Err(panic) => Err(Error::new(ErrorKind::Internal, format!("bronze `{topic}` failed")).caused_by(panic)),
+            // Nothing is lost: what a table misses it reads from Bronze, without holding the others up again.
+            silver.live.store(false, Relaxed);
         }
     }
 
@@ -469,14 +486,11 @@ impl Pipeline {
                 answers.push((Arc::clone(topic), answer));
             }
         }
-        let mut dead = Vec::new();
         for (topic, answer) in answers {
             if answer.await.is_err() {
-                dead.push(topic);
+                // It has said why; its Silver ends with what Bronze holds.
+                tracing::debug!(%topic, "bronze has stopped");
             }
-        }
-        for topic in dead {
-            self.bronze_failed(&topic).await?;
         }
         // A topic in which nothing could be read still owes its dead letters.
         let unknown: Vec<Arc<str>> = self
@@ -487,7 +501,7 @@ impl Pipeline {
             .collect();
         for topic in unknown {
             if let Some(kind) = decode::classify_name(&topic) {
-                self.learn_kind(&topic, kind).await?;
+                self.learn_kind(&topic, kind);
             }
         }
         let mut first = None;

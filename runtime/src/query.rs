@@ -116,7 +116,7 @@ impl Lake {
         let session = self.session().await?;
         let frame = session.sql(sql).await.map_err(query_error)?;
         let schema = Arc::new(frame.schema().as_arrow().clone());
-        let mut batches = frame.collect().await.map_err(query_error)?;
+        let mut batches = frame.collect().await.map_err(run_error)?;
         if batches.is_empty() {
             batches.push(RecordBatch::new_empty(schema));
         }
@@ -133,7 +133,7 @@ impl Lake {
         let schema = schema.ok_or_else(|| Error::new(ErrorKind::Internal, "the query session has no schema"))?;
         let name = path.rsplit('/').next().unwrap_or(path);
         self.register(schema.as_ref(), name, path).await?;
-        session.sql(sql).await.map_err(query_error)?.collect().await.map_err(query_error)
+        session.sql(sql).await.map_err(query_error)?.collect().await.map_err(run_error)
     }
 
     /// Row counts and versions by table, for `lode status`.
@@ -153,6 +153,19 @@ impl Lake {
             }
         }
         Ok(counts)
+    }
+}
+
+/// A query that was planned and then failed: by the lake, or by a value that its SQL cannot take.
+fn run_error(error: datafusion::error::DataFusionError) -> Error {
+    use datafusion::error::DataFusionError;
+    let of_lake = matches!(
+        error.find_root(),
+        DataFusionError::ObjectStore(_) | DataFusionError::IoError(_) | DataFusionError::External(_)
+    );
+    match of_lake {
+        true => Error::new(ErrorKind::Unavailable, "the lake could not be read").caused_by(error),
+        false => query_error(error),
     }
 }
 

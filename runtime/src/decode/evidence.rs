@@ -40,6 +40,12 @@ impl Evidence {
         self.decimal
     }
 
+    /// Takes in what another reader of the connector's values learned: nothing known is lost.
+    pub fn merge(&mut self, other: Evidence) {
+        self.observe_time(other.time.map(|mode| (mode, other.time_is_certain)));
+        self.decimal = self.decimal.or(other.decimal);
+    }
+
     /// True when nothing a value says can change anything.
     pub(super) fn is_settled(&self) -> bool {
         self.time_is_certain && self.decimal.is_some()
@@ -153,6 +159,21 @@ mod tests {
         let token = super::super::json::Cursor::new(json).value().unwrap();
         evidence.observe(ColumnType::DateTime { places: 6 }, token, json);
         assert_eq!(evidence.time_precision(), Some(TimePrecision::AdaptiveTimeMicroseconds));
+    }
+
+    #[test]
+    fn a_merge_loses_nothing() {
+        let decimal = seen(ColumnType::Decimal { precision: 12, scale: 2 }, "\"10436.42\"");
+        let strong = seen(ColumnType::DateTime { places: 6 }, "1735770351627");
+        let certain = seen(ColumnType::DateTime { places: 6 }, "1735770351627740");
+        let mut known = decimal;
+        known.merge(Evidence::new());
+        assert_eq!(known, decimal);
+        known.merge(strong);
+        known.merge(certain);
+        known.merge(strong);
+        assert_eq!(known.decimal_handling(), Some(DecimalHandling::String));
+        assert_eq!(known.time_precision(), Some(TimePrecision::AdaptiveTimeMicroseconds));
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub(super) struct Bronze {
 impl Bronze {
     pub(super) fn spawn(topic: Arc<str>, table: BronzeTable, flush: Flush, progress: Arc<Progress>) -> Self {
         let (orders, inbox) = mpsc::channel(QUEUE);
+        let name = format!("bronze/{topic}");
         let (committed_in, committed) = watch::channel(table.positions().clone());
         let writer = Writer {
             topic,
@@ -42,9 +43,16 @@ impl Bronze {
             rows: BronzeRows::new(),
             pending: Pending::new(flush),
             committed: committed_in,
-            progress,
+            progress: Arc::clone(&progress),
         };
-        Bronze { orders, committed, task: tokio::spawn(writer.run(inbox)) }
+        let task = tokio::spawn(async move {
+            let ended = writer.run(inbox).await;
+            if let Err(error) = &ended {
+                progress.stop(&name, error);
+            }
+            ended
+        });
+        Bronze { orders, committed, task }
     }
 }
 

@@ -75,10 +75,12 @@ impl Connector {
     pub(super) fn learn(&self, evidence: Evidence) {
         {
             let mut known = self.evidence.lock().unwrap_or_else(PoisonError::into_inner);
-            if *known == evidence {
+            let before = *known;
+            // Other tables learned meanwhile: what they know stays.
+            known.merge(evidence);
+            if *known == before {
                 return;
             }
-            *known = evidence;
         }
         self.changes.send_modify(|n| *n += 1);
     }

@@ -71,7 +71,10 @@ pub(super) struct Desk {
 /// Where an attempt's module comes from.
 pub(super) enum Origin {
     /// a file as it was read
-    File { path: PathBuf, bytes: Vec<u8> },
+    File {
+        path: PathBuf,
+        bytes: Vec<u8>,
+    },
     Loaded(Module),
 }
 
@@ -258,7 +261,8 @@ fn check_fixed(old: &Config, new: &Config) -> Result<()> {
     ];
     let changed: Vec<String> = fixed.iter().filter(|(_, same)| !same).map(|(key, _)| format!("`{key}`")).collect();
     if !changed.is_empty() {
-        let message = format!("pipeline file `{}`: {} cannot change while it runs", new.file.display(), changed.join(", "));
+        let message =
+            format!("pipeline file `{}`: {} cannot change while it runs", new.file.display(), changed.join(", "));
         return Err(Error::new(ErrorKind::Config, message).hint("restart `lode run`: it goes on from where it is"));
     }
     for section in &new.silver {
@@ -270,10 +274,10 @@ fn check_fixed(old: &Config, new: &Config) -> Result<()> {
             ("columns", before.columns == section.columns),
         ] {
             if !same {
-                let message = format!("pipeline file: `silver.{}.{key}` cannot change for a table that is there", section.name);
-                return Err(Error::new(ErrorKind::Config, message).hint(
-                    "stop `lode run` and use `lode rebuild`, or give the table another name",
-                ));
+                let message =
+                    format!("pipeline file: `silver.{}.{key}` cannot change for a table that is there", section.name);
+                return Err(Error::new(ErrorKind::Config, message)
+                    .hint("stop `lode run` and use `lode rebuild`, or give the table another name"));
             }
         }
     }
@@ -333,33 +337,24 @@ impl Pipeline {
     }
 
     /// Acts on what came of an attempt.
-    pub(super) async fn take_verdict(&mut self, verdict: Verdict, attempts: &mpsc::Sender<Attempt>) -> Result<()> {
+    pub(super) async fn take_verdict(&mut self, verdict: Verdict, attempts: &mpsc::Sender<Attempt>) {
         match verdict {
             Verdict::Loaded { table } => {
                 if let Some(topic) = self.tables.get(&table).cloned()
                     && self.desk_of(&table).is_none()
                 {
-                    self.restart(&topic).await?;
+                    self.restart(&topic).await;
                 }
-                Ok(())
             }
-            Verdict::File { config, modules } => {
-                if let Err(error) = check_fixed(&self.config, &config) {
-                    self.reporter.pipeline_file(Some(&error));
-                    return Ok(());
-                }
-                self.apply(*config, modules, attempts).await
-            }
+            Verdict::File { config, modules } => match check_fixed(&self.config, &config) {
+                Ok(()) => self.apply(*config, modules, attempts).await,
+                Err(error) => self.reporter.pipeline_file(Some(&error)),
+            },
         }
     }
 
     /// Takes over a pipeline file that was found sound.
-    async fn apply(
-        &mut self,
-        config: Config,
-        modules: HashMap<String, Module>,
-        attempts: &mpsc::Sender<Attempt>,
-    ) -> Result<()> {
+    async fn apply(&mut self, config: Config, modules: HashMap<String, Module>, attempts: &mpsc::Sender<Attempt>) {
         let sources: Vec<(Arc<str>, TableName)> = self
             .routes
             .iter()
@@ -368,8 +363,10 @@ impl Pipeline {
                 _ => None,
             })
             .collect();
-        let before: HashMap<Arc<str>, Option<Plan>> =
-            sources.iter().map(|(topic, table)| (Arc::clone(topic), self.plan(&table.database, &table.table))).collect();
+        let before: HashMap<Arc<str>, Option<Plan>> = sources
+            .iter()
+            .map(|(topic, table)| (Arc::clone(topic), self.plan(&table.database, &table.table)))
+            .collect();
         let tuned = self.config.flush != config.flush || self.config.limits.schema_wait != config.limits.schema_wait;
         self.config = config;
         for (topic, table) in sources {
@@ -397,7 +394,7 @@ impl Pipeline {
                     self.serving.set(&is.name, module, section.params);
                 }
                 tracing::info!(table = %is.name, "the pipeline file asks for the table");
-                self.restart(&topic).await?;
+                self.restart(&topic).await;
             }
         }
         // Sections whose topic has not been seen yet.
@@ -413,16 +410,9 @@ impl Pipeline {
         }
         self.reporter.pipeline_file(None);
         tracing::info!("the pipeline file is taken over");
-        Ok(())
     }
 
-    async fn try_change(
-        &self,
-        was: &Plan,
-        module: Module,
-        section: &config::Silver,
-        attempts: &mpsc::Sender<Attempt>,
-    ) {
+    async fn try_change(&self, was: &Plan, module: Module, section: &config::Silver, attempts: &mpsc::Sender<Attempt>) {
         let same = was.module.as_ref().is_some_and(|(serving, params)| {
             serving.hash() == module.hash() && serving.limits() == module.limits() && *params == section.params
         });
@@ -451,8 +441,8 @@ impl Pipeline {
     }
 
     /// Starts the topic's Silver table anew, as the pipeline file and the serving modules have it now.
-    async fn restart(&mut self, topic: &Arc<str>) -> Result<()> {
-        let Some(route) = self.routes.get_mut(topic) else { return Ok(()) };
+    async fn restart(&mut self, topic: &Arc<str>) {
+        let Some(route) = self.routes.get_mut(topic) else { return };
         if let Some(silver) = route.silver.take() {
             self.retired.push((silver.name, silver.task));
         }
@@ -463,7 +453,7 @@ impl Pipeline {
                 tracing::warn!(%table, %error, "the table's former task had stopped");
             }
         }
-        self.learn_kind(topic, kind).await
+        self.learn_kind(topic, kind);
     }
 
     async fn tune(&mut self) {

@@ -79,10 +79,10 @@ impl Report {
         if found.meta.size > BYTES_MAX {
             return Err(bad());
         }
-        let bytes =
-            found.bytes().await.map_err(|e| {
-                Error::new(ErrorKind::Unavailable, "the pipeline's report cannot be read").caused_by(e)
-            })?;
+        let bytes = found
+            .bytes()
+            .await
+            .map_err(|e| Error::new(ErrorKind::Unavailable, "the pipeline's report cannot be read").caused_by(e))?;
         serde_json::from_slice(&bytes).map(Some).map_err(|e| bad().caused_by(e))
     }
 }

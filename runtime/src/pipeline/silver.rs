@@ -17,15 +17,17 @@ use super::connector::Connector;
 use super::progress::Progress;
 use super::reload::Desk;
 use super::retry::Backoff;
-use super::upsert::Upsert;
+use super::upsert::{Opening, Upsert};
 use crate::buffer::Pending;
-use crate::decode::{Decoded, Decoder, Patience, Step, TableName};
+use crate::decode::{self, Decoded, Decoder, Epochs, Patience, Step, TableName};
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Positions, Range};
 use crate::source::{Delivery, EndQueries};
 use crate::table::{BronzeTable, Location, Settings};
 use crate::transform::Module;
 
+/// Pause before a source that could not tell the end of a topic is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Deliveries that wait for a table.
 const QUEUE: usize = 32;
 
@@ -70,9 +72,9 @@ pub(super) struct Reader {
     pub(super) source: TableName,
     /// false where the pipeline file says the types itself
     pub(super) follows_schema: bool,
-    pub(super) decoder: Decoder,
+    pub(super) decode: decode::Settings,
     pub(super) connector: Arc<Connector>,
-    pub(super) upsert: Upsert,
+    pub(super) opening: Opening,
     pub(super) flush: crate::config::Flush,
     /// how long a record that nothing explains waits for the schema-change topic
     pub(super) schema_wait: Duration,
@@ -87,24 +89,12 @@ impl Reader {
     pub(super) fn spawn(self) -> Silver {
         let (orders, inbox) = mpsc::channel(QUEUE);
         let (between, due) = mpsc::channel(QUEUE);
-        let desk = Desk { between, recent: Arc::clone(self.upsert.recent()) };
+        let desk = Desk { between, recent: Arc::clone(&self.opening.recent) };
         let live = Arc::new(AtomicBool::new(false));
-        let name = self.name.clone();
-        let worker = Worker {
-            next: self.upsert.positions().clone(),
-            decoded: Decoded::new(),
-            pending: Pending::new(self.flush),
-            inbox,
-            due,
-            live: Arc::clone(&live),
-            ending: None,
-            alone: false,
-            learned: self.connector.changed(),
-            reader: self,
-        };
-        let (progress, table) = (Arc::clone(&worker.reader.progress), name.clone());
+        let (name, progress) = (self.name.clone(), Arc::clone(&self.progress));
+        let (table, switch) = (name.clone(), Arc::clone(&live));
         let task = tokio::spawn(async move {
-            let ended = worker.run().await;
+            let ended = self.work(inbox, due, switch).await;
             if let Err(error) = &ended {
                 progress.stop(&table, error);
             }
@@ -112,10 +102,58 @@ impl Reader {
         });
         Silver { name, orders, live, desk, task }
     }
+
+    async fn work(
+        self,
+        inbox: mpsc::Receiver<Order>,
+        due: mpsc::Receiver<Between>,
+        live: Arc<AtomicBool>,
+    ) -> Result<()> {
+        let upsert = self.opening.open().await?;
+        let mut worker = Worker {
+            decoder: self.decoder(&upsert)?,
+            next: upsert.positions().clone(),
+            upsert,
+            decoded: Decoded::new(),
+            pending: Pending::new(self.flush),
+            inbox,
+            due,
+            live,
+            ending: None,
+            alone: false,
+            held: None,
+            waited: None,
+            learned: self.connector.changed(),
+            reader: self,
+        };
+        loop {
+            match worker.run().await {
+                Err(error) if error.kind() == ErrorKind::Rebuilt => {
+                    tracing::info!(table = %worker.reader.name, "the table was rebuilt: going on from where that ended");
+                    worker.reopen().await?;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// A decoder that goes on from the epochs that the table has.
+    fn decoder(&self, upsert: &Upsert) -> Result<Decoder> {
+        let mut decoder = Decoder::new(Arc::clone(&self.topic), self.decode.clone());
+        if let Some(epochs) = upsert.epochs() {
+            decoder.set_epochs(epochs.parse::<Epochs>().map_err(|e| {
+                Error::new(ErrorKind::Corrupt, format!("silver `{}`: `lode.epochs` cannot be read", self.name))
+                    .caused_by(e.to_string())
+            })?);
+        }
+        Ok(decoder)
+    }
 }
 
 struct Worker {
     reader: Reader,
+    upsert: Upsert,
+    decoder: Decoder,
     inbox: mpsc::Receiver<Order>,
     /// what is to be done between two batches
     due: mpsc::Receiver<Between>,
@@ -127,6 +165,10 @@ struct Worker {
     ending: Option<Ending>,
     /// the source has no schema-change topic: there is nothing to wait for
     alone: bool,
+    /// the partition whose record is held
+    held: Option<PartitionId>,
+    /// up to where records have waited long enough to be given up; `None`: all have
+    waited: Option<Positions>,
     /// changes once something was learned after the last decoding
     learned: watch::Receiver<u64>,
 }
@@ -138,8 +180,9 @@ enum Taken {
 }
 
 impl Worker {
-    async fn run(mut self) -> Result<()> {
+    async fn run(&mut self) -> Result<()> {
         let mut learned = self.reader.connector.changed();
+        let mut committed = self.reader.committed.clone();
         self.reach_bronze().await?;
         loop {
             if self.ending.is_some() {
@@ -156,15 +199,29 @@ impl Worker {
                     Some(Order::Drain(ending)) => self.ending = Some(ending),
                     Some(Order::Take(delivery)) => self.take(delivery).await?,
                 },
+                // What was not handed over (too slow, held, or just started) is in Bronze, and the topic may be quiet
+                // from now on.
+                Ok(()) = committed.changed(), if self.inbox.is_empty() => self.reach_bronze().await?,
             }
         }
+    }
+
+    /// Begins anew at the table as it is now.
+    async fn reopen(&mut self) -> Result<()> {
+        self.upsert.settle().await?;
+        self.upsert = self.reader.opening.open().await?;
+        self.decoder = self.reader.decoder(&self.upsert)?;
+        self.next = self.upsert.positions().clone();
+        self.decoded = Decoded::new();
+        self.pending = Pending::new(self.reader.flush);
+        Ok(())
     }
 
     async fn finish(&mut self) -> Result<()> {
         self.reach_bronze().await?;
         self.flush().await?;
         self.follow_schema().await?;
-        self.reader.upsert.settle().await
+        self.upsert.settle().await
     }
 
     /// Takes a delivery in, or falls behind when it does not follow on what is decoded.
@@ -220,19 +277,18 @@ impl Worker {
         self.catch_up(Patience::Hold).await
     }
 
+    /// True when Bronze holds what was not decoded yet.
+    fn is_behind(&self) -> bool {
+        let committed = self.reader.committed.borrow();
+        committed.iter().any(|(id, end)| self.next.get(id).copied().unwrap_or(0) < *end)
+    }
+
     async fn catch_up(&mut self, mut patience: Patience) -> Result<()> {
-        self.live.store(false, Relaxed);
-        loop {
+        while self.is_behind() {
+            self.live.store(false, Relaxed);
             if self.ending.is_none() {
                 // What was queued is in Bronze by the time it is needed; room for it must not be kept.
                 self.drop_queue();
-            }
-            let behind = {
-                let committed = self.reader.committed.borrow();
-                committed.iter().any(|(id, end)| self.next.get(id).copied().unwrap_or(0) < *end)
-            };
-            if !behind {
-                break;
             }
             match self.read_bronze(patience).await? {
                 Taken::All => patience = Patience::Hold,
@@ -301,12 +357,18 @@ impl Worker {
         let next = self.next.get(id).copied().unwrap_or(0);
         let row = block.iter().take_while(|r| r.offset < next).count();
         let alone = self.alone && self.reader.connector.is_silent();
-        let patience = if alone { Patience::LastChance } else { patience };
+        let too_soon = self.waited.as_ref().is_some_and(|w| w.get(id).is_none_or(|end| next >= *end));
+        let patience = match patience {
+            _ if alone => Patience::LastChance,
+            // It came after the wait began: its own explanation may still be on its way.
+            Patience::LastChance if too_soon => Patience::Hold,
+            patience => patience,
+        };
         self.learned.borrow_and_update();
         let mut evidence = self.reader.connector.evidence();
         let before = self.decoded.bytes();
         let step = self.reader.connector.with_history(|history| {
-            self.reader.decoder.decode(block, row, history, &mut evidence, patience, &mut self.decoded)
+            self.decoder.decode(block, row, history, &mut evidence, patience, &mut self.decoded)
         });
         self.reader.connector.learn(evidence);
         let (end, last, held) = match step {
@@ -319,6 +381,7 @@ impl Worker {
         let bytes = self.decoded.bytes().saturating_sub(before);
         self.pending.add(id, Range { from: next, to: end }, last.saturating_sub(row), bytes);
         self.next.insert(id.clone(), end);
+        self.held = held.is_some().then(|| id.clone());
         Ok(held.map_or(Taken::All, Taken::Held))
     }
 
@@ -327,21 +390,38 @@ impl Worker {
         self.live.store(false, Relaxed);
         tracing::debug!(table = %self.reader.name, reason, "held");
         self.flush().await?;
+        let mut waited = self.reader.committed.borrow().clone();
+        if let Some(id) = &self.held {
+            let held = self.next.get(id).copied().unwrap_or(0) + 1;
+            waited.entry(id.clone()).and_modify(|end| *end = held.max(*end)).or_insert(held);
+        }
         let ends = self.reader.ends.clone();
         let topic = self.reader.connector.topic.clone();
-        let mut asked = Box::pin(async move { ends.end_of(&topic).await.unwrap_or_default() });
+        // A source that cannot tell, or has ended, says nothing about the topic.
+        let mut asked = Box::pin(async move {
+            loop {
+                match ends.end_of(&topic).await {
+                    Some(known) => break known,
+                    None => tokio::time::sleep(ASK_AGAIN).await,
+                }
+            }
+        });
         let mut ends: Option<Positions> = None;
         // Topics have no order among each other: what explains the record may arrive after it.
         let patient_until = Instant::now() + self.reader.schema_wait;
         loop {
             match self.ending {
-                Some(Ending::Complete) => return Ok(Some(Patience::LastChance)),
+                Some(Ending::Complete) => {
+                    self.waited = None;
+                    return Ok(Some(Patience::LastChance));
+                }
                 Some(Ending::BrokenOff) => return Ok(None),
                 None => {}
             }
             self.alone |= ends.as_ref().is_some_and(Positions::is_empty);
             let reached = ends.as_ref().is_some_and(|ends| self.reader.connector.has_reached(ends));
             if self.alone && self.reader.connector.is_silent() || reached && Instant::now() >= patient_until {
+                self.waited = Some(waited);
                 return Ok(Some(Patience::LastChance));
             }
             tokio::select! {
@@ -365,10 +445,10 @@ impl Worker {
         }
         let schema = self.reader.connector.with_history(|history| history.latest(&self.reader.source));
         if let Some(schema) = schema
-            && self.reader.upsert.needs(&schema)
+            && self.upsert.needs(&schema)
         {
             self.flush().await?;
-            match self.reader.upsert.follow(&schema).await {
+            match self.upsert.follow(&schema).await {
                 // Rows of that structure become dead letters; older ones still fit.
                 Err(error) if error.kind() == ErrorKind::Config => {
                     tracing::warn!(table = %self.reader.name, %error, "the table cannot follow its source's structure");
@@ -390,7 +470,7 @@ impl Worker {
             }
             Between::Adopt { module, params, reply } => {
                 self.flush().await?;
-                let adopted = self.reader.upsert.adopt(module, params).await;
+                let adopted = self.upsert.adopt(module, params).await;
                 // A module that does not fit is refused; a table that cannot be written to stops.
                 let (told, ended) = match adopted {
                     Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Module) => (Err(error), Ok(())),
@@ -408,8 +488,8 @@ impl Worker {
             return Ok(());
         }
         let (changes, floors, bad) = self.decoded.finish();
-        let epochs = self.reader.decoder.epochs().to_string();
-        let counts = self.reader.upsert.write(&changes, &floors, &bad, self.pending.ranges(), epochs).await?;
+        let epochs = self.decoder.epochs().to_string();
+        let counts = self.upsert.write(&changes, &floors, &bad, self.pending.ranges(), epochs).await?;
         self.reader.progress.table(&self.reader.name, |t| {
             t.changes += counts.changes;
             t.rows += counts.rows;
@@ -417,7 +497,7 @@ impl Worker {
             t.commits += 1;
         });
         self.pending.clear();
-        self.reader.upsert.maintain().await
+        self.upsert.maintain().await
     }
 }
 

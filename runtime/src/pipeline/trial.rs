@@ -79,7 +79,8 @@ pub(super) fn stand_trial(module: &Module, params: &Value, recent: &Recent) -> R
         return Ok("the table has no row yet to try it on".to_owned());
     };
     // The first failure is answer enough, and nobody waits for the search of its row.
-    let impatient = Limits { failed_ratio: 0.0, failed_rows: 0, search_time: std::time::Duration::ZERO, ..module.limits().clone() };
+    let impatient =
+        Limits { failed_ratio: 0.0, failed_rows: 0, search_time: std::time::Duration::ZERO, ..module.limits().clone() };
     let candidate = module.held_to(impatient).describe(params, &[relation(&schema)])?;
     columns.takes(candidate.schema())?;
     let Some(batch) = met.batch else { return Ok("the table has no row yet to try it on".to_owned()) };

@@ -41,10 +41,63 @@ pub(super) struct Counts {
 }
 
 /// How the table is to be made.
+#[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) name: String,
     pub(super) module: Option<(Module, Value)>,
     pub(super) partition_by: Vec<String>,
+}
+
+/// What is needed to open a Silver table, once and again.
+pub(super) struct Opening {
+    pub(super) plan: Plan,
+    pub(super) location: Location,
+    pub(super) settings: Settings,
+    pub(super) letters: Arc<DeadLetters>,
+    pub(super) serving: Arc<Serving>,
+    pub(super) recent: Arc<Recent>,
+}
+
+impl Opening {
+    /// Opens the table if it is there; it is made when the first schema is known.
+    pub(super) async fn open(&self) -> Result<Upsert> {
+        let mut backoff = Backoff::new();
+        loop {
+            match self.try_open().await {
+                Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_open(&self) -> Result<Upsert> {
+        let mut plan = self.plan.clone();
+        // Another module may have taken over since.
+        if let Some(module) = &mut plan.module
+            && let Some(serving) = self.serving.get(&plan.name)
+        {
+            *module = serving;
+        }
+        self.letters.forget_from(&plan.name, &self.location).await?;
+        let table = KeyedTable::open(self.location.clone(), self.settings.clone()).await?;
+        let positions = table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
+        Ok(Upsert {
+            plan,
+            location: self.location.clone(),
+            settings: self.settings.clone(),
+            letters: Arc::clone(&self.letters),
+            table,
+            positions,
+            floors: Vec::new(),
+            schema: None,
+            prepared: None,
+            serving: Arc::clone(&self.serving),
+            recent: Arc::clone(&self.recent),
+            prior: None,
+            compaction: None,
+            vacuumed: Instant::now(),
+        })
+    }
 }
 
 /// Output rows, for each its row of the selection (`None`: one to one), and the rows rejected with the reason.
@@ -59,6 +112,8 @@ pub(super) struct Upsert {
     table: Option<KeyedTable>,
     /// as the table had them at start
     positions: Positions,
+    /// floors met before the table could be made
+    floors: Vec<Floor>,
     /// the schema that the table, or its module, was last brought to
     schema: Option<Arc<TableSchema>>,
     prepared: Option<Arc<Prepared>>,
@@ -71,34 +126,6 @@ pub(super) struct Upsert {
 }
 
 impl Upsert {
-    /// Opens the table if it is there; it is made when the first schema is known.
-    pub(super) async fn open(
-        plan: Plan,
-        location: Location,
-        settings: Settings,
-        letters: Arc<DeadLetters>,
-        serving: Arc<Serving>,
-    ) -> Result<Self> {
-        let table = KeyedTable::open(location.clone(), settings.clone()).await?;
-        let positions = table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
-        letters.forget_from(&plan.name, &positions).await?;
-        Ok(Upsert {
-            plan,
-            location,
-            settings,
-            letters,
-            table,
-            positions,
-            schema: None,
-            prepared: None,
-            serving,
-            recent: Arc::default(),
-            prior: None,
-            compaction: None,
-            vacuumed: Instant::now(),
-        })
-    }
-
     /// Next offset of each Kafka partition, as committed at start.
     pub(super) fn positions(&self) -> &Positions {
         &self.positions
@@ -107,11 +134,6 @@ impl Upsert {
     /// The decoder's epochs, as committed.
     pub(super) fn epochs(&self) -> Option<&str> {
         self.table.as_ref().and_then(KeyedTable::epochs)
-    }
-
-    /// What the table last met, for trials of other modules.
-    pub(super) fn recent(&self) -> &Arc<Recent> {
-        &self.recent
     }
 
     /// From the next batch on, `module` with `params` makes the table's rows.
@@ -249,10 +271,15 @@ impl Upsert {
         let (changes, bad) = (fitting.as_slice(), bad.as_slice());
         let mut counts = Counts::default();
         if self.table.is_none() {
-            // Nothing but bad rows so far, and no schema to make a table of: they are read again at the next start.
+            // No schema to make a table of yet. Floors are kept for the table's first commit; should the process end
+            // before it, everything is read again.
+            self.floors.extend_from_slice(floors);
             counts.dead_letters = self.set_aside(bad, Vec::new(), None).await?;
             return Ok(counts);
         }
+        let mut kept = std::mem::take(&mut self.floors);
+        kept.extend_from_slice(floors);
+        let floors = kept.as_slice();
         counts.changes = changes.iter().map(|c| c.ops.len() as u64).sum();
         let mut ranges = ranges.clone();
         while !ranges.is_empty() {

@@ -54,10 +54,9 @@ impl Watch {
         let wanted = Arc::new(Mutex::new(files));
         let looker = Looker { files: BTreeMap::new(), wanted: Arc::clone(&wanted), tell };
         let waker = wake.clone();
-        std::thread::Builder::new()
-            .name("lode-watch".into())
-            .spawn(move || looker.run(&woken, waker))
-            .map_err(|e| Error::new(ErrorKind::Internal, "the thread that watches files does not start").caused_by(e))?;
+        std::thread::Builder::new().name("lode-watch".into()).spawn(move || looker.run(&woken, waker)).map_err(
+            |e| Error::new(ErrorKind::Internal, "the thread that watches files does not start").caused_by(e),
+        )?;
         Ok(Watch { settled, wanted, wake })
     }
 

@@ -124,8 +124,8 @@ fn take_metadata(table: &mut KeyedTable, metadata: Value) -> Result<()> {
     }
     let generation = settled.get("lode.generation").and_then(|g| g.parse().ok()).unwrap_or(0);
     if generation != table.committer.generation {
-        return Err(Error::new(ErrorKind::Fenced, "the table was rebuilt by another instance")
-            .hint("restart this instance: it will read the new generation"));
+        return Err(Error::new(ErrorKind::Rebuilt, "the table was rebuilt meanwhile")
+            .hint("open it again: it goes on from where the rebuild ended"));
     }
     let schema = TableSchema::of_metadata(&metadata)?;
     if schema.partition_by != table.committer.schema.partition_by {
