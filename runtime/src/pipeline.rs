@@ -89,7 +89,8 @@ pub struct Pipeline {
 struct Route {
     bronze: Bronze,
     kind: TopicKind,
-    silver: Option<Silver>,
+    /// the Silver tables made of it
+    silvers: Vec<Silver>,
 }
 
 /// The lake's options as a map.
@@ -299,7 +300,7 @@ impl Pipeline {
             }
         };
         let bronze = Bronze::spawn(Arc::clone(topic), table, self.config.flush, Arc::clone(&self.progress));
-        self.routes.insert(Arc::clone(topic), Route { bronze, kind: TopicKind::Unknown, silver: None });
+        self.routes.insert(Arc::clone(topic), Route { bronze, kind: TopicKind::Unknown, silvers: Vec::new() });
         self.learn_kind(topic, kind);
         Ok(())
     }
@@ -351,34 +352,11 @@ impl Pipeline {
         Arc::clone(self.connectors.entry(schema_topic.to_owned()).or_insert_with(make))
     }
 
-    /// A topic shows what it carries: rows get their Silver table.
+    /// A topic shows what it carries: rows get their Silver tables.
     fn learn_kind(&mut self, topic: &Arc<str>, kind: TopicKind) {
-        if let TopicKind::Rows { table, .. } = &kind
-            && let Some(plan) = self.plan(&table.database, &table.table)
-        {
-            let name = plan.name.clone();
-            if let Some(other) = self.tables.get(&name)
-                && other != topic
-            {
-                let message = format!("silver `{name}`: `{other}` writes it already; `{topic}` goes into Bronze only");
-                let error = Error::new(ErrorKind::Config, message)
-                    .hint("give one of them a section `[silver.<other name>]` with `from = \"<database>.<table>\"`");
-                self.progress.stop(&name, &error);
-                if let Some(route) = self.routes.get_mut(topic) {
-                    route.kind = kind;
-                }
-                return;
-            }
-            self.tables.insert(name.clone(), Arc::clone(topic));
-            let silver = match self.start_silver(topic, table, plan) {
-                Ok(silver) => Some(silver),
-                Err(error) => {
-                    self.progress.stop(&name, &error);
-                    None
-                }
-            };
-            if let Some(route) = self.routes.get_mut(topic) {
-                route.silver = silver;
+        if let TopicKind::Rows { table, .. } = &kind {
+            for plan in self.plans(table) {
+                self.add_silver(topic, table, plan);
             }
         }
         if let Some(route) = self.routes.get_mut(topic) {
@@ -386,13 +364,39 @@ impl Pipeline {
         }
     }
 
-    /// How the pipeline file wants the source table; `None` where it does not ask for it.
-    fn plan(&self, database: &str, table: &str) -> Option<Plan> {
+    fn add_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) {
+        let name = plan.name.clone();
+        let started = match self.tables.get(&name) {
+            Some(other) if other != topic => {
+                let message = format!("silver `{name}`: `{other}` writes it already; `{topic}` goes into Bronze only");
+                Err(Error::new(ErrorKind::Config, message)
+                    .hint("give one of them a section `[silver.<other name>]` with `from = \"<database>.<table>\"`"))
+            }
+            _ => {
+                self.tables.insert(name.clone(), Arc::clone(topic));
+                self.start_silver(topic, table, plan)
+            }
+        };
+        match (started, self.routes.get_mut(topic)) {
+            (Ok(silver), Some(route)) => route.silvers.push(silver),
+            (Ok(_), None) => {}
+            (Err(error), _) => self.progress.stop(&name, &error),
+        }
+    }
+
+    /// How the pipeline file wants the source table: by its sections, else as a typed copy where it asks for copies.
+    fn plans(&self, source: &TableName) -> Vec<Plan> {
+        let TableName { database, table } = source;
         let full = format!("{database}.{table}");
-        let section = self.config.silver.iter().find(|s| s.from == table || s.from == full);
-        if let Some(section) = section {
-            let module = section.transform.as_ref().and_then(|_| self.serving.get(&section.name));
-            return Some(Plan { name: section.name.clone(), module, partition_by: section.partition_by.clone() });
+        let sections = self.config.silver.iter().filter(|s| s.from == *table || s.from == full);
+        let plans: Vec<Plan> = sections
+            .map(|section| {
+                let module = section.transform.as_ref().and_then(|_| self.serving.get(&section.name));
+                Plan { name: section.name.clone(), module, partition_by: section.partition_by.clone() }
+            })
+            .collect();
+        if !plans.is_empty() {
+            return plans;
         }
         let mirrored = self
             .config
@@ -401,7 +405,7 @@ impl Pipeline {
             .any(|pattern| glob::Pattern::new(pattern).is_ok_and(|p| p.matches(table) || p.matches(&full)));
         let name: String =
             table.chars().map(|c| if c.is_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' }).collect();
-        mirrored.then_some(Plan { name, module: None, partition_by: Vec::new() })
+        mirrored.then_some(Plan { name, module: None, partition_by: Vec::new() }).into_iter().collect()
     }
 
     fn start_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) -> Result<Silver> {
@@ -468,12 +472,12 @@ impl Pipeline {
             connector.take(&delivery.block);
             return;
         }
-        if let Some(silver) = &route.silver
-            && silver.live.load(Relaxed)
-            && silver.orders.send_timeout(silver::Order::Take(delivery), SILVER_PATIENCE).await.is_err()
-        {
-            // Nothing is lost: what a table misses it reads from Bronze, without holding the others up again.
-            silver.live.store(false, Relaxed);
+        for silver in route.silvers.iter().filter(|silver| silver.live.load(Relaxed)) {
+            let order = silver::Order::Take(delivery.clone());
+            if silver.orders.send_timeout(order, SILVER_PATIENCE).await.is_err() {
+                // Nothing is lost: what a table misses it reads from Bronze, without holding the others up again.
+                silver.live.store(false, Relaxed);
+            }
         }
     }
 
@@ -507,7 +511,7 @@ impl Pipeline {
         let mut first = None;
         let mut waiting = Vec::new();
         for route in self.routes.values_mut() {
-            if let Some(silver) = route.silver.take() {
+            for silver in route.silvers.drain(..) {
                 let _ = silver.orders.send(silver::Order::Drain(ending)).await;
                 waiting.push(silver);
             }

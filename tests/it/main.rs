@@ -7,4 +7,6 @@ mod example;
 mod faults;
 mod modules;
 mod poison;
+mod streaming;
+mod swaps;
 mod variants;

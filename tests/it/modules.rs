@@ -11,7 +11,7 @@ use crate::variants::OPEN_B;
 /// Customers through a module, in small flushes.
 pub(crate) fn masked() -> Wanted {
     let section = "[silver.customers]\nfrom = \"customers\"\ntransform = \"shop_customers.wasm\"\n";
-    Wanted { flush_rows: 50, sections: section.to_owned() }
+    Wanted { flush_rows: 50, sections: section.to_owned(), ..Wanted::default() }
 }
 
 /// Puts a module beside the pipeline file.

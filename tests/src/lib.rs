@@ -7,6 +7,7 @@
 pub mod bad;
 pub mod broker;
 pub mod capture;
+pub mod guest;
 pub mod lake;
 pub mod lode;
 pub mod pipeline;

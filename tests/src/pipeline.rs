@@ -34,13 +34,15 @@ pub struct Pipeline {
 pub struct Wanted {
     /// `[flush] rows`
     pub flush_rows: u32,
+    /// `[flush] age`
+    pub flush_age: &'static str,
     /// TOML put at the end: tables, maintenance
     pub sections: String,
 }
 
 impl Default for Wanted {
     fn default() -> Self {
-        Wanted { flush_rows: 1000, sections: String::new() }
+        Wanted { flush_rows: 1000, flush_age: "1s", sections: String::new() }
     }
 }
 
@@ -64,7 +66,8 @@ impl Pipeline {
         };
         put.expect("writing to a string");
         let rows = wanted.flush_rows;
-        write!(text, "\n[lake]\nroot = \"lake\"\n\n[flush]\nrows = {rows}\nage = \"1s\"\n\n{}", wanted.sections)
+        let age = &wanted.flush_age;
+        write!(text, "\n[lake]\nroot = \"lake\"\n\n[flush]\nrows = {rows}\nage = {age:?}\n\n{}", wanted.sections)
             .expect("writing to a string");
         fs::write(self.file(), text).expect("pipeline file");
     }

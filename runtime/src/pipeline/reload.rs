@@ -332,7 +332,8 @@ impl Pipeline {
 
     /// The way to the table's task, where it runs.
     fn desk_of(&self, table: &str) -> Option<Desk> {
-        let silver = self.routes.get(self.tables.get(table)?)?.silver.as_ref()?;
+        let route = self.routes.get(self.tables.get(table)?)?;
+        let silver = route.silvers.iter().find(|silver| silver.name == table)?;
         (!silver.orders.is_closed()).then(|| silver.desk.clone())
     }
 
@@ -343,7 +344,7 @@ impl Pipeline {
                 if let Some(topic) = self.tables.get(&table).cloned()
                     && self.desk_of(&table).is_none()
                 {
-                    self.restart(&topic).await;
+                    self.restart(&topic, &table).await;
                 }
             }
             Verdict::File { config, modules } => match check_fixed(&self.config, &config) {
@@ -363,38 +364,39 @@ impl Pipeline {
                 _ => None,
             })
             .collect();
-        let before: HashMap<Arc<str>, Option<Plan>> = sources
-            .iter()
-            .map(|(topic, table)| (Arc::clone(topic), self.plan(&table.database, &table.table)))
-            .collect();
+        let mut before: HashMap<Arc<str>, Vec<Plan>> =
+            sources.iter().map(|(topic, source)| (Arc::clone(topic), self.plans(source))).collect();
         let tuned = self.config.flush != config.flush || self.config.limits.schema_wait != config.limits.schema_wait;
         self.config = config;
-        for (topic, table) in sources {
-            let was = before.get(&topic).and_then(Option::as_ref);
-            let mut is = self.plan(&table.database, &table.table);
-            let section = is.as_ref().and_then(|p| self.config.silver.iter().find(|s| s.name == p.name)).cloned();
-            let module = section.as_ref().and_then(|s| modules.get(&s.name)).cloned();
-            match (was, &mut is) {
-                (Some(was), Some(is)) if was.name == is.name && was.module.is_some() <= module.is_some() => {
-                    if let (Some(module), Some(section)) = (module, section) {
-                        self.try_change(was, module, &section, attempts).await;
+        for (topic, source) in sources {
+            let was = before.remove(&topic).unwrap_or_default();
+            let is = self.plans(&source);
+            for gone in was.iter().filter(|was| !is.iter().any(|is| is.name == was.name)) {
+                tracing::info!(table = %gone.name, "the pipeline file no longer asks for the table; it stays in the lake");
+                self.retire(&topic, &gone.name);
+            }
+            for plan in is {
+                let section = self.config.silver.iter().find(|s| s.name == plan.name).cloned();
+                let module = section.as_ref().and_then(|s| modules.get(&s.name)).cloned();
+                let known = was.iter().find(|was| was.name == plan.name);
+                match (known, module, section) {
+                    (Some(known), Some(module), Some(section)) => {
+                        self.try_change(known, module, &section, attempts).await;
                     }
-                    continue;
+                    (Some(known), None, _) if known.module.is_none() => {}
+                    (Some(_), ..) => {
+                        tracing::info!(table = %plan.name, "the pipeline file asks for no module any more");
+                        self.retire(&topic, &plan.name);
+                        self.restart(&topic, &plan.name).await;
+                    }
+                    (None, module, section) => {
+                        if let (Some(module), Some(section)) = (module, section) {
+                            self.serving.set(&plan.name, module, section.params);
+                        }
+                        tracing::info!(table = %plan.name, "the pipeline file asks for the table");
+                        self.restart(&topic, &plan.name).await;
+                    }
                 }
-                (None, None) => continue,
-                _ => {}
-            }
-            if let Some(was) = was {
-                let name = was.name.clone();
-                tracing::info!(table = %name, "the pipeline file no longer asks for the table; it stays in the lake");
-                self.retire(&topic, &name);
-            }
-            if let Some(is) = is {
-                if let (Some(module), Some(section)) = (module, section) {
-                    self.serving.set(&is.name, module, section.params);
-                }
-                tracing::info!(table = %is.name, "the pipeline file asks for the table");
-                self.restart(&topic).await;
             }
         }
         // Sections whose topic has not been seen yet.
@@ -435,32 +437,39 @@ impl Pipeline {
         self.tables.remove(table);
         self.serving.remove(table);
         self.progress.forget(table);
-        if let Some(silver) = self.routes.get_mut(topic).and_then(|route| route.silver.take()) {
-            self.retired.push((table.to_owned(), silver.task));
+        self.end_task(topic, table);
+    }
+
+    fn end_task(&mut self, topic: &Arc<str>, table: &str) {
+        let Some(route) = self.routes.get_mut(topic) else { return };
+        if let Some(at) = route.silvers.iter().position(|silver| silver.name == table) {
+            let silver = route.silvers.swap_remove(at);
+            self.retired.push((silver.name, silver.task));
         }
     }
 
-    /// Starts the topic's Silver table anew, as the pipeline file and the serving modules have it now.
-    async fn restart(&mut self, topic: &Arc<str>) {
-        let Some(route) = self.routes.get_mut(topic) else { return };
-        if let Some(silver) = route.silver.take() {
-            self.retired.push((silver.name, silver.task));
-        }
-        let kind = route.kind.clone();
+    /// Starts the table anew, as the pipeline file and the serving modules have it now.
+    async fn restart(&mut self, topic: &Arc<str>, table: &str) {
+        self.end_task(topic, table);
         // Two tasks must not write one table.
         for (table, task) in std::mem::take(&mut self.retired) {
             if let Ok(Err(error)) = task.await {
                 tracing::warn!(%table, %error, "the table's former task had stopped");
             }
         }
-        self.learn_kind(topic, kind);
+        let Some(TopicKind::Rows { table: source, .. }) = self.routes.get(topic).map(|route| route.kind.clone()) else {
+            return;
+        };
+        if let Some(plan) = self.plans(&source).into_iter().find(|plan| plan.name == table) {
+            self.add_silver(topic, &source, plan);
+        }
     }
 
     async fn tune(&mut self) {
         let (flush, schema_wait) = (self.config.flush, self.config.limits.schema_wait);
         for route in self.routes.values() {
             let _ = route.bronze.orders.send(super::bronze::Order::Tune(flush)).await;
-            if let Some(silver) = &route.silver {
+            for silver in &route.silvers {
                 let _ = silver.desk.between.send(Between::Tune { flush, schema_wait }).await;
             }
         }

@@ -44,7 +44,15 @@ impl Recent {
     /// The table was brought to `schema`, and has `columns` now.
     pub(super) fn note_schema(&self, schema: &Arc<TableSchema>, columns: Columns, serving: Option<Arc<Prepared>>) {
         let mut met = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = |batch: &RecordBatch| batch.schema_ref().fields() == offered(&schema.fields).fields();
+        let wanted = offered(&schema.fields);
+        let fits = |batch: &RecordBatch| {
+            let columns = batch.schema_ref().fields();
+            columns.len() == wanted.fields().len()
+                && columns
+                    .iter()
+                    .zip(wanted.fields())
+                    .all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type())
+        };
         let batch = met.batch.take().filter(fits);
         *met = Met { schema: Some(Arc::clone(schema)), columns: Some(columns), batch, serving };
     }

@@ -100,8 +100,22 @@ impl Opening {
     }
 }
 
-/// Output rows, for each its row of the selection (`None`: one to one), and the rows rejected with the reason.
-type Transformed = (RecordBatch, Option<Vec<u32>>, Vec<(u32, String)>);
+/// What a selection has become.
+struct Transformed {
+    output: RecordBatch,
+    /// for each output row its row of the selection; `None`: one to one
+    source_rows: Option<Vec<u32>>,
+    /// rows that have no output, with the reason
+    rejected: Vec<(u32, String)>,
+    /// how many of them made the module fail
+    failed: usize,
+}
+
+impl Transformed {
+    fn untouched(output: RecordBatch) -> Self {
+        Transformed { output, source_rows: None, rejected: Vec::new(), failed: 0 }
+    }
+}
 
 /// One Silver table and what writes it.
 pub(super) struct Upsert {
@@ -305,7 +319,7 @@ impl Upsert {
     ) -> Result<bool> {
         let Some(table) = &self.table else { return Err(unmade(&self.plan.name)) };
         let selection = table.select(changes, floors)?;
-        let (output, source_rows, rejected) = self.transform_or_roll_back(&selection).await?;
+        let Transformed { output, source_rows, rejected, .. } = self.transform_or_roll_back(&selection).await?;
         let module = self.plan.module.as_ref().map(|(m, _)| m.sha256());
         let mut letters = Vec::new();
         let mut rejected_rows = Vec::new();
@@ -365,7 +379,7 @@ impl Upsert {
         *left -= 1;
         let ended = *left == 0;
         let failure = match &transformed {
-            Ok((_, _, rejected)) => self.excess_of(rejected, selection.upserts().num_rows()),
+            Ok(transformed) => self.excess_of(transformed, selection.upserts().num_rows()),
             Err(error) if error.kind() == ErrorKind::Module => Some(Error::new(ErrorKind::Module, error.to_string())),
             Err(_) => None,
         };
@@ -380,24 +394,28 @@ impl Upsert {
         transformed
     }
 
-    /// What to say of a module that rejected more than it may on probation.
-    fn excess_of(&self, rejected: &[(u32, String)], rows: usize) -> Option<Error> {
+    /// What to say of a module that failed on, or rejected, more than it may on probation.
+    fn excess_of(&self, transformed: &Transformed, rows: usize) -> Option<Error> {
         let limits = self.plan.module.as_ref()?.0.limits();
-        let may = limits.failed_rows.max((rows as f64 * limits.failed_ratio) as usize);
-        let (_, last) = rejected.last()?;
-        let message = format!("it rejected `{}` of `{rows}` rows; last: {last}", rejected.len());
-        (rejected.len() > may).then(|| Error::new(ErrorKind::Module, message))
+        let share = (rows as f64 * limits.failed_ratio) as usize;
+        let (_, last) = transformed.rejected.last()?;
+        let (done, count, may) = match transformed.failed > share {
+            true => ("failed on", transformed.failed, share),
+            false => ("rejected", transformed.rejected.len(), share.max(limits.failed_rows)),
+        };
+        let message = format!("it {done} `{count}` of `{rows}` rows; last: {last}");
+        (count > may).then(|| Error::new(ErrorKind::Module, message))
     }
 
-    /// Output rows, for each its row of the selection, and the rows rejected with the reason.
+    /// Puts the selection through the module, where there is one.
     async fn transform(&self, selection: &Selection) -> Result<Transformed> {
         let Some(table) = &self.table else { return Err(unmade(&self.plan.name)) };
         if selection.upserts().num_rows() == 0 {
-            return Ok((RecordBatch::new_empty(Arc::clone(table.schema())), None, Vec::new()));
+            return Ok(Transformed::untouched(RecordBatch::new_empty(Arc::clone(table.schema()))));
         }
         let Some(schema) = self.schema.clone() else { return Err(unmade(&self.plan.name)) };
         let Some(prepared) = self.prepared.clone() else {
-            return Ok((align(selection.upserts(), table.schema())?, None, Vec::new()));
+            return Ok(Transformed::untouched(align(selection.upserts(), table.schema())?));
         };
         let upserts = align(selection.upserts(), &with_defaults(&schema))?;
         let input = with_pseudo_columns(&upserts, selection)?;
@@ -423,7 +441,12 @@ impl Upsert {
             columns.push(column);
         }
         let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow_error)?;
-        Ok((align(&rows, table.schema())?, applied.source_rows, applied.rejected))
+        Ok(Transformed {
+            output: align(&rows, table.schema())?,
+            source_rows: applied.source_rows,
+            rejected: applied.rejected,
+            failed: applied.failed,
+        })
     }
 
     async fn set_aside(&self, bad: &[BadRow], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {

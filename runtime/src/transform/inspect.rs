@@ -19,6 +19,13 @@ pub(super) enum Kind {
 
 /// Reads `bytes` and checks contract version and imports. No code is compiled or run.
 pub(super) fn inspect(bytes: &[u8], name: &str) -> Result<Kind> {
+    if !bytes.starts_with(b"\0asm") {
+        return Err(Error::new(
+            ErrorKind::Module,
+            format!("module `{name}` is not WebAssembly: it does not begin as such"),
+        )
+        .hint("build it for wasm32-unknown-unknown, or make a component of it"));
+    }
     let found = scan(bytes).map_err(|e| {
         Error::new(ErrorKind::Module, format!("module `{name}` is not WebAssembly"))
             .hint("build it for wasm32-unknown-unknown, or make a component of it")

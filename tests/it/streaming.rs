@@ -1,0 +1,43 @@
+//! A run without an end: what others see of it while it goes on.
+
+use std::time::Duration;
+
+use lodestream_tests::lake;
+use lodestream_tests::pipeline::{Pipeline, Wanted};
+use serde_json::Value;
+
+use crate::variants::{OPEN_B, seed};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Rows of `lode status --json`.
+pub(crate) fn status(pipeline: &Pipeline) -> Vec<Value> {
+    let ended = pipeline.output("status", pipeline.command(&["status"], &["--json"])).expect_code(0);
+    serde_json::from_str(&ended.out).expect("status as JSON")
+}
+
+/// True when as many Silver tables as wanted have taken in everything that Bronze holds of all topics.
+pub(crate) fn silver_is_level(pipeline: &Pipeline, tables: usize, records: i64) -> bool {
+    let status = status(pipeline);
+    let of =
+        |layer: &'static str| status.iter().filter(move |t| t["table"].as_str().is_some_and(|n| n.starts_with(layer)));
+    let in_bronze: i64 = of("bronze.")
+        .flat_map(|t| t["positions"].as_object().into_iter().flatten())
+        .filter_map(|(_, n)| n.as_i64())
+        .sum();
+    in_bronze >= records && of("silver.").count() == tables && of("silver.").all(|t| t["behind"] == 0)
+}
+
+#[test]
+fn a_run_without_end_brings_quiet_topics_into_silver_and_stops_when_told() {
+    let seed = seed("quiet topics");
+    let pipeline = OPEN_B.replayed_mixed(seed, &Wanted::default());
+    let records = OPEN_B.capture().events.len() as i64;
+    let mut run = pipeline.start();
+    // No record comes after the last one of the file: nothing but Bronze's own commit can set a late table off.
+    assert!(run.wait_until(LIMIT, || silver_is_level(&pipeline, 15, records)), "{}", run.last_words());
+    assert!(run.signal("TERM"));
+    run.end(LIMIT).expect_code(0);
+    OPEN_B.expect_exact(&pipeline);
+    lake::expect_silver(&pipeline, &OPEN_B.truth, None);
+}
