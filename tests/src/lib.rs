@@ -12,3 +12,4 @@ pub mod lode;
 pub mod pipeline;
 pub mod places;
 pub mod process;
+pub mod source;

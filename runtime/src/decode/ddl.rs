@@ -26,12 +26,18 @@ impl Effects {
         self.tables.iter().find(|(_, new)| new == table).map(|(old, _)| old.clone())
     }
 
-    /// Renamed columns, as far as both structures agree with the statement.
+    /// True when the statement gives a column this name that it had not before.
+    pub(super) fn renames_to(&self, column: &str) -> bool {
+        self.columns.iter().any(|(_, new)| new.eq_ignore_ascii_case(column))
+    }
+
+    /// Renamed columns, by their names in both structures, as far as those agree with the statement.
     pub(super) fn renamed_columns(&self, before: Option<&Version>, after: Option<&Version>) -> Vec<(String, String)> {
         let (Some(before), Some(after)) = (before, after) else { return Vec::new() };
-        let gone = |name: &String| before.names.contains(name) && !after.names.contains(name);
-        let fresh = |name: &String| after.names.contains(name) && !before.names.contains(name);
-        self.columns.iter().filter(|(old, new)| gone(old) && fresh(new)).cloned().collect()
+        // MySQL compares column names without case
+        let of = |version: &Version, name: &str| version.names.iter().find(|n| n.eq_ignore_ascii_case(name)).cloned();
+        let both = |(old, new): &(String, String)| Some((of(before, old)?, of(after, new)?));
+        self.columns.iter().filter_map(both).filter(|(old, new)| old != new).collect()
     }
 }
 

@@ -11,10 +11,11 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::columntype::ColumnType;
-use super::version::{ColumnSpec, Version, ddl_default, implicit_default};
+use super::ddl::Effects;
+use super::version::{ColumnSpec, Version, ddl_default, implicit_default, safe_name};
 use super::{BadRecord, SourcePosition, TableName, ddl};
 use crate::record::Record;
-use crate::schema::TableSchemaRef;
+use crate::schema::{Rename, RenamedColumn, TableSchemaRef};
 
 /// What the source did to a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Default)]
 pub struct SchemaHistory {
     tables: HashMap<TableName, Arc<Vec<Entry>>>,
+    renames: HashMap<TableName, Vec<(SourcePosition, Arc<Rename>)>>,
     revision: u64,
 }
 
@@ -90,6 +92,11 @@ impl SchemaHistory {
     /// Tables that exist as far as is known.
     pub fn tables(&self) -> impl Iterator<Item = &TableName> {
         self.tables.iter().filter(|(_, e)| e.last().is_some_and(|e| e.version.is_some())).map(|(name, _)| name)
+    }
+
+    /// What renamed columns of a table, in the order of the topic.
+    pub fn renames(&self, table: &TableName) -> Vec<Arc<Rename>> {
+        self.renames.get(table).into_iter().flatten().map(|(_, rename)| Arc::clone(rename)).collect()
     }
 
     pub(super) fn entries(&self, table: &TableName) -> Option<&Arc<Vec<Entry>>> {
@@ -142,12 +149,16 @@ impl SchemaHistory {
                 }
                 continue;
             }
-            let before = self.in_force_before(&table, &position);
             let previous = change.get("previousId").and_then(Value::as_str).and_then(|id| table_of_id(id, database));
             let from = previous.or_else(|| effects.renamed_table(&table)).filter(|from| *from != table);
-            let version = read_version(&table, structure.unwrap_or(&Value::Null), before.as_deref(), ddl)?;
+            let before = self.in_force_before(from.as_ref().unwrap_or(&table), &position);
+            let version = read_version(&table, structure.unwrap_or(&Value::Null), before.as_deref(), (ddl, &effects))?;
             let renamed = effects.renamed_columns(before.as_deref(), version.as_ref().ok());
-            let version = version.map(Arc::new).map_err(Arc::from);
+            if let Some(from) = &from {
+                self.inherit(&table, from);
+            }
+            let mark = self.note_rename(&table, &position, record.offset + 1, &renamed);
+            let version = version.map(|version| Arc::new(version.after(mark))).map_err(Arc::from);
             if !self.add(&table, &position, Some(version)) {
                 continue;
             }
@@ -166,10 +177,50 @@ impl SchemaHistory {
         Ok(told)
     }
 
+    /// The structure before a statement: that of the statement itself does not count, however often it is told.
     fn in_force_before(&self, table: &TableName, position: &SourcePosition) -> Option<Arc<Version>> {
         let entries = self.tables.get(table)?;
-        let entry = entries.iter().rev().find(|e| e.position.base != position.base || e.position <= *position)?;
+        let entry = entries.iter().rev().find(|e| e.position.base != position.base || e.position < *position)?;
         entry.version.clone()?.ok()
+    }
+
+    /// A table that got another name keeps what was renamed in it.
+    fn inherit(&mut self, table: &TableName, from: &TableName) {
+        let theirs = self.renames.get(from).cloned().unwrap_or_default();
+        let ours = self.renames.entry(table.clone()).or_default();
+        let new = |rename: &Arc<Rename>, ours: &[(SourcePosition, Arc<Rename>)]| ours.iter().all(|(_, r)| r != rename);
+        for (position, rename) in theirs {
+            if new(&rename, ours) {
+                ours.push((position, rename));
+            }
+        }
+        ours.sort_by_key(|(_, rename)| rename.mark);
+    }
+
+    /// Keeps what a statement at `position` renamed; the mark of the last renaming up to there.
+    fn note_rename(
+        &mut self,
+        table: &TableName,
+        position: &SourcePosition,
+        mark: i64,
+        columns: &[(String, String)],
+    ) -> i64 {
+        let known = self.renames.get(table).map(Vec::as_slice).unwrap_or_default();
+        if columns.is_empty() || known.iter().any(|(at, _)| at == position) {
+            let before = |at: &SourcePosition| at.base != position.base || at <= position;
+            return known.iter().rev().find(|(at, _)| before(at)).map_or(0, |(_, rename)| rename.mark);
+        }
+        let entries = self.tables.get(table).map(|e| e.as_slice()).unwrap_or_default();
+        let had = |name: &String| entries.iter().any(|e| matches!(&e.version, Some(Ok(v)) if v.names.contains(name)));
+        let columns = columns.iter().map(|(from, to)| RenamedColumn {
+            from: safe_name(from),
+            to: safe_name(to),
+            source_name: to.clone(),
+            fresh: !had(to),
+        });
+        let rename = Arc::new(Rename { mark, columns: columns.collect() });
+        self.renames.entry(table.clone()).or_default().push((position.clone(), rename));
+        mark
     }
 
     /// False when this was known.
@@ -259,7 +310,7 @@ fn read_version(
     table: &TableName,
     structure: &Value,
     before: Option<&Version>,
-    ddl: &str,
+    (ddl, effects): (&str, &Effects),
 ) -> Result<Result<Version, String>, BadRecord> {
     let wrong = || BadRecord::new(format!("the structure of `{table}` cannot be read"));
     let columns = structure.get("columns").and_then(Value::as_array).ok_or_else(wrong)?;
@@ -273,7 +324,7 @@ fn read_version(
         let number = |name: &str| column.get(name).and_then(Value::as_i64);
         let kind = ColumnType::of_mysql(type_name, number("length"), number("scale"));
         let optional = column.get("optional").and_then(Value::as_bool).unwrap_or(true);
-        let added = before.is_some_and(|before| !before.names.contains(&name));
+        let added = before.is_some_and(|before| !before.names.contains(&name)) && !effects.renames_to(&name);
         let default = match text("defaultValueExpression") {
             // stands for CURRENT_TIMESTAMP, whose value for old rows nobody tells
             Some("1970-01-01 00:00:00") if !ddl.contains("1970") => None,
@@ -361,6 +412,29 @@ mod tests {
         let from = TableName { database: "shop".into(), table: "t".into() };
         assert_eq!(history.apply(record(&table)).unwrap()[0].kind, SchemaChangeKind::Renamed { from: from.clone() });
         assert!(history.latest(&from).is_none());
+        // the new name goes on with what was renamed under the old one, and a record that comes again tells nothing new
+        let of = |history: &SchemaHistory, name: &str| {
+            history.renames(&TableName { database: "shop".into(), table: name.into() })
+        };
+        assert_eq!(of(&history, "u"), of(&history, "t"));
+        assert_eq!((of(&history, "u").len(), of(&history, "u")[0].mark), (1, 1));
+        assert_eq!(history.latest(&TableName { table: "u".into(), ..from }).unwrap().renamed, 1);
+        history.apply(Record { offset: 7, ..record(&column) }).unwrap();
+        assert_eq!(of(&history, "t").len(), 1);
+    }
+
+    #[test]
+    fn columns_that_swap_names_are_told() {
+        let mut history = SchemaHistory::new();
+        history
+            .apply(record(&change("CREATE", 10, "CREATE TABLE t", "t", &[("id", "INT"), ("a", "INT"), ("B", "INT")])))
+            .unwrap();
+        let ddl = "ALTER TABLE t RENAME COLUMN a TO b, CHANGE COLUMN b a INT";
+        let told = history
+            .apply(record(&change("ALTER", 20, ddl, "t", &[("id", "INT"), ("b", "INT"), ("a", "INT")])))
+            .unwrap();
+        let renamed = vec![("a".to_owned(), "b".to_owned()), ("B".to_owned(), "a".to_owned())];
+        assert_eq!(told[0].kind, SchemaChangeKind::Altered { renamed });
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::buffer::Pending;
 use crate::decode::{Decoded, Decoder, Patience, Step, TableName};
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Positions, Range};
+use crate::schema::Rename;
 use crate::source::{Delivery, EndQueries};
 use crate::table::{BronzeTable, Location, Settings};
 
@@ -282,6 +283,13 @@ impl Worker {
         let alone = self.alone && self.reader.connector.is_silent();
         let patience = if alone { Patience::LastChance } else { patience };
         self.learned.borrow_and_update();
+        if self.renames().last().map_or(0, |r| r.mark) < self.reader.upsert.renamed() {
+            let reason = "the schema-change topic is not read as far as the table has followed it";
+            return match patience {
+                Patience::Hold => Ok(Taken::Held(reason.to_owned())),
+                Patience::LastChance => Err(forgotten(&self.reader)),
+            };
+        }
         let mut evidence = self.reader.connector.evidence();
         let before = self.decoded.bytes();
         let step = self.reader.connector.with_history(|history| {
@@ -299,6 +307,11 @@ impl Worker {
         self.pending.add(id, Range { from: next, to: end }, last.saturating_sub(row), bytes);
         self.next.insert(id.clone(), end);
         Ok(held.map_or(Taken::All, Taken::Held))
+    }
+
+    /// What renamed columns of the table, as far as the schema-change topic has been read.
+    fn renames(&self) -> Vec<Arc<Rename>> {
+        self.reader.connector.with_history(|history| history.renames(&self.reader.source))
     }
 
     /// Waits until more is known, or until nothing more can come; `None` when the run is broken off meanwhile.
@@ -338,6 +351,11 @@ impl Worker {
 
     /// Brings the table to the structure that the connector announced last.
     async fn follow_schema(&mut self) -> Result<()> {
+        let renames = self.renames();
+        if renames.last().is_some_and(|r| r.mark > self.reader.upsert.renamed()) {
+            self.flush().await?;
+            self.reader.upsert.rename(&renames).await?;
+        }
         if !self.reader.follows_schema {
             return Ok(());
         }
@@ -362,6 +380,10 @@ impl Worker {
             return Ok(());
         }
         let (changes, floors, bad) = self.decoded.finish();
+        // Rows of an older structure come under the names that their columns have by now.
+        let renames = self.renames();
+        self.reader.upsert.rename(&renames).await?;
+        let changes = changes.into_iter().map(|c| c.carried(&renames)).collect::<Result<Vec<_>>>()?;
         let epochs = self.reader.decoder.epochs().to_string();
         let counts = self.reader.upsert.write(&changes, &floors, &bad, self.pending.ranges(), epochs).await?;
         self.reader.progress.table(&self.reader.name, |t| {
@@ -373,6 +395,14 @@ impl Worker {
         self.pending.clear();
         self.reader.upsert.maintain().await
     }
+}
+
+fn forgotten(reader: &Reader) -> Error {
+    let (name, topic) = (&reader.name, &reader.connector.topic);
+    let message =
+        format!("silver `{name}`: its columns were renamed by a record that `{topic}` does not have any more");
+    Error::new(ErrorKind::Gap, message)
+        .hint(format!("bring `{topic}` back, or remove the table: it is then made anew from Bronze"))
 }
 
 fn bronze_ended(topic: &str) -> Error {
