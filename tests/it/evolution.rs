@@ -14,9 +14,11 @@ enum Arrival {
     Mixed,
     SchemaFirst,
     SchemaLast,
+    /// what the first record tells is known, the rest comes after every row
+    SchemaLate,
 }
 
-const ARRIVALS: [Arrival; 3] = [Arrival::Mixed, Arrival::SchemaFirst, Arrival::SchemaLast];
+const ARRIVALS: [Arrival; 4] = [Arrival::Mixed, Arrival::SchemaFirst, Arrival::SchemaLast, Arrival::SchemaLate];
 
 impl Arrival {
     fn of(self, capture: &Capture, seed: u64) -> Capture {
@@ -25,6 +27,7 @@ impl Arrival {
             Arrival::Mixed => {}
             Arrival::SchemaFirst => mixed.events.sort_by_key(|e| e.topic != "db"),
             Arrival::SchemaLast => mixed.events.sort_by_key(|e| e.topic == "db"),
+            Arrival::SchemaLate => mixed.events.sort_by_key(|e| if e.topic != "db" { 1 } else { 2 * e.offset.min(1) }),
         }
         mixed
     }
@@ -117,4 +120,60 @@ fn columns_that_swap_their_names_swap_their_values() {
     db.alter("t", ddl, &[("id", "INT"), ("b", "VARCHAR"), ("a", "VARCHAR")], &[("a", "b"), ("b", "a")]);
     db.put("t", json!({"id": 2, "b": "was a", "a": "was b"}));
     expect("swapped_columns", &db, |pipeline| assert_eq!(silver(pipeline, "t", "id, a, b"), db.rows("t")));
+}
+
+#[test]
+fn a_truncate_that_only_the_schema_change_topic_tells_voids_what_is_older() {
+    for hidden in [true, false] {
+        let mut db = Source::new(3);
+        db.create("t", &[("id", "INT"), ("a", "VARCHAR")]);
+        for id in 1..=9 {
+            db.put("t", json!({"id": id, "a": "old"}));
+        }
+        db.delete("t", 4);
+        db.truncate("t", hidden);
+        for id in [2, 4, 11] {
+            db.put("t", json!({"id": id, "a": "new"}));
+        }
+        db.tell_again();
+        db.put("t", json!({"id": 12, "a": "last"}));
+        expect("truncate", &db, |pipeline| assert_eq!(silver(pipeline, "t", "id, a"), db.rows("t")));
+    }
+}
+
+#[test]
+fn a_truncate_is_followed_though_no_row_comes_after_it() {
+    let mut db = Source::new(2);
+    db.create("t", &[("id", "INT"), ("a", "VARCHAR")]);
+    for id in 1..=5 {
+        db.put("t", json!({"id": id, "a": "old"}));
+    }
+    let before = db.capture().clone();
+    db.truncate("t", true);
+    let pipeline = over(&before, &wanted());
+    pipeline.run_until_end();
+    assert_eq!(silver(&pipeline, "t", "id").len(), 5);
+    db.capture().write(&pipeline.folder().join("events.jsonl.gz")).expect("capture");
+    pipeline.run_until_end();
+    assert_eq!(silver(&pipeline, "t", "id").len(), 0);
+    let commits = lodestream_tests::lake::commits(&pipeline.lake());
+    pipeline.run_until_end();
+    assert_eq!(lodestream_tests::lake::commits(&pipeline.lake()), commits, "the truncate was followed again");
+}
+
+#[test]
+fn a_dropped_table_keeps_its_last_rows_until_it_is_made_anew() {
+    let mut db = Source::new(3);
+    db.create("t", &[("id", "INT"), ("a", "VARCHAR")]);
+    for id in 1..=7 {
+        db.put("t", json!({"id": id, "a": "old"}));
+    }
+    let last = db.rows("t");
+    db.drop("t");
+    expect("dropped", &db, |pipeline| assert_eq!(silver(pipeline, "t", "id, a"), last));
+    db.create("t", &[("id", "INT"), ("b", "INT"), ("a", "VARCHAR")]);
+    for id in [3, 8] {
+        db.put("t", json!({"id": id, "b": id, "a": null}));
+    }
+    expect("made_anew", &db, |pipeline| assert_eq!(silver(pipeline, "t", "id, b, a"), db.rows("t")));
 }

@@ -75,7 +75,9 @@ impl Source {
                 |n: &String| renamed.iter().find(|(from, _)| from == n).map_or(n.as_str(), |(_, to)| to).to_owned();
             *row = old.into_iter().map(|(n, v)| (name(&n), v)).collect();
             row.retain(|n, _| columns.iter().any(|(c, _)| c == n));
-            columns.iter().for_each(|(c, _)| drop(row.entry(*c).or_insert(Value::Null)));
+            for (column, _) in columns {
+                row.entry(*column).or_insert(Value::Null);
+            }
         }
         self.ddl("ALTER", table, ddl);
     }

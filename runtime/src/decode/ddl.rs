@@ -1,12 +1,12 @@
-//! What a DDL statement renames and truncates.
+//! What a DDL statement renames, empties and makes anew.
 //!
 //! Receives the statement's text as the schema-change topic carries it. Promises only what the table structures beside it
-//! do not tell: renames and truncations. A statement it does not know has no effects; it never fails.
+//! do not tell. A statement it does not know has no effects; it never fails.
 
 use super::TableName;
 use super::version::Version;
 
-/// Renames and truncations of one statement.
+/// What one statement does.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Effects {
     /// old, new
@@ -14,11 +14,15 @@ pub(super) struct Effects {
     /// old, new
     columns: Vec<(String, String)>,
     pub(super) truncated: Vec<TableName>,
+    /// lost the rows of some partitions, of which no event tells
+    pub(super) thinned: Vec<TableName>,
+    /// the statement does nothing where the table is there
+    pub(super) if_not_exists: bool,
 }
 
 impl Effects {
     pub(super) fn is_empty(&self) -> bool {
-        self.truncated.is_empty() && self.tables.is_empty()
+        self.truncated.is_empty() && self.tables.is_empty() && self.thinned.is_empty()
     }
 
     /// What `table` was called before.
@@ -155,7 +159,16 @@ pub(super) fn read(ddl: &str, database: &str) -> Effects {
     let words = words(ddl);
     let mut effects = Effects::default();
     let mut r = Reader { words: &words, at: 0, database };
-    if r.take("TRUNCATE") {
+    // MariaDB: SET STATEMENT <variables> FOR <statement>
+    if r.take("SET") && r.take("STATEMENT") {
+        while r.at < words.len() && !r.take("FOR") {
+            r.at += 1;
+        }
+    }
+    if r.take("CREATE") {
+        while r.take("OR") || r.take("REPLACE") || r.take("TEMPORARY") {}
+        effects.if_not_exists = r.take("TABLE") && r.take("IF") && r.take("NOT");
+    } else if r.take("TRUNCATE") {
         r.take("TABLE");
         effects.truncated.extend(r.table());
     } else if r.take("RENAME") {
@@ -190,6 +203,10 @@ fn alter(r: &mut Reader<'_>, table: &TableName, effects: &mut Effects) {
             depth -= 1;
         } else if depth > 0 {
             r.at += 1;
+        } else if r.take("TRUNCATE") || r.take("DROP") || r.take("EXCHANGE") || r.take("DISCARD") {
+            if r.take("PARTITION") {
+                effects.thinned.push(table.clone());
+            }
         } else if r.take("CHANGE") {
             r.take("COLUMN");
             if r.take("IF") {
@@ -239,6 +256,24 @@ mod tests {
         assert!(e.tables.is_empty());
         assert_eq!(read("ALTER TABLE a RENAME TO b", "d").tables, [(name("d", "a"), name("d", "b"))]);
         assert_eq!(read("ALTER TABLE a RENAME b", "d").tables, [(name("d", "a"), name("d", "b"))]);
+        let ddl = "SET STATEMENT max_statement_time=60 FOR TRUNCATE /* all */ TABLE a";
+        assert_eq!(read(ddl, "d").truncated, [name("d", "a")]);
+    }
+
+    #[test]
+    fn rows_that_go_with_their_partition() {
+        for ddl in
+            ["DROP PARTITION p0", "TRUNCATE PARTITION p0, p1", "ADD COLUMN x INT, EXCHANGE PARTITION p WITH TABLE u"]
+        {
+            assert_eq!(read(&format!("ALTER TABLE a {ddl}"), "d").thinned, [name("d", "a")], "{ddl}");
+        }
+        assert!(read("ALTER TABLE a DROP COLUMN x, DROP INDEX i, ADD PARTITION (PARTITION p1)", "d").is_empty());
+    }
+
+    #[test]
+    fn a_table_that_may_be_there_is_told() {
+        assert!(read("CREATE TABLE IF NOT EXISTS t (a INT)", "d").if_not_exists);
+        assert!(!read("CREATE OR REPLACE TABLE t (a INT)", "d").if_not_exists);
     }
 
     #[test]

@@ -10,9 +10,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::columntype::ColumnType;
-use super::ddl::Effects;
-use super::version::{ColumnSpec, Version, ddl_default, implicit_default, safe_name};
+use super::structure::{position, read_version, table_of_id};
+use super::version::{Version, safe_name};
 use super::{BadRecord, SourcePosition, TableName, ddl};
 use crate::record::Record;
 use crate::schema::{Rename, RenamedColumn, TableSchemaRef};
@@ -22,6 +21,8 @@ use crate::schema::{Rename, RenamedColumn, TableSchemaRef};
 pub enum SchemaChangeKind {
     /// it was made, or a snapshot found it
     Created,
+    /// it was made after it had been dropped: rows from before are another table's
+    Recreated,
     /// its columns or key changed
     Altered {
         /// columns that only changed their name: old, new
@@ -36,6 +37,8 @@ pub enum SchemaChangeKind {
     },
     /// all its rows are gone
     Truncated,
+    /// the rows of some partitions are gone, and no event tells which
+    Thinned,
 }
 
 /// One change of a table's structure.
@@ -47,6 +50,12 @@ pub struct SchemaChange {
     pub kind: SchemaChangeKind,
     /// where in the source
     pub position: SourcePosition,
+    /// the database server; 0 where unknown
+    pub server: u64,
+    /// the source's time, milliseconds since 1970; 0 where unknown
+    pub ts_ms: i64,
+    /// offset of the record that told it
+    pub offset: i64,
     /// true when a snapshot found it rather than a DDL statement
     pub snapshot: bool,
 }
@@ -87,6 +96,11 @@ impl SchemaHistory {
             Ok(version) => Some(Arc::clone(&version.schema)),
             Err(_) => None,
         }
+    }
+
+    /// True when the table was dropped, or has another name by now.
+    pub fn is_gone(&self, table: &TableName) -> bool {
+        self.entries(table).is_some_and(|e| e.last().is_some_and(|e| e.version.is_none()))
     }
 
     /// Tables that exist as far as is known.
@@ -135,8 +149,18 @@ impl SchemaHistory {
             _ => false,
         };
         let mut told = Vec::new();
+        let (server, ts_ms) =
+            (source.get("server_id").and_then(Value::as_u64), source.get("ts_ms").and_then(Value::as_i64));
         let mut tell = |table: &TableName, kind| {
-            told.push(SchemaChange { table: table.clone(), kind, position: position.clone(), snapshot });
+            told.push(SchemaChange {
+                table: table.clone(),
+                kind,
+                position: position.clone(),
+                server: server.unwrap_or(0),
+                ts_ms: ts_ms.unwrap_or(0),
+                offset: record.offset,
+                snapshot,
+            });
         };
         for change in changes {
             let id = change.get("id").and_then(Value::as_str).unwrap_or_default();
@@ -144,7 +168,8 @@ impl SchemaHistory {
             let dropped = change.get("type").and_then(Value::as_str) == Some("DROP");
             let structure = change.get("table").filter(|t| !t.is_null());
             if dropped || structure.is_none() {
-                if self.add(&table, &position, None) {
+                // a snapshot drops a table only to make it in the next record
+                if !snapshot && self.add(&table, &position, None) {
                     tell(&table, SchemaChangeKind::Dropped);
                 }
                 continue;
@@ -157,6 +182,8 @@ impl SchemaHistory {
             if let Some(from) = &from {
                 self.inherit(&table, from);
             }
+            let created = change.get("type").and_then(Value::as_str) == Some("CREATE");
+            let anew = created && !snapshot && self.was_another(&table, &position, effects.if_not_exists);
             let mark = self.note_rename(&table, &position, record.offset + 1, &renamed);
             let version = version.map(|version| Arc::new(version.after(mark))).map_err(Arc::from);
             if !self.add(&table, &position, Some(version)) {
@@ -167,12 +194,16 @@ impl SchemaHistory {
                     self.add(&from, &position, None);
                     tell(&table, SchemaChangeKind::Renamed { from });
                 }
+                None if anew => tell(&table, SchemaChangeKind::Recreated),
                 None if before.is_some() => tell(&table, SchemaChangeKind::Altered { renamed }),
                 None => tell(&table, SchemaChangeKind::Created),
             }
         }
         for table in effects.truncated {
             tell(&table, SchemaChangeKind::Truncated);
+        }
+        for table in effects.thinned {
+            tell(&table, SchemaChangeKind::Thinned);
         }
         Ok(told)
     }
@@ -182,6 +213,14 @@ impl SchemaHistory {
         let entries = self.tables.get(table)?;
         let entry = entries.iter().rev().find(|e| e.position.base != position.base || e.position < *position)?;
         entry.version.clone()?.ok()
+    }
+
+    /// True when a CREATE at `position` makes a table of a name that another one had; where it may have done nothing, only
+    /// if that one is known to be gone.
+    fn was_another(&self, table: &TableName, position: &SourcePosition, if_not_exists: bool) -> bool {
+        let entries = self.tables.get(table).map(|e| e.as_slice()).unwrap_or_default();
+        let before = |e: &&Entry| e.position.base != position.base || e.position < *position;
+        entries.iter().rev().find(before).is_some_and(|e| !if_not_exists || e.version.is_none())
     }
 
     /// A table that got another name keeps what was renamed in it.
@@ -261,96 +300,6 @@ impl SchemaHistory {
     }
 }
 
-/// Base name and number of a binlog file: `binlog.000002`.
-pub(super) fn split_file(file: &str) -> Option<(&str, u64)> {
-    let (base, number) = file.rsplit_once('.')?;
-    let digits = !number.is_empty() && number.len() <= 18 && number.bytes().all(|b| b.is_ascii_digit());
-    if digits { Some((base, number.parse().ok()?)) } else { None }
-}
-
-fn position(source: &Value) -> Option<SourcePosition> {
-    let (base, file) = split_file(source.get("file")?.as_str()?)?;
-    Some(SourcePosition { base: base.to_owned(), file, pos: source.get("pos")?.as_u64()? })
-}
-
-/// `"shop"."orders"`, where a quote within a name is doubled.
-fn table_of_id(id: &str, database: &str) -> Option<TableName> {
-    let mut parts: Vec<String> = Vec::new();
-    let mut rest = id.chars().peekable();
-    while let Some(c) = rest.next() {
-        if c == '.' && !parts.is_empty() {
-            continue;
-        }
-        let mut part = String::new();
-        if c == '"' {
-            while let Some(c) = rest.next() {
-                if c == '"' {
-                    if rest.peek() == Some(&'"') {
-                        rest.next();
-                    } else {
-                        break;
-                    }
-                }
-                part.push(c);
-            }
-        } else {
-            part.push(c);
-            while let Some(c) = rest.next_if(|c| *c != '.') {
-                part.push(c);
-            }
-        }
-        parts.push(part);
-    }
-    let table = parts.pop().filter(|t| !t.is_empty())?;
-    Some(TableName { database: parts.pop().unwrap_or_else(|| database.to_owned()), table })
-}
-
-/// The outer error: not a structure at all. The inner one: names that cannot be held.
-fn read_version(
-    table: &TableName,
-    structure: &Value,
-    before: Option<&Version>,
-    (ddl, effects): (&str, &Effects),
-) -> Result<Result<Version, String>, BadRecord> {
-    let wrong = || BadRecord::new(format!("the structure of `{table}` cannot be read"));
-    let columns = structure.get("columns").and_then(Value::as_array).ok_or_else(wrong)?;
-    let mut sorted: Vec<&Value> = columns.iter().collect();
-    sorted.sort_by_key(|c| c.get("position").and_then(Value::as_i64).unwrap_or(i64::MAX));
-    let mut specs = Vec::with_capacity(sorted.len());
-    for column in sorted {
-        let text = |name: &str| column.get(name).and_then(Value::as_str);
-        let name = text("name").ok_or_else(wrong)?.to_owned();
-        let type_name = text("typeName").ok_or_else(wrong)?;
-        let number = |name: &str| column.get(name).and_then(Value::as_i64);
-        let kind = ColumnType::of_mysql(type_name, number("length"), number("scale"));
-        let optional = column.get("optional").and_then(Value::as_bool).unwrap_or(true);
-        let added = before.is_some_and(|before| !before.names.contains(&name)) && !effects.renames_to(&name);
-        let default = match text("defaultValueExpression") {
-            // stands for CURRENT_TIMESTAMP, whose value for old rows nobody tells
-            Some("1970-01-01 00:00:00") if !ddl.contains("1970") => None,
-            Some(expression) => ddl_default(kind, expression),
-            None if added && !optional => {
-                let labels = column.get("enumValues").and_then(Value::as_array);
-                let first = labels.filter(|_| type_name.eq_ignore_ascii_case("ENUM")).and_then(|l| l.first()?.as_str());
-                implicit_default(kind, first.map(|l| l.trim_matches('\'')))
-            }
-            None => None,
-        };
-        specs.push(ColumnSpec { name, kind, default });
-    }
-    let key: Vec<String> = structure
-        .get("primaryKeyColumnNames")
-        .and_then(Value::as_array)
-        .map(|names| names.iter().filter_map(|n| Some(n.as_str()?.to_owned())).collect())
-        .unwrap_or_default();
-    // MySQL compares column names without case
-    let key = key
-        .into_iter()
-        .map(|k| specs.iter().find(|s| s.name.eq_ignore_ascii_case(&k)).map_or(k, |s| s.name.clone()))
-        .collect::<Vec<_>>();
-    Ok(Version::new(table, specs, &key))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,6 +347,28 @@ mod tests {
         assert_eq!(history.apply(record(&drop)).unwrap()[0].kind, SchemaChangeKind::Dropped);
         assert!(history.latest(&table).is_none());
         assert_eq!(history.tables().count(), 0);
+        assert!(history.is_gone(&table));
+    }
+
+    #[test]
+    fn a_table_made_anew_is_told_once() {
+        let mut history = SchemaHistory::new();
+        let columns = [("id", "INT"), ("a", "TEXT")];
+        let mut tell = |kind: &str, pos, ddl: &str| {
+            let told = history.apply(record(&change(kind, pos, ddl, "t", &columns))).unwrap();
+            told.into_iter().map(|t| t.kind).collect::<Vec<_>>()
+        };
+        assert_eq!(tell("CREATE", 10, "CREATE TABLE t"), [SchemaChangeKind::Created]);
+        assert_eq!(tell("CREATE", 15, "CREATE TABLE IF NOT EXISTS t"), [SchemaChangeKind::Altered { renamed: vec![] }]);
+        assert_eq!(tell("CREATE", 20, "CREATE OR REPLACE TABLE t"), [SchemaChangeKind::Recreated]);
+        assert_eq!(tell("DROP", 30, "DROP TABLE t"), [SchemaChangeKind::Dropped]);
+        assert_eq!(tell("CREATE", 40, "CREATE TABLE IF NOT EXISTS t"), [SchemaChangeKind::Recreated]);
+        assert_eq!(tell("CREATE", 40, "CREATE TABLE IF NOT EXISTS t"), []);
+        assert_eq!(tell("CREATE", 10, "CREATE TABLE t"), []);
+        let truncate =
+            change("X", 50, "TRUNCATE t", "t", &columns).replace("\"tableChanges\":[{", "\"tableChanges\":[],\"x\":[{");
+        let told = history.apply(Record { offset: 9, ..record(&truncate) }).unwrap();
+        assert_eq!((told.len(), &told[0].kind, told[0].offset), (1, &SchemaChangeKind::Truncated, 9));
     }
 
     #[test]
@@ -444,17 +415,5 @@ mod tests {
             assert!(history.apply(record(value)).is_err(), "{value}");
         }
         assert_eq!(history.apply(record("{\"ddl\":\"USE shop\",\"tableChanges\":[]}")), Ok(vec![]));
-    }
-
-    #[test]
-    fn identifiers_are_taken_apart() {
-        let name = |d: &str, t: &str| Some(TableName { database: d.into(), table: t.into() });
-        assert_eq!(table_of_id("\"shop\".\"a.b\"", "x"), name("shop", "a.b"));
-        assert_eq!(table_of_id("\"shop\".\"a\"\"b\"", "x"), name("shop", "a\"b"));
-        assert_eq!(table_of_id("shop.orders", "x"), name("shop", "orders"));
-        assert_eq!(table_of_id("orders", "x"), name("x", "orders"));
-        assert_eq!(table_of_id("", "x"), None);
-        assert_eq!(split_file("mysql-bin.changelog.000123"), Some(("mysql-bin.changelog", 123)));
-        assert_eq!(split_file("binlog"), None);
     }
 }

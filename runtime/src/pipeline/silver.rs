@@ -85,6 +85,7 @@ impl Reader {
             live: Arc::clone(&live),
             ending: None,
             alone: false,
+            told_gone: false,
             learned: self.connector.changed(),
             reader: self,
         };
@@ -111,6 +112,8 @@ struct Worker {
     ending: Option<Ending>,
     /// the source has no schema-change topic: there is nothing to wait for
     alone: bool,
+    /// it was said that the source has no such table any more
+    told_gone: bool,
     /// changes once something was learned after the last decoding
     learned: watch::Receiver<u64>,
 }
@@ -300,7 +303,7 @@ impl Worker {
             Step::Done => (covered.to.max(next), block.len(), None),
             Step::Held { row: at, reason } => (block.get(at).map_or(next, |r| r.offset), at, Some(reason)),
             Step::Jump { reason, .. } => {
-                return Err(Error::new(ErrorKind::Gap, format!("silver `{}`: {reason}", self.reader.name)));
+                return Err(jumped(&self.reader.name, &reason));
             }
         };
         let bytes = self.decoded.bytes().saturating_sub(before);
@@ -349,8 +352,21 @@ impl Worker {
         }
     }
 
+    fn tell_gone(&mut self) {
+        let gone = self.reader.connector.with_history(|history| history.is_gone(&self.reader.source));
+        if gone && !self.told_gone {
+            let source = &self.reader.source;
+            tracing::warn!(table = %self.reader.name, %source, "dropped or renamed in the source; the table keeps its last rows");
+        }
+        self.told_gone = gone;
+    }
+
     /// Brings the table to the structure that the connector announced last.
     async fn follow_schema(&mut self) -> Result<()> {
+        self.tell_gone();
+        if !self.reader.connector.clearings(&self.reader.source, &self.next).is_empty() {
+            self.flush().await?;
+        }
         let renames = self.renames();
         if renames.last().is_some_and(|r| r.mark > self.reader.upsert.renamed()) {
             self.flush().await?;
@@ -375,7 +391,29 @@ impl Worker {
         Ok(())
     }
 
+    /// Takes in the statements that left the table without the rows it had: each is an input of the table like its
+    /// records, with a position in the same commits.
+    fn take_clearings(&mut self) -> Result<()> {
+        if self.decoded.rows() == 0 && !self.reader.upsert.is_made() {
+            return Ok(());
+        }
+        for clearing in self.reader.connector.clearings(&self.reader.source, &self.next) {
+            let (id, change) = (clearing.told_in, clearing.change);
+            let floor = self.reader.decoder.floor(&change, &id.topic, id.partition);
+            let floor = floor.map_err(|reason| jumped(&self.reader.name, &reason))?;
+            // Without a row there is nothing to clear; what follows waits with it.
+            let Some(floor) = floor else { return Ok(()) };
+            tracing::info!(table = %self.reader.name, what = ?change.kind, "older rows are taken away, as in the source");
+            self.decoded.push_floor(floor);
+            let next = self.next.get(&id).copied().unwrap_or(0);
+            self.pending.add(&id, Range { from: next, to: change.offset + 1 }, 0, 0);
+            self.next.insert(id, change.offset + 1);
+        }
+        Ok(())
+    }
+
     async fn flush(&mut self) -> Result<()> {
+        self.take_clearings()?;
         if self.pending.is_empty() {
             return Ok(());
         }
@@ -395,6 +433,10 @@ impl Worker {
         self.pending.clear();
         self.reader.upsert.maintain().await
     }
+}
+
+fn jumped(table: &str, reason: &str) -> Error {
+    Error::new(ErrorKind::Gap, format!("silver `{table}`: {reason}"))
 }
 
 fn forgotten(reader: &Reader) -> Error {

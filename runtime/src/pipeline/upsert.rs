@@ -89,6 +89,11 @@ impl Upsert {
         &self.positions
     }
 
+    /// True once there is a table to commit to.
+    pub(super) fn is_made(&self) -> bool {
+        self.table.is_some()
+    }
+
     /// The decoder's epochs, as committed.
     pub(super) fn epochs(&self) -> Option<&str> {
         self.table.as_ref().and_then(KeyedTable::epochs)
