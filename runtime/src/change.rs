@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{Field, Schema};
 
-use crate::schema::TableSchemaRef;
+use crate::error::{Error, ErrorKind, Result};
+use crate::schema::{Rename, TableSchema, TableSchemaRef};
 use crate::sequence::Sequence;
 
 /// What a change did.
@@ -55,6 +57,47 @@ pub struct Changes {
     pub partitions: Vec<i32>,
     /// Kafka offset
     pub offsets: Vec<i64>,
+}
+
+impl Changes {
+    /// The same changes under the names that `renames`, in their order, gave to the columns since. Copies no value.
+    ///
+    /// # Errors
+    /// `Internal`, when a renaming takes a key column's name away.
+    pub fn carried(mut self, renames: &[Arc<Rename>]) -> Result<Self> {
+        for rename in renames {
+            if rename.mark > self.schema.renamed {
+                self = self.carried_by(rename)?;
+            }
+        }
+        Ok(self)
+    }
+
+    fn carried_by(self, rename: &Rename) -> Result<Self> {
+        let lost = || Error::new(ErrorKind::Internal, "changes cannot be carried under new column names");
+        let old = &self.schema;
+        let fields = rename.carry(old.fields.fields());
+        let kept = |at: usize| fields.iter().take(at).flatten().count();
+        let key = old.key.iter().map(|&at| fields.get(at)?.as_ref().map(|_| kept(at))).collect::<Option<Vec<_>>>();
+        let keep = || fields.iter().map(Option::is_some);
+        let schema = TableSchema {
+            database: old.database.clone(),
+            table: old.table.clone(),
+            key: key.ok_or_else(lost)?,
+            defaults: old.defaults.iter().zip(keep()).filter(|(_, keep)| *keep).map(|(d, _)| d.clone()).collect(),
+            renamed: rename.mark,
+            fields: Arc::new(Schema::new(fields.iter().flatten().cloned().collect::<Vec<_>>())),
+        };
+        let open: Vec<Field> = fields.iter().flatten().map(|f| f.as_ref().clone().with_nullable(true)).collect();
+        let columns = self.rows.columns().iter().zip(keep()).filter(|(_, keep)| *keep).map(|(c, _)| Arc::clone(c));
+        let rows = RecordBatch::try_new_with_options(
+            Arc::new(Schema::new(open)),
+            columns.collect(),
+            &RecordBatchOptions::new().with_row_count(Some(self.rows.num_rows())),
+        )
+        .map_err(|e| lost().caused_by(e))?;
+        Ok(Changes { schema: Arc::new(schema), rows, ..self })
+    }
 }
 
 /// Every row older than `sequence` is gone: a TRUNCATE, or the end of a full re-snapshot.

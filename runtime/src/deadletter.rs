@@ -96,6 +96,7 @@ impl DeadLetters {
                 fields: fields(),
                 key: vec![0, 1, 2, 3, 4],
                 defaults: vec![None; fields().fields().len()],
+                renamed: 0,
             }),
         })
     }
@@ -150,6 +151,7 @@ impl DeadLetters {
                 name: TABLE.to_owned(),
                 fields: fields(),
                 key: ["table", "stage", "topic", "partition", "offset"].map(str::to_owned).to_vec(),
+                renamed: 0,
                 partition_by: Vec::new(),
             };
             *guard = Some(KeyedTable::open_or_create(self.location.clone(), spec, self.settings.clone()).await?);

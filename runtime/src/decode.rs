@@ -27,6 +27,7 @@ mod peek;
 mod plan;
 mod row;
 mod scalar;
+mod structure;
 #[cfg(test)]
 mod tests;
 mod version;

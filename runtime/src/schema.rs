@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{FieldRef, Fields, SchemaRef};
 
 /// Field metadata: the column's name in the database, where it differs from the field's.
 pub const SOURCE_NAME: &str = "lode.source_name";
@@ -30,6 +30,51 @@ pub struct TableSchema {
     pub key: Vec<usize>,
     /// per column: an array of one value, the default that rows older than the column have; `None` is null
     pub defaults: Vec<Option<ArrayRef>>,
+    /// [`Rename::mark`] of the last renaming that the fields' names know of; 0: none
+    pub renamed: i64,
+}
+
+/// Columns of a source table that one statement gave other names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rename {
+    /// offset past the record of the schema-change topic that told it; grows with every renaming of a table
+    pub mark: i64,
+    /// the columns, all of them renamed at once
+    pub columns: Vec<RenamedColumn>,
+}
+
+/// A column that was given another name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenamedColumn {
+    /// the field's name before
+    pub from: String,
+    /// the field's name after
+    pub to: String,
+    /// the name after in the database
+    pub source_name: String,
+    /// no earlier structure of the table had a column of this name
+    pub fresh: bool,
+}
+
+impl Rename {
+    /// Each of `fields` after the renaming; `None` for a column that is gone and whose name is now another's.
+    pub fn carry(&self, fields: &Fields) -> Vec<Option<FieldRef>> {
+        // a structure without the column does not know the name that it had before
+        let known: Vec<&RenamedColumn> = self.columns.iter().filter(|c| fields.find(&c.from).is_some()).collect();
+        let carried = |field: &FieldRef| {
+            let Some(renamed) = known.iter().find(|c| c.from == *field.name()) else {
+                let taken = known.iter().any(|c| c.to.eq_ignore_ascii_case(field.name()));
+                return (!taken).then(|| Arc::clone(field));
+            };
+            let mut metadata = field.metadata().clone();
+            metadata.remove(SOURCE_NAME);
+            if renamed.to != renamed.source_name {
+                metadata.insert(SOURCE_NAME.to_owned(), renamed.source_name.clone());
+            }
+            Some(Arc::new(field.as_ref().clone().with_name(&renamed.to).with_metadata(metadata)))
+        };
+        fields.iter().map(carried).collect()
+    }
 }
 
 /// Shared schema; equality of the pointer means the same version.

@@ -9,7 +9,8 @@
 //!
 //! - `txn` application id `lode/g<generation>/<topic>/<partition>`, version = next offset of that Kafka partition.
 //! - Table configuration: `lode.generation`, `lode.key` (JSON list of the owner key's columns; empty list: no key),
-//!   `lode.epochs` (opaque text of the decoder), `lode.table` (`<layer>/<name>`).
+//!   `lode.epochs` (opaque text of the decoder), `lode.table` (`<layer>/<name>`), `lode.renamed` (offset past the schema
+//!   change whose renaming of columns was followed last).
 //! - Columns beside the data: `_seq` decimal(38,0), `_source_ts` timestamp (UTC, µs), and in tables without a key
 //!   `_owner` (16 bytes, the hash of the source row's image, see [`key`]).
 //! - Data files lie in the table's root under names without any data in them; partition values are in the log only.
@@ -32,6 +33,7 @@ mod log;
 mod multiset;
 mod owners;
 mod read;
+mod rename;
 mod schema;
 mod select;
 mod slots;
@@ -73,6 +75,8 @@ pub struct TableSpec {
     pub fields: SchemaRef,
     /// the owner key's columns in key order, all of them in `fields`; empty: the source table has no key
     pub key: Vec<String>,
+    /// [`crate::schema::Rename::mark`] of the last renaming that the names in `fields` know of
+    pub renamed: i64,
     /// columns whose values separate files; Delta cannot tell empty text from null in them, so a flush with empty text
     /// there is refused
     pub partition_by: Vec<String>,

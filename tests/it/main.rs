@@ -3,6 +3,7 @@
 mod command_line;
 mod corpus;
 mod documents;
+mod evolution;
 mod example;
 mod faults;
 mod modules;

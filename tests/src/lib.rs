@@ -13,3 +13,4 @@ pub mod lode;
 pub mod pipeline;
 pub mod places;
 pub mod process;
+pub mod source;

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::lake;
 use super::print::{self, Form};
 use crate::config::Config;
+use crate::decode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Refusal, Report, lake_options};
 use crate::table::{Location, positions_of};
@@ -51,7 +52,7 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<()> {
             if layer == "bronze" {
                 bronze.extend(status.positions.clone());
             } else {
-                let lag = status.positions.iter().map(|(id, next)| bronze.get(id).map_or(0, |end| (end - next).max(0)));
+                let lag = rows(&status.positions).map(|(id, next)| bronze.get(id).map_or(0, |end| (end - next).max(0)));
                 status.behind = Some(lag.sum());
             }
             if layer == "silver"
@@ -79,7 +80,7 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<()> {
             t.version,
             t.files,
             t.bytes,
-            t.positions.values().sum::<i64>(),
+            rows(&t.positions).map(|(_, next)| *next).sum::<i64>(),
             t.behind.map_or_else(|| "-".to_owned(), |n| n.to_string()),
             t.dead_letters,
             t.module.as_deref().map_or("-", |m| m.get(..12).unwrap_or(m)),
@@ -105,6 +106,14 @@ fn print_refusal(what: &str, refusal: Option<&Refusal>) {
     if let Some(hint) = &refusal.hint {
         println!("hint: {hint}");
     }
+}
+
+/// Positions in topics of rows: in the schema-change topic a Silver table stands at the last statement that it followed.
+fn rows(positions: &BTreeMap<String, i64>) -> impl Iterator<Item = (&String, &i64)> {
+    let topic = |id: &String| id.rsplit_once('/').map_or("", |(topic, _)| topic).to_owned();
+    let told: Vec<String> =
+        positions.keys().filter_map(|id| decode::schema_topic(&topic(id)).map(str::to_owned)).collect();
+    positions.iter().filter(move |(id, _)| !told.contains(&topic(id)))
 }
 
 async fn read(config: &Config, layer: &str, name: &str) -> Result<TableStatus> {

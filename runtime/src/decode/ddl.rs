@@ -1,12 +1,12 @@
-//! What a DDL statement renames and truncates.
+//! What a DDL statement renames, empties and makes anew.
 //!
 //! Receives the statement's text as the schema-change topic carries it. Promises only what the table structures beside it
-//! do not tell: renames and truncations. A statement it does not know has no effects; it never fails.
+//! do not tell. A statement it does not know has no effects; it never fails.
 
 use super::TableName;
 use super::version::Version;
 
-/// Renames and truncations of one statement.
+/// What one statement does.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Effects {
     /// old, new
@@ -14,11 +14,15 @@ pub(super) struct Effects {
     /// old, new
     columns: Vec<(String, String)>,
     pub(super) truncated: Vec<TableName>,
+    /// lost the rows of some partitions, of which no event tells
+    pub(super) thinned: Vec<TableName>,
+    /// the statement does nothing where the table is there
+    pub(super) if_not_exists: bool,
 }
 
 impl Effects {
     pub(super) fn is_empty(&self) -> bool {
-        self.truncated.is_empty() && self.tables.is_empty()
+        self.truncated.is_empty() && self.tables.is_empty() && self.thinned.is_empty()
     }
 
     /// What `table` was called before.
@@ -26,12 +30,18 @@ impl Effects {
         self.tables.iter().find(|(_, new)| new == table).map(|(old, _)| old.clone())
     }
 
-    /// Renamed columns, as far as both structures agree with the statement.
+    /// True when the statement gives a column this name that it had not before.
+    pub(super) fn renames_to(&self, column: &str) -> bool {
+        self.columns.iter().any(|(_, new)| new.eq_ignore_ascii_case(column))
+    }
+
+    /// Renamed columns, by their names in both structures, as far as those agree with the statement.
     pub(super) fn renamed_columns(&self, before: Option<&Version>, after: Option<&Version>) -> Vec<(String, String)> {
         let (Some(before), Some(after)) = (before, after) else { return Vec::new() };
-        let gone = |name: &String| before.names.contains(name) && !after.names.contains(name);
-        let fresh = |name: &String| after.names.contains(name) && !before.names.contains(name);
-        self.columns.iter().filter(|(old, new)| gone(old) && fresh(new)).cloned().collect()
+        // MySQL compares column names without case
+        let of = |version: &Version, name: &str| version.names.iter().find(|n| n.eq_ignore_ascii_case(name)).cloned();
+        let both = |(old, new): &(String, String)| Some((of(before, old)?, of(after, new)?));
+        self.columns.iter().filter_map(both).filter(|(old, new)| old != new).collect()
     }
 }
 
@@ -149,7 +159,16 @@ pub(super) fn read(ddl: &str, database: &str) -> Effects {
     let words = words(ddl);
     let mut effects = Effects::default();
     let mut r = Reader { words: &words, at: 0, database };
-    if r.take("TRUNCATE") {
+    // MariaDB: SET STATEMENT <variables> FOR <statement>
+    if r.take("SET") && r.take("STATEMENT") {
+        while r.at < words.len() && !r.take("FOR") {
+            r.at += 1;
+        }
+    }
+    if r.take("CREATE") {
+        while r.take("OR") || r.take("REPLACE") || r.take("TEMPORARY") {}
+        effects.if_not_exists = r.take("TABLE") && r.take("IF") && r.take("NOT");
+    } else if r.take("TRUNCATE") {
         r.take("TABLE");
         effects.truncated.extend(r.table());
     } else if r.take("RENAME") {
@@ -184,6 +203,10 @@ fn alter(r: &mut Reader<'_>, table: &TableName, effects: &mut Effects) {
             depth -= 1;
         } else if depth > 0 {
             r.at += 1;
+        } else if r.take("TRUNCATE") || r.take("DROP") || r.take("EXCHANGE") || r.take("DISCARD") {
+            if r.take("PARTITION") {
+                effects.thinned.push(table.clone());
+            }
         } else if r.take("CHANGE") {
             r.take("COLUMN");
             if r.take("IF") {
@@ -233,6 +256,24 @@ mod tests {
         assert!(e.tables.is_empty());
         assert_eq!(read("ALTER TABLE a RENAME TO b", "d").tables, [(name("d", "a"), name("d", "b"))]);
         assert_eq!(read("ALTER TABLE a RENAME b", "d").tables, [(name("d", "a"), name("d", "b"))]);
+        let ddl = "SET STATEMENT max_statement_time=60 FOR TRUNCATE /* all */ TABLE a";
+        assert_eq!(read(ddl, "d").truncated, [name("d", "a")]);
+    }
+
+    #[test]
+    fn rows_that_go_with_their_partition() {
+        for ddl in
+            ["DROP PARTITION p0", "TRUNCATE PARTITION p0, p1", "ADD COLUMN x INT, EXCHANGE PARTITION p WITH TABLE u"]
+        {
+            assert_eq!(read(&format!("ALTER TABLE a {ddl}"), "d").thinned, [name("d", "a")], "{ddl}");
+        }
+        assert!(read("ALTER TABLE a DROP COLUMN x, DROP INDEX i, ADD PARTITION (PARTITION p1)", "d").is_empty());
+    }
+
+    #[test]
+    fn a_table_that_may_be_there_is_told() {
+        assert!(read("CREATE TABLE IF NOT EXISTS t (a INT)", "d").if_not_exists);
+        assert!(!read("CREATE OR REPLACE TABLE t (a INT)", "d").if_not_exists);
     }
 
     #[test]

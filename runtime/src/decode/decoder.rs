@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use super::codec::Modes;
 use super::envelope::{Action, Parsed, Reader};
-use super::epoch::{Epochs, Lost, Origin};
+use super::epoch::{Epochs, Lost, Origin, Snapshot};
 use super::evidence::Evidence;
-use super::history::{SchemaHistory, split_file};
+use super::history::{SchemaChange, SchemaHistory};
 use super::output::{Decoded, RowMark};
 use super::plan::{NoPlan, PlanKey, Plans, Row};
 use super::row::{Texts, delete, upsert, write};
+use super::structure::split_file;
 use super::{BadRow, BinaryHandling, Patience, Settings, Step, TableName, classify, shorten};
 use crate::change::{Floor, Op};
 use crate::record::{Block, Record};
@@ -106,6 +107,34 @@ impl Decoder {
     /// The table of the last decoded record.
     pub fn table(&self) -> Option<&TableName> {
         self.place.table.as_ref()
+    }
+
+    /// The floor that a statement sets which left the table without the rows it had; `partition`: of the schema-change
+    /// topic `topic`. `None` as long as no row has been decoded: there is nothing to take away, and to place it takes rows.
+    ///
+    /// # Errors
+    /// Why the statement has no place among the table's rows.
+    pub fn floor(&mut self, change: &SchemaChange, topic: &Arc<str>, partition: i32) -> Result<Option<Floor>, String> {
+        let origin = Origin {
+            base: &change.position.base,
+            server: change.server,
+            file: change.position.file,
+            pos: change.position.pos,
+            row: 0,
+            ts_ms: change.ts_ms,
+            snapshot: Snapshot::No,
+            key_change: false,
+        };
+        match self.epochs.place_statement(&origin) {
+            Ok(None) => Ok(None),
+            Ok(Some(place)) => {
+                self.epochs.accept_statement(&origin, &place);
+                let topic = Arc::clone(topic);
+                Ok(Some(Floor { sequence: place.sequence, topic, partition, offset: change.offset }))
+            }
+            Err(Lost::Jump) => Err(JUMP.to_owned()),
+            Err(Lost::TooLarge) => Err("a statement's binlog position is too large to be one".to_owned()),
+        }
     }
 
     /// Decodes records of `block` from row `from` on into `out`, until its end or until one that cannot be decoded yet.

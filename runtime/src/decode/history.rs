@@ -10,17 +10,19 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::columntype::ColumnType;
-use super::version::{ColumnSpec, Version, ddl_default, implicit_default};
+use super::structure::{position, read_version, table_of_id};
+use super::version::{Version, safe_name};
 use super::{BadRecord, SourcePosition, TableName, ddl};
 use crate::record::Record;
-use crate::schema::TableSchemaRef;
+use crate::schema::{Rename, RenamedColumn, TableSchemaRef};
 
 /// What the source did to a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SchemaChangeKind {
     /// it was made, or a snapshot found it
     Created,
+    /// it was made after it had been dropped: rows from before are another table's
+    Recreated,
     /// its columns or key changed
     Altered {
         /// columns that only changed their name: old, new
@@ -35,6 +37,8 @@ pub enum SchemaChangeKind {
     },
     /// all its rows are gone
     Truncated,
+    /// the rows of some partitions are gone, and no event tells which
+    Thinned,
 }
 
 /// One change of a table's structure.
@@ -46,6 +50,12 @@ pub struct SchemaChange {
     pub kind: SchemaChangeKind,
     /// where in the source
     pub position: SourcePosition,
+    /// the database server; 0 where unknown
+    pub server: u64,
+    /// the source's time, milliseconds since 1970; 0 where unknown
+    pub ts_ms: i64,
+    /// offset of the record that told it
+    pub offset: i64,
     /// true when a snapshot found it rather than a DDL statement
     pub snapshot: bool,
 }
@@ -62,6 +72,7 @@ pub(super) struct Entry {
 #[derive(Debug, Clone, Default)]
 pub struct SchemaHistory {
     tables: HashMap<TableName, Arc<Vec<Entry>>>,
+    renames: HashMap<TableName, Vec<(SourcePosition, Arc<Rename>)>>,
     revision: u64,
 }
 
@@ -87,9 +98,19 @@ impl SchemaHistory {
         }
     }
 
+    /// True when the table was dropped, or has another name by now.
+    pub fn is_gone(&self, table: &TableName) -> bool {
+        self.entries(table).is_some_and(|e| e.last().is_some_and(|e| e.version.is_none()))
+    }
+
     /// Tables that exist as far as is known.
     pub fn tables(&self) -> impl Iterator<Item = &TableName> {
         self.tables.iter().filter(|(_, e)| e.last().is_some_and(|e| e.version.is_some())).map(|(name, _)| name)
+    }
+
+    /// What renamed columns of a table, in the order of the topic.
+    pub fn renames(&self, table: &TableName) -> Vec<Arc<Rename>> {
+        self.renames.get(table).into_iter().flatten().map(|(_, rename)| Arc::clone(rename)).collect()
     }
 
     pub(super) fn entries(&self, table: &TableName) -> Option<&Arc<Vec<Entry>>> {
@@ -128,8 +149,18 @@ impl SchemaHistory {
             _ => false,
         };
         let mut told = Vec::new();
+        let (server, ts_ms) =
+            (source.get("server_id").and_then(Value::as_u64), source.get("ts_ms").and_then(Value::as_i64));
         let mut tell = |table: &TableName, kind| {
-            told.push(SchemaChange { table: table.clone(), kind, position: position.clone(), snapshot });
+            told.push(SchemaChange {
+                table: table.clone(),
+                kind,
+                position: position.clone(),
+                server: server.unwrap_or(0),
+                ts_ms: ts_ms.unwrap_or(0),
+                offset: record.offset,
+                snapshot,
+            });
         };
         for change in changes {
             let id = change.get("id").and_then(Value::as_str).unwrap_or_default();
@@ -137,17 +168,24 @@ impl SchemaHistory {
             let dropped = change.get("type").and_then(Value::as_str) == Some("DROP");
             let structure = change.get("table").filter(|t| !t.is_null());
             if dropped || structure.is_none() {
-                if self.add(&table, &position, None) {
+                // a snapshot drops a table only to make it in the next record
+                if !snapshot && self.add(&table, &position, None) {
                     tell(&table, SchemaChangeKind::Dropped);
                 }
                 continue;
             }
-            let before = self.in_force_before(&table, &position);
             let previous = change.get("previousId").and_then(Value::as_str).and_then(|id| table_of_id(id, database));
             let from = previous.or_else(|| effects.renamed_table(&table)).filter(|from| *from != table);
-            let version = read_version(&table, structure.unwrap_or(&Value::Null), before.as_deref(), ddl)?;
+            let before = self.in_force_before(from.as_ref().unwrap_or(&table), &position);
+            let version = read_version(&table, structure.unwrap_or(&Value::Null), before.as_deref(), (ddl, &effects))?;
             let renamed = effects.renamed_columns(before.as_deref(), version.as_ref().ok());
-            let version = version.map(Arc::new).map_err(Arc::from);
+            if let Some(from) = &from {
+                self.inherit(&table, from);
+            }
+            let created = change.get("type").and_then(Value::as_str) == Some("CREATE");
+            let anew = created && !snapshot && self.was_another(&table, &position, effects.if_not_exists);
+            let mark = self.note_rename(&table, &position, record.offset + 1, &renamed);
+            let version = version.map(|version| Arc::new(version.after(mark))).map_err(Arc::from);
             if !self.add(&table, &position, Some(version)) {
                 continue;
             }
@@ -156,6 +194,7 @@ impl SchemaHistory {
                     self.add(&from, &position, None);
                     tell(&table, SchemaChangeKind::Renamed { from });
                 }
+                None if anew => tell(&table, SchemaChangeKind::Recreated),
                 None if before.is_some() => tell(&table, SchemaChangeKind::Altered { renamed }),
                 None => tell(&table, SchemaChangeKind::Created),
             }
@@ -163,13 +202,64 @@ impl SchemaHistory {
         for table in effects.truncated {
             tell(&table, SchemaChangeKind::Truncated);
         }
+        for table in effects.thinned {
+            tell(&table, SchemaChangeKind::Thinned);
+        }
         Ok(told)
     }
 
+    /// The structure before a statement: that of the statement itself does not count, however often it is told.
     fn in_force_before(&self, table: &TableName, position: &SourcePosition) -> Option<Arc<Version>> {
         let entries = self.tables.get(table)?;
-        let entry = entries.iter().rev().find(|e| e.position.base != position.base || e.position <= *position)?;
+        let entry = entries.iter().rev().find(|e| e.position.base != position.base || e.position < *position)?;
         entry.version.clone()?.ok()
+    }
+
+    /// True when a CREATE at `position` makes a table of a name that another one had; where it may have done nothing, only
+    /// if that one is known to be gone.
+    fn was_another(&self, table: &TableName, position: &SourcePosition, if_not_exists: bool) -> bool {
+        let entries = self.tables.get(table).map(|e| e.as_slice()).unwrap_or_default();
+        let before = |e: &&Entry| e.position.base != position.base || e.position < *position;
+        entries.iter().rev().find(before).is_some_and(|e| !if_not_exists || e.version.is_none())
+    }
+
+    /// A table that got another name keeps what was renamed in it.
+    fn inherit(&mut self, table: &TableName, from: &TableName) {
+        let theirs = self.renames.get(from).cloned().unwrap_or_default();
+        let ours = self.renames.entry(table.clone()).or_default();
+        let new = |rename: &Arc<Rename>, ours: &[(SourcePosition, Arc<Rename>)]| ours.iter().all(|(_, r)| r != rename);
+        for (position, rename) in theirs {
+            if new(&rename, ours) {
+                ours.push((position, rename));
+            }
+        }
+        ours.sort_by_key(|(_, rename)| rename.mark);
+    }
+
+    /// Keeps what a statement at `position` renamed; the mark of the last renaming up to there.
+    fn note_rename(
+        &mut self,
+        table: &TableName,
+        position: &SourcePosition,
+        mark: i64,
+        columns: &[(String, String)],
+    ) -> i64 {
+        let known = self.renames.get(table).map(Vec::as_slice).unwrap_or_default();
+        if columns.is_empty() || known.iter().any(|(at, _)| at == position) {
+            let before = |at: &SourcePosition| at.base != position.base || at <= position;
+            return known.iter().rev().find(|(at, _)| before(at)).map_or(0, |(_, rename)| rename.mark);
+        }
+        let entries = self.tables.get(table).map(|e| e.as_slice()).unwrap_or_default();
+        let had = |name: &String| entries.iter().any(|e| matches!(&e.version, Some(Ok(v)) if v.names.contains(name)));
+        let columns = columns.iter().map(|(from, to)| RenamedColumn {
+            from: safe_name(from),
+            to: safe_name(to),
+            source_name: to.clone(),
+            fresh: !had(to),
+        });
+        let rename = Arc::new(Rename { mark, columns: columns.collect() });
+        self.renames.entry(table.clone()).or_default().push((position.clone(), rename));
+        mark
     }
 
     /// False when this was known.
@@ -208,96 +298,6 @@ impl SchemaHistory {
         self.revision += 1;
         true
     }
-}
-
-/// Base name and number of a binlog file: `binlog.000002`.
-pub(super) fn split_file(file: &str) -> Option<(&str, u64)> {
-    let (base, number) = file.rsplit_once('.')?;
-    let digits = !number.is_empty() && number.len() <= 18 && number.bytes().all(|b| b.is_ascii_digit());
-    if digits { Some((base, number.parse().ok()?)) } else { None }
-}
-
-fn position(source: &Value) -> Option<SourcePosition> {
-    let (base, file) = split_file(source.get("file")?.as_str()?)?;
-    Some(SourcePosition { base: base.to_owned(), file, pos: source.get("pos")?.as_u64()? })
-}
-
-/// `"shop"."orders"`, where a quote within a name is doubled.
-fn table_of_id(id: &str, database: &str) -> Option<TableName> {
-    let mut parts: Vec<String> = Vec::new();
-    let mut rest = id.chars().peekable();
-    while let Some(c) = rest.next() {
-        if c == '.' && !parts.is_empty() {
-            continue;
-        }
-        let mut part = String::new();
-        if c == '"' {
-            while let Some(c) = rest.next() {
-                if c == '"' {
-                    if rest.peek() == Some(&'"') {
-                        rest.next();
-                    } else {
-                        break;
-                    }
-                }
-                part.push(c);
-            }
-        } else {
-            part.push(c);
-            while let Some(c) = rest.next_if(|c| *c != '.') {
-                part.push(c);
-            }
-        }
-        parts.push(part);
-    }
-    let table = parts.pop().filter(|t| !t.is_empty())?;
-    Some(TableName { database: parts.pop().unwrap_or_else(|| database.to_owned()), table })
-}
-
-/// The outer error: not a structure at all. The inner one: names that cannot be held.
-fn read_version(
-    table: &TableName,
-    structure: &Value,
-    before: Option<&Version>,
-    ddl: &str,
-) -> Result<Result<Version, String>, BadRecord> {
-    let wrong = || BadRecord::new(format!("the structure of `{table}` cannot be read"));
-    let columns = structure.get("columns").and_then(Value::as_array).ok_or_else(wrong)?;
-    let mut sorted: Vec<&Value> = columns.iter().collect();
-    sorted.sort_by_key(|c| c.get("position").and_then(Value::as_i64).unwrap_or(i64::MAX));
-    let mut specs = Vec::with_capacity(sorted.len());
-    for column in sorted {
-        let text = |name: &str| column.get(name).and_then(Value::as_str);
-        let name = text("name").ok_or_else(wrong)?.to_owned();
-        let type_name = text("typeName").ok_or_else(wrong)?;
-        let number = |name: &str| column.get(name).and_then(Value::as_i64);
-        let kind = ColumnType::of_mysql(type_name, number("length"), number("scale"));
-        let optional = column.get("optional").and_then(Value::as_bool).unwrap_or(true);
-        let added = before.is_some_and(|before| !before.names.contains(&name));
-        let default = match text("defaultValueExpression") {
-            // stands for CURRENT_TIMESTAMP, whose value for old rows nobody tells
-            Some("1970-01-01 00:00:00") if !ddl.contains("1970") => None,
-            Some(expression) => ddl_default(kind, expression),
-            None if added && !optional => {
-                let labels = column.get("enumValues").and_then(Value::as_array);
-                let first = labels.filter(|_| type_name.eq_ignore_ascii_case("ENUM")).and_then(|l| l.first()?.as_str());
-                implicit_default(kind, first.map(|l| l.trim_matches('\'')))
-            }
-            None => None,
-        };
-        specs.push(ColumnSpec { name, kind, default });
-    }
-    let key: Vec<String> = structure
-        .get("primaryKeyColumnNames")
-        .and_then(Value::as_array)
-        .map(|names| names.iter().filter_map(|n| Some(n.as_str()?.to_owned())).collect())
-        .unwrap_or_default();
-    // MySQL compares column names without case
-    let key = key
-        .into_iter()
-        .map(|k| specs.iter().find(|s| s.name.eq_ignore_ascii_case(&k)).map_or(k, |s| s.name.clone()))
-        .collect::<Vec<_>>();
-    Ok(Version::new(table, specs, &key))
 }
 
 #[cfg(test)]
@@ -347,6 +347,28 @@ mod tests {
         assert_eq!(history.apply(record(&drop)).unwrap()[0].kind, SchemaChangeKind::Dropped);
         assert!(history.latest(&table).is_none());
         assert_eq!(history.tables().count(), 0);
+        assert!(history.is_gone(&table));
+    }
+
+    #[test]
+    fn a_table_made_anew_is_told_once() {
+        let mut history = SchemaHistory::new();
+        let columns = [("id", "INT"), ("a", "TEXT")];
+        let mut tell = |kind: &str, pos, ddl: &str| {
+            let told = history.apply(record(&change(kind, pos, ddl, "t", &columns))).unwrap();
+            told.into_iter().map(|t| t.kind).collect::<Vec<_>>()
+        };
+        assert_eq!(tell("CREATE", 10, "CREATE TABLE t"), [SchemaChangeKind::Created]);
+        assert_eq!(tell("CREATE", 15, "CREATE TABLE IF NOT EXISTS t"), [SchemaChangeKind::Altered { renamed: vec![] }]);
+        assert_eq!(tell("CREATE", 20, "CREATE OR REPLACE TABLE t"), [SchemaChangeKind::Recreated]);
+        assert_eq!(tell("DROP", 30, "DROP TABLE t"), [SchemaChangeKind::Dropped]);
+        assert_eq!(tell("CREATE", 40, "CREATE TABLE IF NOT EXISTS t"), [SchemaChangeKind::Recreated]);
+        assert_eq!(tell("CREATE", 40, "CREATE TABLE IF NOT EXISTS t"), []);
+        assert_eq!(tell("CREATE", 10, "CREATE TABLE t"), []);
+        let truncate =
+            change("X", 50, "TRUNCATE t", "t", &columns).replace("\"tableChanges\":[{", "\"tableChanges\":[],\"x\":[{");
+        let told = history.apply(Record { offset: 9, ..record(&truncate) }).unwrap();
+        assert_eq!((told.len(), &told[0].kind, told[0].offset), (1, &SchemaChangeKind::Truncated, 9));
     }
 
     #[test]
@@ -361,6 +383,29 @@ mod tests {
         let from = TableName { database: "shop".into(), table: "t".into() };
         assert_eq!(history.apply(record(&table)).unwrap()[0].kind, SchemaChangeKind::Renamed { from: from.clone() });
         assert!(history.latest(&from).is_none());
+        // the new name goes on with what was renamed under the old one, and a record that comes again tells nothing new
+        let of = |history: &SchemaHistory, name: &str| {
+            history.renames(&TableName { database: "shop".into(), table: name.into() })
+        };
+        assert_eq!(of(&history, "u"), of(&history, "t"));
+        assert_eq!((of(&history, "u").len(), of(&history, "u")[0].mark), (1, 1));
+        assert_eq!(history.latest(&TableName { table: "u".into(), ..from }).unwrap().renamed, 1);
+        history.apply(Record { offset: 7, ..record(&column) }).unwrap();
+        assert_eq!(of(&history, "t").len(), 1);
+    }
+
+    #[test]
+    fn columns_that_swap_names_are_told() {
+        let mut history = SchemaHistory::new();
+        history
+            .apply(record(&change("CREATE", 10, "CREATE TABLE t", "t", &[("id", "INT"), ("a", "INT"), ("B", "INT")])))
+            .unwrap();
+        let ddl = "ALTER TABLE t RENAME COLUMN a TO b, CHANGE COLUMN b a INT";
+        let told = history
+            .apply(record(&change("ALTER", 20, ddl, "t", &[("id", "INT"), ("b", "INT"), ("a", "INT")])))
+            .unwrap();
+        let renamed = vec![("a".to_owned(), "b".to_owned()), ("B".to_owned(), "a".to_owned())];
+        assert_eq!(told[0].kind, SchemaChangeKind::Altered { renamed });
     }
 
     #[test]
@@ -370,17 +415,5 @@ mod tests {
             assert!(history.apply(record(value)).is_err(), "{value}");
         }
         assert_eq!(history.apply(record("{\"ddl\":\"USE shop\",\"tableChanges\":[]}")), Ok(vec![]));
-    }
-
-    #[test]
-    fn identifiers_are_taken_apart() {
-        let name = |d: &str, t: &str| Some(TableName { database: d.into(), table: t.into() });
-        assert_eq!(table_of_id("\"shop\".\"a.b\"", "x"), name("shop", "a.b"));
-        assert_eq!(table_of_id("\"shop\".\"a\"\"b\"", "x"), name("shop", "a\"b"));
-        assert_eq!(table_of_id("shop.orders", "x"), name("shop", "orders"));
-        assert_eq!(table_of_id("orders", "x"), name("x", "orders"));
-        assert_eq!(table_of_id("", "x"), None);
-        assert_eq!(split_file("mysql-bin.changelog.000123"), Some(("mysql-bin.changelog", 123)));
-        assert_eq!(split_file("binlog"), None);
     }
 }

@@ -235,7 +235,8 @@ impl Decoded {
         }
     }
 
-    pub(super) fn push_floor(&mut self, floor: Floor) {
+    /// Adds a floor that no record of the topic set.
+    pub fn push_floor(&mut self, floor: Floor) {
         self.floors.push(floor);
     }
 

@@ -130,13 +130,14 @@ impl Plans {
             (Some(Ok(version)), _) => self.overridden(&version, settings),
             (None, Some(image)) => {
                 let members = columns_of(image, row.flattened, None);
-                if let Some(version) = self.typed_by_settings(settings, &members, row)? {
+                let renamed = renamed(entries, key.entry);
+                if let Some(version) = self.typed_by_settings(settings, &members, renamed, row)? {
                     version
                 } else if let Some(fields) = row.fields
                     && (key.patience == Patience::LastChance || self.accepted.iter().any(|f| Arc::ptr_eq(f, fields)))
                 {
                     self.accept(fields);
-                    self.typed_by_fields(settings, fields, &members, entries, row)?
+                    self.typed_by_fields(settings, fields, &members, (entries, renamed), row)?
                 } else {
                     return Err(unexplained(entries, key.entry, &members, row));
                 }
@@ -222,7 +223,7 @@ impl Plans {
             .collect();
         let key: Vec<String> = version.schema.key.iter().filter_map(|&k| version.names.get(k).cloned()).collect();
         match Version::new(&table, columns, &key) {
-            Ok(changed) => self.keep(changed),
+            Ok(changed) => self.keep(changed.after(version.schema.renamed)),
             Err(_) => Arc::clone(version),
         }
     }
@@ -232,6 +233,7 @@ impl Plans {
         &mut self,
         settings: &Settings,
         members: &[&str],
+        renamed: i64,
         row: &Row<'_>,
     ) -> Result<Option<Arc<Version>>, NoPlan> {
         let columns: Option<Vec<ColumnSpec>> = members
@@ -241,14 +243,14 @@ impl Plans {
             })
             .collect();
         match columns {
-            Some(columns) if !columns.is_empty() => Ok(Some(self.build(columns, row)?)),
+            Some(columns) if !columns.is_empty() => Ok(Some(self.build(columns, renamed, row)?)),
             _ => Ok(None),
         }
     }
 
-    fn build(&mut self, columns: Vec<ColumnSpec>, row: &Row<'_>) -> Result<Arc<Version>, NoPlan> {
+    fn build(&mut self, columns: Vec<ColumnSpec>, renamed: i64, row: &Row<'_>) -> Result<Arc<Version>, NoPlan> {
         let key = row.key.map(|k| k.names.clone()).unwrap_or_default();
-        Ok(self.keep(Version::new(row.table, columns, &key).map_err(NoPlan::Bad)?))
+        Ok(self.keep(Version::new(row.table, columns, &key).map_err(NoPlan::Bad)?.after(renamed)))
     }
 
     /// The record's own schema types a row; what the history says of a column still counts.
@@ -257,7 +259,7 @@ impl Plans {
         settings: &Settings,
         fields: &[Field],
         members: &[&str],
-        entries: &[Entry],
+        (entries, renamed): (&[Entry], i64),
         row: &Row<'_>,
     ) -> Result<Arc<Version>, NoPlan> {
         let known = entries.iter().rev().find_map(|e| e.version.as_ref()?.as_ref().ok());
@@ -280,8 +282,15 @@ impl Plans {
             });
             columns.push(ColumnSpec { name: (*name).to_owned(), kind, default });
         }
-        self.build(columns, row)
+        self.build(columns, renamed, row)
     }
+}
+
+/// The last renaming before a position of the source.
+fn renamed(entries: &[Entry], in_force: Option<usize>) -> i64 {
+    let known = in_force.and_then(|at| entries.get(..=at)).unwrap_or_default().iter().rev();
+    let mut known = known.filter_map(|e| e.version.as_ref()?.as_ref().ok());
+    known.next().map_or(0, |version| version.schema.renamed)
 }
 
 /// The members of an image that are columns: all but those that the flattening added.

@@ -2,6 +2,7 @@
 
 mod capture;
 mod corpus;
+mod epochs;
 mod fold;
 mod fuzz;
 mod records;

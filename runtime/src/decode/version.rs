@@ -76,13 +76,21 @@ impl Version {
                 fields: Arc::new(Schema::new(fields)),
                 key: keys,
                 defaults: columns.into_iter().map(|c| c.default).collect(),
+                renamed: 0,
             }),
         })
     }
 
-    /// The same columns, types, key and defaults.
+    /// The same structure, whose names know of the renamings up to `mark`.
+    pub(super) fn after(mut self, mark: i64) -> Version {
+        Arc::make_mut(&mut self.schema).renamed = mark;
+        self
+    }
+
+    /// The same columns, types, key and defaults, between the same two renamings.
     pub(super) fn equals(&self, other: &Version) -> bool {
         self.names == other.names
+            && self.schema.renamed == other.schema.renamed
             && self.kinds == other.kinds
             && self.schema.key == other.schema.key
             && self.schema.defaults.iter().map(|d| d.as_ref().map(|d| d.to_data())).eq(other

@@ -2,11 +2,12 @@
 //!
 //! Shared by the tables of the connector. [`Connector::changed`] wakes the tables that wait for a schema.
 
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-use crate::decode::{Evidence, SchemaHistory};
+use crate::decode::{Evidence, SchemaChange, SchemaChangeKind, SchemaHistory, TableName};
 use crate::record::{Block, PartitionId, Positions};
 
 /// One connector, known by the name of its schema-change topic.
@@ -15,9 +16,17 @@ pub(super) struct Connector {
     /// the schema-change topic
     pub(super) topic: String,
     history: RwLock<SchemaHistory>,
+    clearings: Mutex<HashMap<TableName, Vec<Clearing>>>,
     evidence: Mutex<Evidence>,
     positions: Mutex<Positions>,
     changes: watch::Sender<u64>,
+}
+
+/// A statement that left a table without the rows it had, and the Kafka partition of the record that told it.
+#[derive(Debug, Clone)]
+pub(super) struct Clearing {
+    pub(super) told_in: PartitionId,
+    pub(super) change: SchemaChange,
 }
 
 impl Connector {
@@ -25,6 +34,7 @@ impl Connector {
         Connector {
             topic: topic.to_owned(),
             history: RwLock::default(),
+            clearings: Mutex::default(),
             evidence: Mutex::default(),
             positions: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -38,8 +48,11 @@ impl Connector {
             let mut history = self.history.write().unwrap_or_else(PoisonError::into_inner);
             let next = positions.entry(block.partition().clone()).or_default();
             for record in block.iter().filter(|r| r.offset >= *next) {
-                if let Err(bad) = history.apply(record) {
-                    tracing::warn!(topic = %self.topic, offset = record.offset, reason = %bad, "schema change cannot be read");
+                match history.apply(record) {
+                    Ok(told) => told.into_iter().for_each(|change| self.note(block.partition(), change)),
+                    Err(bad) => {
+                        tracing::warn!(topic = %self.topic, offset = record.offset, reason = %bad, "schema change cannot be read");
+                    }
                 }
             }
             if let Some(range) = block.range() {
@@ -47,6 +60,28 @@ impl Connector {
             }
         }
         self.changes.send_modify(|n| *n += 1);
+    }
+
+    fn note(&self, told_in: &PartitionId, change: SchemaChange) {
+        match change.kind {
+            SchemaChangeKind::Truncated | SchemaChangeKind::Recreated => {
+                let mut all = self.clearings.lock().unwrap_or_else(PoisonError::into_inner);
+                let of_table = all.entry(change.table.clone()).or_default();
+                of_table.push(Clearing { told_in: told_in.clone(), change });
+            }
+            SchemaChangeKind::Thinned => {
+                let table = &change.table;
+                tracing::warn!(%table, "partitions were emptied by a statement; no event tells which rows went, so they stay");
+            }
+            _ => {}
+        }
+    }
+
+    /// What cleared `table` and was told at or past `next`, in the order of the topic.
+    pub(super) fn clearings(&self, table: &TableName, next: &Positions) -> Vec<Clearing> {
+        let all = self.clearings.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = |c: &&Clearing| next.get(&c.told_in).is_none_or(|next| c.change.offset >= *next);
+        all.get(table).into_iter().flatten().filter(fresh).cloned().collect()
     }
 
     /// True when everything before `ends` has been taken in.

@@ -22,6 +22,7 @@ use crate::buffer::Pending;
 use crate::decode::{self, Decoded, Decoder, Epochs, Patience, Step, TableName};
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Positions, Range};
+use crate::schema::Rename;
 use crate::source::{Delivery, EndQueries};
 use crate::table::{BronzeTable, Location, Settings};
 use crate::transform::Module;
@@ -121,6 +122,7 @@ impl Reader {
             live,
             ending: None,
             alone: false,
+            told_gone: false,
             held: None,
             waited: None,
             learned: self.connector.changed(),
@@ -169,6 +171,8 @@ struct Worker {
     held: Option<PartitionId>,
     /// up to where records have waited long enough to be given up; `None`: all have
     waited: Option<Positions>,
+    /// it was said that the source has no such table any more
+    told_gone: bool,
     /// changes once something was learned after the last decoding
     learned: watch::Receiver<u64>,
 }
@@ -365,6 +369,13 @@ impl Worker {
             patience => patience,
         };
         self.learned.borrow_and_update();
+        if self.renames().last().map_or(0, |r| r.mark) < self.upsert.renamed() {
+            let reason = "the schema-change topic is not read as far as the table has followed it";
+            return match patience {
+                Patience::Hold => Ok(Taken::Held(reason.to_owned())),
+                Patience::LastChance => Err(forgotten(&self.reader)),
+            };
+        }
         let mut evidence = self.reader.connector.evidence();
         let before = self.decoded.bytes();
         let step = self.reader.connector.with_history(|history| {
@@ -375,7 +386,7 @@ impl Worker {
             Step::Done => (covered.to.max(next), block.len(), None),
             Step::Held { row: at, reason } => (block.get(at).map_or(next, |r| r.offset), at, Some(reason)),
             Step::Jump { reason, .. } => {
-                return Err(Error::new(ErrorKind::Gap, format!("silver `{}`: {reason}", self.reader.name)));
+                return Err(jumped(&self.reader.name, &reason));
             }
         };
         let bytes = self.decoded.bytes().saturating_sub(before);
@@ -383,6 +394,11 @@ impl Worker {
         self.next.insert(id.clone(), end);
         self.held = held.is_some().then(|| id.clone());
         Ok(held.map_or(Taken::All, Taken::Held))
+    }
+
+    /// What renamed columns of the table, as far as the schema-change topic has been read.
+    fn renames(&self) -> Vec<Arc<Rename>> {
+        self.reader.connector.with_history(|history| history.renames(&self.reader.source))
     }
 
     /// Waits until more is known, or until nothing more can come; `None` when the run is broken off meanwhile.
@@ -438,8 +454,26 @@ impl Worker {
         }
     }
 
+    fn tell_gone(&mut self) {
+        let gone = self.reader.connector.with_history(|history| history.is_gone(&self.reader.source));
+        if gone && !self.told_gone {
+            let source = &self.reader.source;
+            tracing::warn!(table = %self.reader.name, %source, "dropped or renamed in the source; the table keeps its last rows");
+        }
+        self.told_gone = gone;
+    }
+
     /// Brings the table to the structure that the connector announced last.
     async fn follow_schema(&mut self) -> Result<()> {
+        self.tell_gone();
+        if !self.reader.connector.clearings(&self.reader.source, &self.next).is_empty() {
+            self.flush().await?;
+        }
+        let renames = self.renames();
+        if renames.last().is_some_and(|r| r.mark > self.upsert.renamed()) {
+            self.flush().await?;
+            self.upsert.rename(&renames).await?;
+        }
         if !self.reader.follows_schema {
             return Ok(());
         }
@@ -483,11 +517,37 @@ impl Worker {
         }
     }
 
+    /// Takes in the statements that left the table without the rows it had: each is an input of the table like its
+    /// records, with a position in the same commits.
+    fn take_clearings(&mut self) -> Result<()> {
+        if self.decoded.rows() == 0 && !self.upsert.is_made() {
+            return Ok(());
+        }
+        for clearing in self.reader.connector.clearings(&self.reader.source, &self.next) {
+            let (id, change) = (clearing.told_in, clearing.change);
+            let floor = self.decoder.floor(&change, &id.topic, id.partition);
+            let floor = floor.map_err(|reason| jumped(&self.reader.name, &reason))?;
+            // Without a row there is nothing to clear; what follows waits with it.
+            let Some(floor) = floor else { return Ok(()) };
+            tracing::info!(table = %self.reader.name, what = ?change.kind, "older rows are taken away, as in the source");
+            self.decoded.push_floor(floor);
+            let next = self.next.get(&id).copied().unwrap_or(0);
+            self.pending.add(&id, Range { from: next, to: change.offset + 1 }, 0, 0);
+            self.next.insert(id, change.offset + 1);
+        }
+        Ok(())
+    }
+
     async fn flush(&mut self) -> Result<()> {
+        self.take_clearings()?;
         if self.pending.is_empty() {
             return Ok(());
         }
         let (changes, floors, bad) = self.decoded.finish();
+        // Rows of an older structure come under the names that their columns have by now.
+        let renames = self.renames();
+        self.upsert.rename(&renames).await?;
+        let changes = changes.into_iter().map(|c| c.carried(&renames)).collect::<Result<Vec<_>>>()?;
         let epochs = self.decoder.epochs().to_string();
         let counts = self.upsert.write(&changes, &floors, &bad, self.pending.ranges(), epochs).await?;
         self.reader.progress.table(&self.reader.name, |t| {
@@ -499,6 +559,18 @@ impl Worker {
         self.pending.clear();
         self.upsert.maintain().await
     }
+}
+
+fn jumped(table: &str, reason: &str) -> Error {
+    Error::new(ErrorKind::Gap, format!("silver `{table}`: {reason}"))
+}
+
+fn forgotten(reader: &Reader) -> Error {
+    let (name, topic) = (&reader.name, &reader.connector.topic);
+    let message =
+        format!("silver `{name}`: its columns were renamed by a record that `{topic}` does not have any more");
+    Error::new(ErrorKind::Gap, message)
+        .hint(format!("bring `{topic}` back, or remove the table: it is then made anew from Bronze"))
 }
 
 fn bronze_ended(topic: &str) -> Error {

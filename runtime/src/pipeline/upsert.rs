@@ -23,7 +23,7 @@ use crate::decode::BadRow;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::record::{Positions, Ranges, still_missing};
-use crate::schema::{DEFAULT, TableSchema};
+use crate::schema::{DEFAULT, Rename, RenamedColumn, TableSchema};
 use crate::table::{KeyedTable, Location, Outcome, Rewritten, Selection, Settings, TableSpec};
 use crate::transform::{Module, Prepared};
 
@@ -145,6 +145,11 @@ impl Upsert {
         &self.positions
     }
 
+    /// True once there is a table to commit to.
+    pub(super) fn is_made(&self) -> bool {
+        self.table.is_some()
+    }
+
     /// The decoder's epochs, as committed.
     pub(super) fn epochs(&self) -> Option<&str> {
         self.table.as_ref().and_then(KeyedTable::epochs)
@@ -191,6 +196,36 @@ impl Upsert {
         self.table.is_some() && !self.schema.as_deref().is_some_and(|known| same(known, schema))
     }
 
+    /// [`Rename::mark`] of the last renaming that the table has followed; a module's output has names of its own.
+    pub(super) fn renamed(&self) -> i64 {
+        self.table.as_ref().filter(|_| self.plan.module.is_none()).map_or(0, KeyedTable::renamed)
+    }
+
+    /// Gives columns the names that they got in the source, each renaming once.
+    pub(super) async fn rename(&mut self, renames: &[Arc<Rename>]) -> Result<()> {
+        if self.plan.module.is_some() {
+            return Ok(());
+        }
+        let Some(table) = &mut self.table else { return Ok(()) };
+        for rename in renames {
+            if rename.mark <= table.renamed() {
+                continue;
+            }
+            let mut backoff = Backoff::new();
+            while let Err(error) = table.rename(rename).await {
+                match error.action() {
+                    Action::Retry => backoff.wait(&self.plan.name, &error).await,
+                    _ => return Err(error),
+                }
+            }
+            for RenamedColumn { from, to, .. } in &rename.columns {
+                tracing::info!(table = %self.plan.name, from, to, "column renamed, as in the source");
+            }
+            self.schema = None;
+        }
+        Ok(())
+    }
+
     /// Brings the table to `schema`: columns are added and widened, never taken away.
     pub(super) async fn follow(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
         let (fields, prepared) = self.target(schema)?;
@@ -199,6 +234,7 @@ impl Upsert {
                 name: format!("silver/{}", self.plan.name),
                 fields: Arc::clone(&fields),
                 key: source_key(schema),
+                renamed: schema.renamed,
                 partition_by: self.plan.partition_by.clone(),
             };
             let mut backoff = Backoff::new();
@@ -283,6 +319,7 @@ impl Upsert {
             fitting.push(chunk.clone());
         }
         let (changes, bad) = (fitting.as_slice(), bad.as_slice());
+        let renamed = self.renamed();
         let mut counts = Counts::default();
         if self.table.is_none() {
             // No schema to make a table of yet. Floors are kept for the table's first commit; should the process end
@@ -299,6 +336,10 @@ impl Upsert {
         while !ranges.is_empty() {
             if self.commit(changes, floors, bad, &ranges, &epochs, &mut counts).await? {
                 break;
+            }
+            if self.renamed() != renamed {
+                let message = format!("silver `{}`: another instance gave its columns other names", self.plan.name);
+                return Err(Error::new(ErrorKind::Fenced, message).hint("start this instance again"));
             }
             // Another instance was faster with some of it: what is left is selected and transformed anew.
             let positions = self.table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();

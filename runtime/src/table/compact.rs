@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::{BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
+use arrow::datatypes::SchemaRef;
 use deltalake::kernel::Add;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
@@ -100,12 +101,18 @@ impl Compaction {
         self.schema = schema;
     }
 
+    /// The columns to read.
+    fn columns(&self) -> SchemaRef {
+        let renaming = self.evolution.as_ref().and_then(|e| e.renaming.as_ref());
+        renaming.map_or_else(|| self.schema.all.clone(), |renaming| renaming.before.clone())
+    }
+
     /// Reads the chosen files and writes the new ones. Touches no log; may run beside flushes.
     pub async fn rewrite(self) -> Result<Rewritten> {
         let mut done = Rewritten { inputs: Vec::new(), segments: HashMap::new(), outputs: Vec::new() };
         let mut open: Option<(DataFile, Vec<Move>, PartitionValues)> = None;
         for (id, input) in &self.inputs {
-            let mut batches = scan(&self.store, &input.add, self.schema.all.clone()).await?;
+            let mut batches = scan(&self.store, &input.add, self.columns()).await?;
             let mut row = 0u32;
             let mut visible = 0u32;
             let mut segment = usize::MAX;

@@ -16,34 +16,42 @@ use super::files::repeat;
 use super::key::Owner;
 use super::keyed::{KeyedTable, Reader};
 use super::live::LiveFile;
+use super::rename::Renaming;
 use super::schema::{TableSchema, batch_of, widen, widens};
 use super::{OWNER, Outcome, SEQ, SOURCE_TS};
 use crate::error::{Error, ErrorKind, Result};
 
-const ROUNDS_MAX: u32 = 8;
+pub(super) const ROUNDS_MAX: u32 = 8;
 
 /// How rows change while they are rewritten.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Evolution {
     /// one value an added column
     pub(super) fills: HashMap<String, ArrayRef>,
+    /// columns that get another name
+    pub(super) renaming: Option<Renaming>,
     /// rows read differently afterwards
     pub(super) data_change: bool,
 }
 
-/// `rows` with the added columns filled, and their owners where the image is the owner and has changed.
+/// `rows` with renamed columns renamed and added ones filled, and their owners where the image is the owner and has
+/// changed.
 pub(super) fn fill(
     rows: RecordBatch,
     evolution: &Evolution,
     reader: &Reader,
     owners: &[Owner],
 ) -> Result<(RecordBatch, Option<Vec<Owner>>)> {
-    if evolution.fills.is_empty() {
+    if evolution.fills.is_empty() && evolution.renaming.is_none() {
         return Ok((rows, None));
     }
     let count = rows.num_rows();
     // only where the stored owner is the image of this row: a transform may have made the row from another
     let images = if reader.is_keyless() { Some(reader.images(&rows)?) } else { None };
+    let rows = match &evolution.renaming {
+        Some(renaming) => renaming.apply(&rows)?,
+        None => rows,
+    };
     let schema = rows.schema();
     let columns = schema
         .fields()
@@ -176,13 +184,10 @@ impl KeyedTable {
                 first.insert(0, json!({"protocol": schema.protocol(true)}));
             }
             let done = if wider.is_empty() && due.is_empty() {
-                self.commit_actions(&first).await?
+                self.commit_actions("ADD COLUMNS", &first).await?
             } else {
-                let evolution = Evolution { data_change: !due.is_empty(), fills: due };
-                let mut inputs: Vec<_> = self.files.iter().map(|(id, file)| (values_of(file), id)).collect();
-                inputs.sort_unstable();
-                let inputs = inputs.into_iter().map(|(_, id)| id).collect();
-                let mut compaction = self.compaction(inputs, Some(evolution));
+                let evolution = Evolution { data_change: !due.is_empty(), fills: due, renaming: None };
+                let mut compaction = self.compaction(self.files_by_partition(), Some(evolution));
                 compaction.use_schema(schema.clone());
                 let rewritten = compaction.rewrite().await?;
                 self.commit_rewritten(rewritten, "CHANGE COLUMN", &first, Map::new()).await?
@@ -197,6 +202,13 @@ impl KeyedTable {
         Err(Error::new(ErrorKind::Conflict, "other writers change the table faster than its columns can be changed"))
     }
 
+    /// Every data file, those of one partition together.
+    pub(super) fn files_by_partition(&self) -> Vec<u32> {
+        let mut files: Vec<_> = self.files.iter().map(|(id, file)| (values_of(file), id)).collect();
+        files.sort_unstable();
+        files.into_iter().map(|(_, id)| id).collect()
+    }
+
     fn metadata_with(&self, schema: &TableSchema) -> Result<Value> {
         let mut metadata = self.metadata_due().unwrap_or_else(|| self.committer.metadata.clone());
         let members = metadata
@@ -207,10 +219,10 @@ impl KeyedTable {
     }
 
     /// Commits actions that touch no file; false when the table moved meanwhile and they must be made anew.
-    async fn commit_actions(&mut self, actions: &[Value]) -> Result<bool> {
+    pub(super) async fn commit_actions(&mut self, operation: &str, actions: &[Value]) -> Result<bool> {
         for _ in 0..REPLAYS_MAX {
             let batch = uuid::Uuid::new_v4().to_string();
-            match self.committer.put("ADD COLUMNS", &batch, Map::new(), actions).await? {
+            match self.committer.put(operation, &batch, Map::new(), actions).await? {
                 Put::Written => {
                     self.committer.advance();
                     return Ok(true);

@@ -77,6 +77,7 @@ impl KeyedTable {
         }
         let upserts = selection.owners.len();
         let rejected = marks(rejected, upserts)?;
+        let renamed = self.renamed();
         let laid = self.lay(selection, output, source_rows, &rejected).await?;
         crate::failpoint::pass("flush.after_data_file");
         for _ in 0..REPLAYS_MAX {
@@ -99,6 +100,10 @@ impl KeyedTable {
                 }
                 Put::Taken(other) => {
                     self.overtaken(*other).await?;
+                    // the files are written under the names of before
+                    if self.renamed() != renamed {
+                        return Ok(Outcome::Fenced);
+                    }
                     match self.committer.standing(&ranges) {
                         Standing::Ready => {}
                         Standing::Past => {

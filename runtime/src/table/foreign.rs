@@ -14,8 +14,9 @@ use serde_json::Value;
 
 use super::commit::{Commit, configuration};
 use super::index::Place;
-use super::keyed::{KeyedTable, Owners, Rows};
+use super::keyed::{KeyedTable, Owners, Rows, own_key};
 use super::live::LiveFile;
+use super::rename::RENAMED;
 use super::schema::{TableSchema, check_protocol, widens};
 use super::vector;
 use crate::error::{Error, ErrorKind, Result};
@@ -132,10 +133,13 @@ fn take_metadata(table: &mut KeyedTable, metadata: Value) -> Result<()> {
         return Err(Error::new(ErrorKind::Config, "somebody changed the table's partition columns")
             .hint("`lode rebuild` makes the table anew"));
     }
+    // another instance followed a renaming: who has a batch on its way for the old names must not go on with it
+    let known = table.renamed();
+    let renamed = settled.get(RENAMED).and_then(|mark| mark.parse().ok()).unwrap_or(0) != known;
     for field in table.committer.schema.all.fields() {
         let sound =
             schema.all.field_with_name(field.name()).is_ok_and(|now| widens(field.data_type(), now.data_type()));
-        if !sound {
+        if !sound && !renamed {
             return Err(Error::new(
                 ErrorKind::Config,
                 format!("somebody dropped column `{}` of the table or changed its type", field.name()),
@@ -145,5 +149,6 @@ fn take_metadata(table: &mut KeyedTable, metadata: Value) -> Result<()> {
     }
     table.committer.schema = schema;
     table.committer.metadata = metadata;
+    table.key = own_key(&table.committer)?;
     Ok(())
 }

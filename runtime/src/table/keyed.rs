@@ -21,6 +21,7 @@ use super::key::{Hasher, Owner};
 use super::live::{LiveFile, LiveFiles};
 use super::multiset::Multiset;
 use super::owners::{self, Kind};
+use super::rename::RENAMED;
 use super::schema::TableSchema;
 use super::select::{Selection, gather, newest_floor, winners};
 use super::{Location, OWNER, SEQ, Settings, TableSpec, index::Index, log, vector};
@@ -58,10 +59,10 @@ pub struct KeyedTable {
 }
 
 /// The owner key that the table's configuration names.
-fn own_key(opened: &log::Opened) -> Result<Vec<String>> {
-    let settled = configuration(&opened.committer.metadata);
+pub(super) fn own_key(committer: &Committer) -> Result<Vec<String>> {
+    let settled = configuration(&committer.metadata);
     settled.get("lode.key").and_then(|k| serde_json::from_str(k).ok()).ok_or_else(|| {
-        let url = opened.committer.location.url();
+        let url = committer.location.url();
         Error::new(ErrorKind::Config, format!("the Delta table at `{url}` was not made by lode"))
             .hint("move it away, or give the table another name")
     })
@@ -90,12 +91,13 @@ impl KeyedTable {
                 "lode.generation": "0",
                 "lode.key": json!(spec.key).to_string(),
                 "lode.table": spec.name,
+                RENAMED: spec.renamed.to_string(),
                 "lode.seed": format!("{:016x}", uuid::Uuid::new_v4().as_u128() as u64),
             });
             Ok((schema, protocol, configuration))
         };
         let opened = log::open_or_create(location, &spec.name, settings, make).await?;
-        let key = own_key(&opened)?;
+        let key = own_key(&opened.committer)?;
         if key != spec.key {
             return Err(Error::new(
                 ErrorKind::Config,
@@ -111,7 +113,7 @@ impl KeyedTable {
     /// Errors: `Config` when lode did not make the table, or it asks for features lode does not write.
     pub async fn open(location: Location, settings: Settings) -> Result<Option<Self>> {
         let Some(opened) = log::open(&location, &settings).await? else { return Ok(None) };
-        let key = own_key(&opened)?;
+        let key = own_key(&opened.committer)?;
         Self::from_log(opened, key).await.map(Some)
     }
 

@@ -74,3 +74,87 @@ async fn names_and_tables_that_are_not_ours_are_refused() {
     let refused = KeyedTable::open_or_create(location, other, Settings::default()).await.unwrap_err();
     assert!(refused.next_step().is_some_and(|hint| hint.contains("rebuild")), "{refused}");
 }
+
+fn renamed(mark: i64, columns: &[(&str, &str)]) -> Arc<crate::schema::Rename> {
+    let columns = columns.iter().map(|(from, to)| crate::schema::RenamedColumn {
+        from: (*from).to_owned(),
+        to: (*to).to_owned(),
+        source_name: (*to).to_owned(),
+        fresh: true,
+    });
+    Arc::new(crate::schema::Rename { mark, columns: columns.collect() })
+}
+
+fn carried(rows: &[Row], key: Vec<usize>, rename: &Arc<crate::schema::Rename>) -> Vec<Changes> {
+    let rows: Vec<_> = rows.iter().map(|r| (r.0, r.1.to_string(), r.2, r.3, r.4, r.5)).collect();
+    vec![changes(&rows, key).carried(std::slice::from_ref(rename)).unwrap()]
+}
+
+async fn two_columns(location: &Location, names: &str) -> Vec<(i64, Option<String>)> {
+    let mut rows = Vec::new();
+    for batch in query(location, &format!("SELECT {names} FROM t")).await {
+        let ids = batch.column(0).as_primitive::<Int64Type>();
+        let values = arrow::compute::cast(batch.column(1), &DataType::Utf8).unwrap();
+        let values = values.as_string::<i32>();
+        rows.extend(
+            (0..batch.num_rows()).map(|at| (ids.value(at), values.is_valid(at).then(|| values.value(at).to_owned()))),
+        );
+    }
+    rows.sort();
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn renamed_columns_keep_their_values_and_their_owners() {
+    for key in [vec![0], vec![]] {
+        let (_dir, root) = lake();
+        let location = root.table("silver/orders").unwrap();
+        let spec = TableSpec { key: key.iter().map(|_| "id".to_owned()).collect(), ..super::spec() };
+        let mut table = KeyedTable::open_or_create(location.clone(), spec, Settings::default()).await.unwrap();
+        let rows: Vec<Row> =
+            vec![(1, "a", Op::Create, 1, 0, 0), (2, "b", Op::Create, 2, 0, 1), (3, "c", Op::Create, 3, 0, 2)];
+        let rows: Vec<_> = rows.iter().map(|r| (r.0, r.1.to_string(), r.2, r.3, r.4, r.5)).collect();
+        copy(&mut table, &[changes(&rows, key.clone())], &ranges(&[(0, 0, 3)])).await.unwrap();
+
+        let mut other = KeyedTable::open(location.clone(), Settings::default()).await.unwrap().unwrap();
+        let rename = renamed(9, &[("id", "no"), ("v", "w")]);
+        assert!(matches!(table.rename(&rename).await.unwrap(), Outcome::Committed { .. }));
+        assert!(matches!(table.rename(&rename).await.unwrap(), Outcome::AlreadyCommitted { .. }));
+        let late = Some("late".to_owned());
+        let all = [(1, Some("a".to_owned())), (2, Some("b".to_owned())), (3, Some("c".to_owned()))];
+        assert_eq!(two_columns(&location, "\"no\", w").await, all);
+
+        // another instance has a batch on its way under the old names
+        let stale = [changes(&[(4, "x".to_owned(), Op::Create, 4, 0, 3)], key.clone())];
+        assert_eq!(copy(&mut other, &stale, &ranges(&[(0, 3, 4)])).await.unwrap(), Outcome::Fenced);
+        assert_eq!(other.renamed(), 9);
+
+        // rows of the old structure find their owners, in this process and after a restart
+        let gone = carried(&[(2, "b", Op::Delete, 5, 0, 3)], key.clone(), &rename);
+        copy(&mut other, &gone, &ranges(&[(0, 3, 4)])).await.unwrap();
+        let mut table = KeyedTable::open(location.clone(), Settings::default()).await.unwrap().unwrap();
+        let next = carried(&[(3, "c", Op::Delete, 6, 0, 4), (5, "late", Op::Create, 7, 0, 5)], key.clone(), &rename);
+        copy(&mut table, &next, &ranges(&[(0, 4, 6)])).await.unwrap();
+        assert_eq!(two_columns(&location, "\"no\", w").await, [(1, Some("a".to_owned())), (5, late)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_came_under_the_new_name_before_the_renaming_stays() {
+    let (_dir, root) = lake();
+    let location = root.table("silver/orders").unwrap();
+    let mut table = KeyedTable::open_or_create(location.clone(), spec(), Settings::default()).await.unwrap();
+    copy(&mut table, &of(&[(1, "a", Op::Create, 1, 0, 0)]), &ranges(&[(0, 0, 1)])).await.unwrap();
+    let wide = Arc::new(Schema::new(vec![
+        Field::new("id", DataType::Int64, false),
+        Field::new("v", DataType::Utf8, true),
+        Field::new("w", DataType::Utf8, true),
+    ]));
+    table.evolve(&wide, &HashMap::new()).await.unwrap();
+    let rename = renamed(4, &[("v", "w")]);
+    let ahead = carried(&[(2, "b", Op::Create, 2, 0, 1)], vec![0], &rename);
+    copy(&mut table, &ahead, &ranges(&[(0, 1, 2)])).await.unwrap();
+    table.rename(&rename).await.unwrap();
+    assert_eq!(two_columns(&location, "id, w").await, [(1, Some("a".to_owned())), (2, Some("b".to_owned()))]);
+    assert!(table.schema().field_with_name("v").is_err());
+}

@@ -35,7 +35,13 @@ pub(super) fn fields() -> SchemaRef {
 }
 
 pub(super) fn spec() -> TableSpec {
-    TableSpec { name: "silver/orders".into(), fields: fields(), key: vec!["id".into()], partition_by: vec![] }
+    TableSpec {
+        name: "silver/orders".into(),
+        fields: fields(),
+        key: vec!["id".into()],
+        renamed: 0,
+        partition_by: vec![],
+    }
 }
 
 /// id, value, op, sequence, partition, offset
@@ -48,6 +54,7 @@ pub(super) fn changes(rows: &[(i64, String, Op, u128, i32, i64)], key: Vec<usize
         fields: fields(),
         key,
         defaults: vec![None, None],
+        renamed: 0,
     });
     let nullable =
         Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, true), Field::new("v", DataType::Utf8, true)]));

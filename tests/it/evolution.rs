@@ -1,0 +1,179 @@
+//! Structures that change while rows flow: whatever the order in which the topics arrive, and however often the program is
+//! ended, Silver is what the database holds.
+
+use lodestream_tests::capture::Capture;
+use lodestream_tests::pipeline::{Pipeline, Source as Records, Wanted};
+use lodestream_tests::source::Source;
+use serde_json::{Value, json};
+
+use crate::variants::seed;
+
+/// How the records of the topics come in.
+#[derive(Debug, Clone, Copy)]
+enum Arrival {
+    Mixed,
+    SchemaFirst,
+    SchemaLast,
+    /// what the first record tells is known, the rest comes after every row
+    SchemaLate,
+}
+
+const ARRIVALS: [Arrival; 4] = [Arrival::Mixed, Arrival::SchemaFirst, Arrival::SchemaLast, Arrival::SchemaLate];
+
+impl Arrival {
+    fn of(self, capture: &Capture, seed: u64) -> Capture {
+        let mut mixed = capture.interleaved(seed);
+        match self {
+            Arrival::Mixed => {}
+            Arrival::SchemaFirst => mixed.events.sort_by_key(|e| e.topic != "db"),
+            Arrival::SchemaLast => mixed.events.sort_by_key(|e| e.topic == "db"),
+            Arrival::SchemaLate => mixed.events.sort_by_key(|e| if e.topic != "db" { 1 } else { 2 * e.offset.min(1) }),
+        }
+        mixed
+    }
+}
+
+fn wanted() -> Wanted {
+    Wanted { flush_rows: 3, ..Wanted::default() }
+}
+
+/// A pipeline over `capture`, not yet run.
+fn over(capture: &Capture, wanted: &Wanted) -> Pipeline {
+    let pipeline = Pipeline::new("evolution", &Records::Replay("events.jsonl.gz".into()), wanted);
+    capture.write(&pipeline.folder().join("events.jsonl.gz")).expect("capture");
+    pipeline
+}
+
+fn silver(pipeline: &Pipeline, table: &str, columns: &str) -> Vec<Value> {
+    pipeline.query(&format!("SELECT {columns} FROM silver.{table} ORDER BY id"))
+}
+
+/// Every arrival, without a break and ended after each of the first commits; `check` sees the lake each time.
+fn expect(name: &str, source: &Source, check: impl Fn(&Pipeline)) {
+    let seed = seed(name);
+    for arrival in ARRIVALS {
+        let capture = arrival.of(source.capture(), seed);
+        for ended in [false, true] {
+            println!("{name}: {arrival:?}, ended after commits: {ended}");
+            let pipeline = over(&capture, &wanted());
+            for nth in 1..=if ended { 3 } else { 0 } {
+                let run = pipeline.command(&["run"], &["--until-end"]);
+                pipeline.output_failing_at(&format!("flush.after_commit:{nth}"), run);
+            }
+            pipeline.run_until_end();
+            check(&pipeline);
+            assert_eq!(pipeline.dead_letters(), [], "{arrival:?}");
+            pipeline.run_until_end();
+            check(&pipeline);
+        }
+    }
+}
+
+#[test]
+fn a_renamed_column_carries_its_values_under_the_new_name() {
+    let mut db = Source::new(2);
+    db.create("t", &[("id", "INT"), ("a", "VARCHAR"), ("n", "INT")]);
+    for id in 1..=6 {
+        db.put("t", json!({"id": id, "a": format!("a{id}"), "n": id}));
+    }
+    db.alter(
+        "t",
+        "ALTER TABLE t RENAME COLUMN a TO b",
+        &[("id", "INT"), ("b", "VARCHAR"), ("n", "INT")],
+        &[("a", "b")],
+    );
+    db.put("t", json!({"id": 2, "b": "b2", "n": 20}));
+    db.delete("t", 3);
+    // the old name is given to a new column, and the key is renamed as well
+    db.alter(
+        "t",
+        "ALTER TABLE t CHANGE `n` `count` BIGINT, ADD COLUMN a VARCHAR(9)",
+        &[("id", "INT"), ("b", "VARCHAR"), ("count", "BIGINT"), ("a", "VARCHAR")],
+        &[("n", "count")],
+    );
+    db.put("t", json!({"id": 4, "b": "b4", "count": 40, "a": "new"}));
+    db.put("t", json!({"id": 7, "b": "b7", "count": 7_000_000_000_i64, "a": null}));
+    db.tell_again();
+    db.put("t", json!({"id": 1, "b": "b1", "count": null, "a": "one"}));
+    expect("renamed_column", &db, |pipeline| {
+        let rows = pipeline.query("SELECT * FROM silver.t ORDER BY id");
+        let bare: Vec<Value> = rows.into_iter().map(without_own).collect();
+        assert_eq!(bare, db.rows("t"));
+    });
+}
+
+/// A row without the columns that the table adds.
+fn without_own(row: Value) -> Value {
+    let Value::Object(row) = row else { panic!("a row is an object") };
+    row.into_iter().filter(|(name, _)| !name.starts_with('_')).collect::<serde_json::Map<_, _>>().into()
+}
+
+#[test]
+fn columns_that_swap_their_names_swap_their_values() {
+    let mut db = Source::new(1);
+    let columns = [("id", "INT"), ("a", "VARCHAR"), ("b", "VARCHAR")];
+    db.create("t", &columns);
+    for id in 1..=4 {
+        db.put("t", json!({"id": id, "a": "left", "b": "right"}));
+    }
+    let ddl = "ALTER TABLE t RENAME COLUMN a TO b, RENAME COLUMN b TO a";
+    db.alter("t", ddl, &[("id", "INT"), ("b", "VARCHAR"), ("a", "VARCHAR")], &[("a", "b"), ("b", "a")]);
+    db.put("t", json!({"id": 2, "b": "was a", "a": "was b"}));
+    expect("swapped_columns", &db, |pipeline| assert_eq!(silver(pipeline, "t", "id, a, b"), db.rows("t")));
+}
+
+#[test]
+fn a_truncate_that_only_the_schema_change_topic_tells_voids_what_is_older() {
+    for hidden in [true, false] {
+        let mut db = Source::new(3);
+        db.create("t", &[("id", "INT"), ("a", "VARCHAR")]);
+        for id in 1..=9 {
+            db.put("t", json!({"id": id, "a": "old"}));
+        }
+        db.delete("t", 4);
+        db.truncate("t", hidden);
+        for id in [2, 4, 11] {
+            db.put("t", json!({"id": id, "a": "new"}));
+        }
+        db.tell_again();
+        db.put("t", json!({"id": 12, "a": "last"}));
+        expect("truncate", &db, |pipeline| assert_eq!(silver(pipeline, "t", "id, a"), db.rows("t")));
+    }
+}
+
+#[test]
+fn a_truncate_is_followed_though_no_row_comes_after_it() {
+    let mut db = Source::new(2);
+    db.create("t", &[("id", "INT"), ("a", "VARCHAR")]);
+    for id in 1..=5 {
+        db.put("t", json!({"id": id, "a": "old"}));
+    }
+    let before = db.capture().clone();
+    db.truncate("t", true);
+    let pipeline = over(&before, &wanted());
+    pipeline.run_until_end();
+    assert_eq!(silver(&pipeline, "t", "id").len(), 5);
+    db.capture().write(&pipeline.folder().join("events.jsonl.gz")).expect("capture");
+    pipeline.run_until_end();
+    assert_eq!(silver(&pipeline, "t", "id").len(), 0);
+    let commits = lodestream_tests::lake::commits(&pipeline.lake());
+    pipeline.run_until_end();
+    assert_eq!(lodestream_tests::lake::commits(&pipeline.lake()), commits, "the truncate was followed again");
+}
+
+#[test]
+fn a_dropped_table_keeps_its_last_rows_until_it_is_made_anew() {
+    let mut db = Source::new(3);
+    db.create("t", &[("id", "INT"), ("a", "VARCHAR")]);
+    for id in 1..=7 {
+        db.put("t", json!({"id": id, "a": "old"}));
+    }
+    let last = db.rows("t");
+    db.drop("t");
+    expect("dropped", &db, |pipeline| assert_eq!(silver(pipeline, "t", "id, a"), last));
+    db.create("t", &[("id", "INT"), ("b", "INT"), ("a", "VARCHAR")]);
+    for id in [3, 8] {
+        db.put("t", json!({"id": id, "b": id, "a": null}));
+    }
+    expect("made_anew", &db, |pipeline| assert_eq!(silver(pipeline, "t", "id, b, a"), db.rows("t")));
+}
