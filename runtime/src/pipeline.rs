@@ -11,6 +11,7 @@
 
 mod bronze;
 mod connector;
+mod fit;
 mod progress;
 mod retry;
 mod silver;
@@ -268,14 +269,17 @@ impl Pipeline {
             && let Some(plan) = self.plan(&table.database, &table.table)?
         {
             let name = plan.name.clone();
-            if let Some(other) = self.tables.insert(name.clone(), Arc::clone(topic))
-                && other != *topic
-            {
-                return Err(Error::new(
-                    ErrorKind::Config,
-                    format!("silver `{name}`: both `{other}` and `{topic}` would write it"),
-                )
-                .hint("give one of them a section `[silver.<other name>]` with `from = \"<database>.<table>\"`"));
+            let feed = plan.changes.as_ref().map(|_| format!("{name}_changes"));
+            for name in std::iter::once(name.clone()).chain(feed) {
+                if let Some(other) = self.tables.insert(name.clone(), Arc::clone(topic))
+                    && other != *topic
+                {
+                    return Err(Error::new(
+                        ErrorKind::Config,
+                        format!("silver `{name}`: both `{other}` and `{topic}` would write it"),
+                    )
+                    .hint("give one of them a section `[silver.<other name>]` with `from = \"<database>.<table>\"`"));
+                }
             }
             let silver = match self.start_silver(topic, table, plan).await {
                 Ok(silver) => Some(silver),
@@ -301,7 +305,13 @@ impl Pipeline {
         if let Some(section) = section {
             let module = section.transform.as_ref().and_then(|path| self.modules.get(path));
             let module = module.map(|module| (module.clone(), section.params.clone()));
-            return Ok(Some(Plan { name: section.name.clone(), module, partition_by: section.partition_by.clone() }));
+            let at = || self.root.table(&format!("silver/{}_changes", section.name));
+            return Ok(Some(Plan {
+                name: section.name.clone(),
+                module,
+                partition_by: section.partition_by.clone(),
+                changes: section.changes.then(at).transpose()?,
+            }));
         }
         let mirrored = self
             .config
@@ -310,7 +320,7 @@ impl Pipeline {
             .any(|pattern| glob::Pattern::new(pattern).is_ok_and(|p| p.matches(table) || p.matches(&full)));
         let name: String =
             table.chars().map(|c| if c.is_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' }).collect();
-        Ok(mirrored.then_some(Plan { name, module: None, partition_by: Vec::new() }))
+        Ok(mirrored.then_some(Plan { name, module: None, partition_by: Vec::new(), changes: None }))
     }
 
     async fn start_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) -> Result<Silver> {
