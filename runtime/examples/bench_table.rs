@@ -246,14 +246,20 @@ async fn run(total: usize) -> Result<(), Box<dyn Error>> {
     let location = Location::open(dir.to_str().ok_or("path")?, &HashMap::new())?
         .table("silver/orders")?
         .wrapped(|inner| Arc::new(Counting { inner, written: written.clone() }));
-    let spec =
-        TableSpec { name: "silver/orders".into(), fields: fields(), key: vec!["id".into()], partition_by: vec![] };
+    let spec = TableSpec {
+        name: "silver/orders".into(),
+        fields: fields(),
+        key: vec!["id".into()],
+        partition_by: vec![],
+        renamed: 0,
+    };
     let schema = Arc::new(TableSchema {
         database: "shop".into(),
         table: "orders".into(),
         fields: fields(),
         key: vec![0],
         defaults: vec![None; 12],
+        renamed: 0,
     });
     let mut random = Random(7);
     let mut table = KeyedTable::open_or_create(location.clone(), spec.clone(), Settings::default()).await?;

@@ -151,6 +151,8 @@ pub struct Silver {
     pub params: serde_json::Value,
     /// partition columns of the Silver table
     pub partition_by: Vec<String>,
+    /// every change is appended to `<name>_changes`
+    pub changes: bool,
     /// column type overrides, `column = "type"`
     pub columns: Vec<(String, String)>,
 }
@@ -356,7 +358,7 @@ fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
     let mut out: Vec<Silver> = Vec::new();
     for name in tables.keys() {
         let table = tables.required_section(&name)?;
-        table.allow(&["from", "transform", "sha256", "params", "partition_by", "columns"])?;
+        table.allow(&["from", "transform", "sha256", "params", "partition_by", "changes", "columns"])?;
         if !is_identifier(&name) {
             return Err(table
                 .error(None, &format!("`{name}` cannot be a table name"))
@@ -368,9 +370,16 @@ fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
             sha256: read_pin(&table)?,
             params: table.json("params")?,
             partition_by: table.strings("partition_by")?.unwrap_or_default(),
+            changes: table.flag("changes")?.unwrap_or(false),
             columns: table.pairs("columns")?,
             name,
         });
+    }
+    for feed in out.iter().filter(|t| t.changes).map(|t| format!("{}_changes", t.name)) {
+        if tables.keys().contains(&feed) {
+            let what = format!("lies where the feed of `{}` goes", feed.trim_end_matches("_changes"));
+            return Err(tables.error(Some(&feed), &what).hint("give one of the two tables another name"));
+        }
     }
     Ok(out)
 }
@@ -424,6 +433,14 @@ mod tests {
         assert!(m.contains("flush.age") && m.contains("5s"), "{m}");
         let m = message(&format!("{GOOD}[flush]\nbytes = \"64\"\n"));
         assert!(m.contains("flush.bytes") && m.contains("64MiB"), "{m}");
+    }
+
+    #[test]
+    fn a_table_in_the_place_of_a_feed_is_refused() {
+        let m = message(&format!("{GOOD}[silver.a]\nchanges = true\n[silver.a_changes]\n"));
+        assert!(m.contains("`silver.a_changes`") && m.contains("feed of `a`"), "{m}");
+        let m = message(&format!("{GOOD}[silver.a]\nchanges = 1\n"));
+        assert!(m.contains("`silver.a.changes`") && m.contains("true or false"), "{m}");
     }
 
     #[test]

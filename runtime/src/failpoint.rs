@@ -13,6 +13,9 @@ pub const NAMES: &[&str] = &[
     "dead_letters.after_write",
     "bronze.after_data_file",
     "bronze.after_commit",
+    "changes.after_data_file",
+    "changes.before_commit",
+    "changes.after_commit",
 ];
 
 /// Passes the point `name`.

@@ -11,6 +11,7 @@
 
 mod bronze;
 mod connector;
+mod fit;
 mod progress;
 mod reload;
 mod report;
@@ -366,14 +367,16 @@ impl Pipeline {
 
     fn add_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) {
         let name = plan.name.clone();
-        let started = match self.tables.get(&name) {
-            Some(other) if other != topic => {
+        let names: Vec<String> = std::iter::once(name.clone()).chain(plan.changes.then(|| feed_name(&name))).collect();
+        let taken = names.iter().find_map(|name| Some((name, self.tables.get(name).filter(|other| *other != topic)?)));
+        let started = match taken {
+            Some((name, other)) => {
                 let message = format!("silver `{name}`: `{other}` writes it already; `{topic}` goes into Bronze only");
                 Err(Error::new(ErrorKind::Config, message)
                     .hint("give one of them a section `[silver.<other name>]` with `from = \"<database>.<table>\"`"))
             }
-            _ => {
-                self.tables.insert(name.clone(), Arc::clone(topic));
+            None => {
+                self.tables.extend(names.into_iter().map(|name| (name, Arc::clone(topic))));
                 self.start_silver(topic, table, plan)
             }
         };
@@ -392,7 +395,12 @@ impl Pipeline {
         let plans: Vec<Plan> = sections
             .map(|section| {
                 let module = section.transform.as_ref().and_then(|_| self.serving.get(&section.name));
-                Plan { name: section.name.clone(), module, partition_by: section.partition_by.clone() }
+                Plan {
+                    name: section.name.clone(),
+                    module,
+                    partition_by: section.partition_by.clone(),
+                    changes: section.changes,
+                }
             })
             .collect();
         if !plans.is_empty() {
@@ -405,7 +413,7 @@ impl Pipeline {
             .any(|pattern| glob::Pattern::new(pattern).is_ok_and(|p| p.matches(table) || p.matches(&full)));
         let name: String =
             table.chars().map(|c| if c.is_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' }).collect();
-        mirrored.then_some(Plan { name, module: None, partition_by: Vec::new() }).into_iter().collect()
+        mirrored.then_some(Plan { name, module: None, partition_by: Vec::new(), changes: false }).into_iter().collect()
     }
 
     fn start_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) -> Result<Silver> {
@@ -417,8 +425,10 @@ impl Pipeline {
         let section = self.config.silver.iter().find(|s| s.name == name);
         let overrides = section.map(|s| s.columns.as_slice()).unwrap_or_default();
         let decode = decode_settings(&self.config.debezium, overrides)?;
+        let feed = plan.changes.then(|| self.root.table(&format!("silver/{}", feed_name(&name)))).transpose()?;
         let opening = Opening {
             plan,
+            feed,
             location: self.root.table(&format!("silver/{name}"))?,
             settings: self.settings.clone(),
             letters: Arc::clone(&self.letters),
@@ -558,6 +568,11 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// The name of a Silver table's feed of changes.
+fn feed_name(table: &str) -> String {
+    format!("{table}_changes")
 }
 
 fn decode_settings(debezium: &config::Debezium, columns: &[(String, String)]) -> Result<decode::Settings> {

@@ -15,10 +15,12 @@
 //!   `_owner` (16 bytes, the hash of the source row's image, see [`key`]).
 //! - Data files lie in the table's root under names without any data in them; partition values are in the log only.
 //! - Deletion vectors as [`vector`] describes; owners without rows in `_lode/` as [`owners`] describes.
+//! - The feed of a table, where it has one, is a Delta table of its own: see [`changes`].
 //! - `commitInfo` holds an object `lode` given by the caller, with a `batch` of ours that is unique.
 
 mod append;
 mod care;
+mod changes;
 mod commit;
 mod compact;
 mod evolve;
@@ -31,6 +33,7 @@ mod keyed;
 mod live;
 mod log;
 mod multiset;
+mod news;
 mod owners;
 mod read;
 mod rename;
@@ -50,11 +53,13 @@ use std::time::Duration;
 use arrow::datatypes::SchemaRef;
 
 pub use append::{BronzeRows, BronzeTable, bronze_schema};
-pub use care::BronzeFiles;
+pub use care::Packed;
+pub use changes::ChangesTable;
 pub use compact::{Compaction, Rewritten};
 pub use evolve::Columns;
 pub use keyed::KeyedTable;
 pub use log::positions_of;
+pub use news::{News, Settled};
 pub use select::{Origin, Selection};
 pub use store::{Location, map_conflicts};
 pub use vacuum::Vacuumed;

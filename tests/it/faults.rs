@@ -111,7 +111,7 @@ fn ended_at(failpoint: &str, wanted: &Wanted) {
 }
 
 #[track_caller]
-fn expect_ended_at(pipeline: &Pipeline, point: &str, words: &[&str], more: &[&str]) {
+pub(crate) fn expect_ended_at(pipeline: &Pipeline, point: &str, words: &[&str], more: &[&str]) {
     let ended = pipeline.output_failing_at(point, pipeline.command(words, more));
     let name = point.split(':').next().unwrap_or(point);
     let told = ended.err.contains(&format!("failpoint {name}"));

@@ -1,5 +1,6 @@
 //! End-to-end tests: the program `lode` from its command line, judged from outside.
 
+mod changes;
 mod command_line;
 mod corpus;
 mod documents;

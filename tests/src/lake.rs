@@ -7,6 +7,7 @@ use std::process::Command;
 
 use flate2::read::GzDecoder;
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::pipeline::Pipeline;
 use crate::places;
@@ -25,8 +26,14 @@ pub struct Truth {
 /// Fails unless Silver equals `truth`, row by row and column by column.
 #[track_caller]
 pub fn expect_silver(pipeline: &Pipeline, truth: &Truth, tables: Option<&str>) {
+    expect_tables(&pipeline.lake().join("silver"), truth, tables);
+}
+
+/// Fails unless the tables in `folder` equal `truth`.
+#[track_caller]
+fn expect_tables(folder: &Path, truth: &Truth, tables: Option<&str>) {
     let mut check = Command::new(places::python());
-    check.arg(places::corpus("check.py")).arg(pipeline.lake().join("silver")).arg(places::corpus(truth.folder));
+    check.arg(places::corpus("check.py")).arg(folder).arg(places::corpus(truth.folder));
     if truth.milliseconds {
         check.arg("--ms");
     }
@@ -62,6 +69,30 @@ pub fn expect_fold(pipeline: &Pipeline, capture: &Path, table: &str, rule: &str)
     let mut fold = Command::new(places::python());
     fold.arg(places::script("fold.py")).arg(pipeline.lake().join("silver").join(table)).arg(capture);
     print!("{}", expect_success(fold.args([table, "--rule", rule])));
+}
+
+/// Fails unless every feed of changes folds to its Silver table, and that equals `truth`. With `capture` (bare JSON,
+/// decimals as strings) each key's history must be the capture's, too.
+#[track_caller]
+pub fn expect_feeds(pipeline: &Pipeline, truth: &Truth, tables: &[&str], capture: Option<&Path>) {
+    let folded = expect_folds(pipeline, tables.len(), capture);
+    expect_tables(folded.path(), truth, Some(&tables.join(",")));
+}
+
+/// Fails unless there are `feeds` feeds and each folds to its Silver table; the folder with what they fold to. With
+/// `capture` as in [`expect_feeds`].
+#[track_caller]
+pub fn expect_folds(pipeline: &Pipeline, feeds: usize, capture: Option<&Path>) -> TempDir {
+    let folded = tempfile::tempdir().expect("temporary folder");
+    let mut fold = Command::new(places::python());
+    fold.arg(places::script("fold_changes.py")).arg(pipeline.lake()).arg(folded.path());
+    if let Some(capture) = capture {
+        fold.arg("--capture").arg(capture);
+    }
+    let text = expect_success(&mut fold);
+    let last = text.lines().last().unwrap_or_default();
+    assert!(last.starts_with(&format!("{feeds} feeds")), "{text}");
+    folded
 }
 
 /// True when Bronze holds exactly the records of `capture`; see [`expect_bronze`].

@@ -8,7 +8,7 @@ use super::lake;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Options, Pipeline, Progress, Summary, lake_options, table_settings};
-use crate::table::{BronzeTable, KeyedTable, Location};
+use crate::table::{BronzeTable, ChangesTable, KeyedTable, Location};
 
 /// Runs the pipeline until its source is drained or a signal asks for the end.
 pub(super) async fn run(config: Config, until_end: bool, json: bool) -> Result<()> {
@@ -118,6 +118,8 @@ pub(super) async fn maintain(config: &Config) -> Result<()> {
     for path in paths {
         let Some(mut table) = KeyedTable::open(root.table(&path)?, settings.clone()).await? else { continue };
         let before = table.version();
+        // first the feed takes what it lacks: nobody must vacuum files that the table names and the feed does not yet
+        let feed = ChangesTable::open(&root.table(&format!("{path}_changes"))?, &table).await?;
         table.maintain().await?;
         let vacuumed = table.vacuum().await?;
         println!(
@@ -126,6 +128,16 @@ pub(super) async fn maintain(config: &Config) -> Result<()> {
             vacuumed.files,
             vacuumed.bytes
         );
+        if let Some(mut feed) = feed {
+            let before = feed.version();
+            let vacuumed = feed.maintain().await?;
+            println!(
+                "{path}_changes: version {before} to {}, {} files ({} bytes) vacuumed",
+                feed.version(),
+                vacuumed.files,
+                vacuumed.bytes
+            );
+        }
     }
     Ok(())
 }

@@ -155,6 +155,11 @@ impl<'a> Section<'a> {
         }
     }
 
+    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>> {
+        let Some(item) = self.table.get(key) else { return Ok(None) };
+        item.as_bool().map(Some).ok_or_else(|| self.error(Some(key), "must be true or false"))
+    }
+
     pub(super) fn bytes(&self, key: &str) -> Result<Option<usize>> {
         self.with_unit(key, parse_bytes, "a size with its unit, such as \"64MiB\"")
     }

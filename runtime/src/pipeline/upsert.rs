@@ -4,16 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{
-    Array, ArrayRef, Decimal128Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
-    UInt32Array, new_null_array,
-};
-use arrow::compute::{CastOptions, cast_with_options, take};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use arrow::util::display::array_value_to_string;
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
+use super::fit::{
+    align, arrow_error, default_of, is_wider, same, source_key, stored_key, with_defaults, with_pseudo_columns,
+};
 use super::reload::Serving;
 use super::retry::Backoff;
 use super::trial::{Recent, relation};
@@ -23,8 +22,10 @@ use crate::decode::BadRow;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::record::{Positions, Ranges, still_missing};
-use crate::schema::{DEFAULT, Rename, RenamedColumn, TableSchema};
-use crate::table::{KeyedTable, Location, Outcome, Rewritten, Selection, Settings, TableSpec};
+use crate::schema::{Rename, RenamedColumn, TableSchema};
+use crate::table::{
+    ChangesTable, KeyedTable, Location, News, Outcome, Rewritten, Selection, Settings, Settled, TableSpec,
+};
 use crate::transform::{Module, Prepared};
 
 /// Commits in which a module that took over can be taken back.
@@ -46,12 +47,16 @@ pub(super) struct Plan {
     pub(super) name: String,
     pub(super) module: Option<(Module, Value)>,
     pub(super) partition_by: Vec<String>,
+    /// true where it has a feed of changes
+    pub(super) changes: bool,
 }
 
 /// What is needed to open a Silver table, once and again.
 pub(super) struct Opening {
     pub(super) plan: Plan,
     pub(super) location: Location,
+    /// where its feed of changes lies, if it has one
+    pub(super) feed: Option<Location>,
     pub(super) settings: Settings,
     pub(super) letters: Arc<DeadLetters>,
     pub(super) serving: Arc<Serving>,
@@ -81,8 +86,15 @@ impl Opening {
         self.letters.forget_from(&plan.name, &self.location).await?;
         let table = KeyedTable::open(self.location.clone(), self.settings.clone()).await?;
         let positions = table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
+        let feed = match (&table, &self.feed) {
+            (Some(table), Some(at)) => Some(open_feed(at, &plan.name, table, &HashMap::new()).await?),
+            (None, Some(at)) if ChangesTable::lies_at(at, &self.settings).await? => return Err(leftover(at)),
+            _ => None,
+        };
         Ok(Upsert {
             plan,
+            feed_at: self.feed.clone(),
+            feed,
             location: self.location.clone(),
             settings: self.settings.clone(),
             letters: Arc::clone(&self.letters),
@@ -124,6 +136,9 @@ pub(super) struct Upsert {
     settings: Settings,
     letters: Arc<DeadLetters>,
     table: Option<KeyedTable>,
+    feed_at: Option<Location>,
+    /// open whenever the table is and the plan asks for it
+    feed: Option<ChangesTable>,
     /// as the table had them at start
     positions: Positions,
     /// floors met before the table could be made
@@ -230,10 +245,13 @@ impl Upsert {
     pub(super) async fn follow(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
         let (fields, prepared) = self.target(schema)?;
         if self.table.is_none() {
+            if self.plan.changes {
+                ChangesTable::check(&fields, &source_key(schema))?;
+            }
             let spec = TableSpec {
                 name: format!("silver/{}", self.plan.name),
                 fields: Arc::clone(&fields),
-                key: source_key(schema),
+                key: stored_key(schema, &fields),
                 renamed: schema.renamed,
                 partition_by: self.plan.partition_by.clone(),
             };
@@ -261,6 +279,16 @@ impl Upsert {
                 Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
                 Err(error) => return Err(error),
             }
+        }
+        if let Some(at) = &self.feed_at {
+            let mut backoff = Backoff::new();
+            self.feed = Some(loop {
+                match open_feed(at, &self.plan.name, table, &fills).await {
+                    Ok(feed) => break feed,
+                    Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
+                    Err(error) => return Err(error),
+                }
+            });
         }
         if self.plan.module.is_some() {
             self.recent.note_schema(schema, table.columns(), prepared.clone());
@@ -358,9 +386,13 @@ impl Upsert {
         epochs: &str,
         counts: &mut Counts,
     ) -> Result<bool> {
+        let news = self.news(changes, floors).await?;
         let Some(table) = &self.table else { return Err(unmade(&self.plan.name)) };
-        let selection = table.select(changes, floors)?;
-        let Transformed { output, source_rows, rejected, .. } = self.transform_or_roll_back(&selection).await?;
+        let own = if news.is_none() { Some(table.select(changes, floors)?) } else { None };
+        let Some(selection) = news.as_ref().map(News::all).or(own.as_ref()) else {
+            return Err(unmade(&self.plan.name));
+        };
+        let Transformed { output, source_rows, rejected, .. } = self.transform_or_roll_back(selection).await?;
         let module = self.plan.module.as_ref().map(|(m, _)| m.sha256());
         let mut letters = Vec::new();
         let mut rejected_rows = Vec::new();
@@ -387,6 +419,20 @@ impl Upsert {
         if let Some(module) = module {
             info.insert("module".to_owned(), module.into());
         }
+        let (selection, output, source_rows, rejected_rows) = match (news, own) {
+            (Some(news), _) => {
+                info.insert(
+                    "feed".to_owned(),
+                    self.feed_files(&news, &output, source_rows.as_deref(), &rejected_rows).await?,
+                );
+                let Some(table) = &self.table else { return Err(unmade(&self.plan.name)) };
+                let Settled { selection, output, source_rows } =
+                    news.settle(table, &output, source_rows.as_deref(), &rejected_rows)?;
+                (selection, output, Some(source_rows), Vec::new())
+            }
+            (None, Some(selection)) => (selection, output, source_rows, rejected_rows),
+            (None, None) => return Err(unmade(&self.plan.name)),
+        };
         let Some(table) = &mut self.table else { return Err(unmade(&self.plan.name)) };
         if table.epochs() != Some(epochs) {
             table.set_epochs(epochs);
@@ -397,9 +443,53 @@ impl Upsert {
                 table.flush(&selection, &output, source_rows.as_deref(), &rejected_rows, ranges, info.clone()).await;
             match done {
                 Ok(Outcome::Fenced) => return Ok(false),
-                Ok(_) => return Ok(true),
+                Ok(_) => break,
                 Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
                 Err(error) => return Err(error),
+            }
+        }
+        self.complete_feed().await?;
+        Ok(true)
+    }
+
+    /// What the feed lacks of a batch; `None` of a table without a feed.
+    async fn news(&mut self, changes: &[Changes], floors: &[Floor]) -> Result<Option<News>> {
+        let (Some(feed), Some(table)) = (&mut self.feed, &self.table) else { return Ok(None) };
+        let mut backoff = Backoff::new();
+        loop {
+            match feed.select(table, changes, floors).await {
+                Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
+                other => return other.map(Some),
+            }
+        }
+    }
+
+    /// Writes the feed's files of a batch; what the table's commit has to name.
+    async fn feed_files(
+        &self,
+        news: &News,
+        output: &RecordBatch,
+        source_rows: Option<&[u32]>,
+        rejected: &[u32],
+    ) -> Result<Value> {
+        let Some(feed) = &self.feed else { return Err(unmade(&self.plan.name)) };
+        let mut backoff = Backoff::new();
+        loop {
+            match feed.write(news, output, source_rows, rejected).await {
+                Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
+                other => return other,
+            }
+        }
+    }
+
+    /// Adds to the feed what the table's commits name.
+    async fn complete_feed(&mut self) -> Result<()> {
+        let (Some(feed), Some(table)) = (&mut self.feed, &self.table) else { return Ok(()) };
+        let mut backoff = Backoff::new();
+        loop {
+            match feed.follow(table).await {
+                Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
+                other => return other,
             }
         }
     }
@@ -544,6 +634,9 @@ impl Upsert {
         }
         table.checkpoint().await?;
         table.merge_owners().await?;
+        if let Some(feed) = &mut self.feed {
+            feed.checkpoint().await?;
+        }
         if self.vacuumed.elapsed() >= VACUUM_INTERVAL {
             self.vacuumed = Instant::now();
             table.vacuum().await?;
@@ -560,110 +653,6 @@ impl Upsert {
     }
 }
 
-/// `batch` in the columns `fields`: narrower types widened, absent columns at the field's default.
-fn align(batch: &RecordBatch, fields: &SchemaRef) -> Result<RecordBatch> {
-    let rows = batch.num_rows();
-    let columns = fields.fields().iter().map(|field| match batch.column_by_name(field.name()) {
-        Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
-        Some(column) => {
-            let options = CastOptions { safe: false, ..CastOptions::default() };
-            cast_with_options(column, field.data_type(), &options).map_err(arrow_error)
-        }
-        None => match default_of(field) {
-            Some(default) => take(&default, &UInt32Array::from(vec![0; rows]), None).map_err(arrow_error),
-            None => Ok(new_null_array(field.data_type(), rows)),
-        },
-    });
-    let columns = columns.collect::<Result<Vec<_>>>()?;
-    RecordBatch::try_new_with_options(
-        Arc::clone(fields),
-        columns,
-        &RecordBatchOptions::new().with_row_count(Some(rows)),
-    )
-    .map_err(arrow_error)
-}
-
-/// The schema's fields, each with its default where it has one.
-fn with_defaults(schema: &TableSchema) -> SchemaRef {
-    let fields = schema.fields.fields().iter().zip(&schema.defaults).map(|(field, default)| {
-        let text = default.as_ref().and_then(|d| array_value_to_string(d, 0).ok().map(|text| (d, text)));
-        let Some((default, text)) = text else { return Arc::clone(field) };
-        let mut metadata = field.metadata().clone();
-        metadata.insert(DEFAULT.to_owned(), text);
-        let marked = Arc::new(field.as_ref().clone().with_metadata(metadata));
-        // What the text does not give back exactly is better left out.
-        if default_of(&marked).is_some_and(|d| d.to_data() == default.to_data()) { marked } else { Arc::clone(field) }
-    });
-    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-}
-
-/// The one value of [`DEFAULT`].
-fn default_of(field: &Field) -> Option<ArrayRef> {
-    let text: ArrayRef = Arc::new(StringArray::from(vec![field.metadata().get(DEFAULT)?.as_str()]));
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(&text, field.data_type(), &options).ok()
-}
-
-/// Names of the source table's key columns, in key order.
-pub(super) fn source_key(schema: &TableSchema) -> Vec<String> {
-    schema.key.iter().filter_map(|&i| schema.fields.fields().get(i)).map(|f| f.name().clone()).collect()
-}
-
-fn same(a: &TableSchema, b: &TableSchema) -> bool {
-    a.fields.fields().len() == b.fields.fields().len()
-        && a.fields
-            .fields()
-            .iter()
-            .zip(b.fields.fields())
-            .all(|(x, y)| x.name() == y.name() && x.data_type() == y.data_type())
-}
-
-/// True when `a` holds every value of `b`.
-fn is_wider(a: &DataType, b: &DataType) -> bool {
-    let rank = |t: &DataType| match t {
-        DataType::Int8 => 1,
-        DataType::Int16 => 2,
-        DataType::Int32 => 3,
-        DataType::Int64 => 4,
-        _ => 0,
-    };
-    match (a, b) {
-        (DataType::Float64, DataType::Float32) => true,
-        (DataType::Decimal128(p, s), DataType::Decimal128(q, t)) => {
-            s >= t && i16::from(*p) - i16::from(*s) >= i16::from(*q) - i16::from(*t)
-        }
-        _ => rank(b) > 0 && rank(a) > rank(b),
-    }
-}
-
-/// The source's columns and the pseudo-columns that a module may read.
-pub(super) fn offered(fields: &Schema) -> SchemaRef {
-    let mut all: Vec<Arc<Field>> = fields.fields().iter().cloned().collect();
-    all.push(Arc::new(Field::new("_op", DataType::Utf8, false)));
-    all.push(Arc::new(Field::new("_seq", DataType::Decimal128(38, 0), false)));
-    all.push(Arc::new(Field::new("_source_ts", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true)));
-    Arc::new(Schema::new(all))
-}
-
-fn with_pseudo_columns(rows: &RecordBatch, selection: &Selection) -> Result<RecordBatch> {
-    let ops: StringArray = selection.ops().iter().map(|op| Some(op.letter())).collect();
-    let sequences = Decimal128Array::from_iter_values(selection.sequences().iter().map(|s| s.0 as i128))
-        .with_precision_and_scale(38, 0)
-        .map_err(arrow_error)?;
-    let times: TimestampMicrosecondArray =
-        selection.source_ts_ms().iter().map(|&ms| (ms != 0).then_some(ms.saturating_mul(1000))).collect();
-    let mut columns = rows.columns().to_vec();
-    columns.push(Arc::new(ops));
-    columns.push(Arc::new(sequences));
-    columns.push(Arc::new(times.with_timezone("UTC")));
-    let fields = offered(&rows.schema());
-    RecordBatch::try_new(fields, columns).map_err(arrow_error)
-}
-
-fn arrow_error(error: arrow::error::ArrowError) -> Error {
-    Error::new(ErrorKind::Internal, "columns do not fit together").caused_by(error)
-}
-
 /// The rows of a structure that the table cannot take, set aside.
 fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = BadRow> + 'a {
     chunk.partitions.iter().zip(&chunk.offsets).map(move |(&partition, &offset)| BadRow {
@@ -672,6 +661,26 @@ fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = Bad
         offset,
         reason: error.to_string(),
     })
+}
+
+/// Opens the feed of `table` and brings it to the table's columns; `fills` as in [`KeyedTable::evolve`].
+async fn open_feed(
+    at: &Location,
+    name: &str,
+    table: &KeyedTable,
+    fills: &HashMap<String, ArrayRef>,
+) -> Result<ChangesTable> {
+    let mut feed = ChangesTable::open_or_create(at.clone(), &format!("silver/{name}_changes"), table).await?;
+    let stored = table.schema().fields().iter().filter_map(|f| Some((f.name().clone(), default_of(f)?)));
+    let mut all: HashMap<String, ArrayRef> = stored.collect();
+    all.extend(fills.iter().map(|(name, one)| (name.clone(), Arc::clone(one))));
+    feed.evolve(table.schema(), &all).await?;
+    Ok(feed)
+}
+
+fn leftover(at: &Location) -> Error {
+    Error::new(ErrorKind::Config, format!("the feed at `{}` is of a table that is no more", at.url()))
+        .hint("move it away: the new table gets a new one")
 }
 
 fn went_back(table: &str) -> Error {

@@ -15,9 +15,9 @@ use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef}
 use deltalake::kernel::Add;
 use serde_json::{Map, Value, json};
 
-use super::commit::{Commit, Committer, Put, REPLAYS_MAX, Standing, add_action, configuration};
+use super::commit::{Committer, Put, REPLAYS_MAX, Standing, add_action};
 use super::files::{DataFile, join, pick, split};
-use super::schema::{TableSchema, align, check_protocol, utc};
+use super::schema::{TableSchema, align, utc};
 use super::{Location, Outcome, Settings, log};
 use crate::change::Op;
 use crate::error::{Error, ErrorKind, Result};
@@ -230,7 +230,7 @@ impl BronzeTable {
                     return Ok(Outcome::Committed { version: self.committer.version });
                 }
                 Put::Taken(other) => {
-                    self.follow(*other)?;
+                    self.committer.follow(*other)?;
                     match self.committer.standing(&due) {
                         Standing::Ready => {}
                         Standing::Past => {
@@ -242,30 +242,6 @@ impl BronzeTable {
             }
         }
         Err(Error::new(ErrorKind::Conflict, "other writers commit to the table faster than lode can follow"))
-    }
-
-    /// Takes over a commit of others: an append needs no more of it than positions and schema.
-    pub(super) fn follow(&mut self, commit: Commit) -> Result<()> {
-        if let Some(protocol) = &commit.protocol {
-            check_protocol(protocol)?;
-        }
-        if let Some(metadata) = commit.metadata {
-            let settled = configuration(&metadata);
-            let generation = settled.get("lode.generation").and_then(|g| g.parse().ok()).unwrap_or(0);
-            if generation != self.committer.generation || settled.contains_key("delta.setTransactionRetentionDuration")
-            {
-                return Err(Error::new(
-                    ErrorKind::Fenced,
-                    "somebody changed the table's generation or its retention of ids",
-                )
-                .hint("restart this instance"));
-            }
-            self.committer.schema = TableSchema::of_metadata(&metadata)?;
-            self.committer.metadata = metadata;
-        }
-        self.committer.note_txns(&commit.txns);
-        self.committer.advance();
-        Ok(())
     }
 
     async fn write(&self, batches: Vec<RecordBatch>, due: &Ranges) -> Result<Vec<Add>> {

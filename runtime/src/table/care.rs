@@ -1,67 +1,121 @@
-//! Housekeeping of Bronze: what compaction and vacuum are to keyed tables, without an index to keep.
+//! Housekeeping of tables that only grow, Bronze and feeds of changes: what compaction and vacuum are to keyed tables,
+//! without an index to keep.
 //!
 //! Receives nothing but the table. Promises the same rows before and after, and that an append is never in the way: the
-//! files are found by reading the log, rewriting needs no table, and the commit gives up when a chosen file was
-//! touched meanwhile. Never changes a position.
+//! files are found by reading the log, finding and rewriting need no table, and the commit gives up when a chosen file
+//! was touched meanwhile. Never changes a position.
 
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::append::BronzeTable;
-use super::commit::{Put, REPLAYS_MAX};
+use super::commit::{Committer, Put, REPLAYS_MAX};
 use super::compact::{Compaction, Rewritten, choose};
+use super::evolve::Evolution;
 use super::live::{LiveFile, LiveFiles};
+use super::schema::TableSchema;
 use super::vacuum::{Vacuumed, checkpoint, vacuum};
-use super::{log, stats, vector};
+use super::{Location, Settings, log, stats, vector};
 use crate::error::{Error, ErrorKind, Result};
 
-impl BronzeTable {
-    /// Files worth rewriting now; `None` when there are none. Reads the log.
-    pub async fn plan_compaction(&self) -> Result<Option<(Compaction, BronzeFiles)>> {
-        let settings = &self.committer.settings;
-        let Some(opened) = log::open(&self.committer.location, settings).await? else { return Ok(None) };
-        let mut files = LiveFiles::default();
-        for add in opened.files {
-            let hidden = match &add.deletion_vector {
-                Some(described) => vector::read(&self.committer.store, described).await?,
-                None => roaring::RoaringBitmap::new(),
-            };
-            // a file of unknown length is left alone
-            let Some(rows) = add.stats.as_deref().and_then(stats::records) else { continue };
-            let Ok(rows) = u32::try_from(rows) else { continue };
-            files.insert(LiveFile { add, rows, hidden })?;
-        }
-        let Some(mut chosen) = choose(&files, settings) else { return Ok(None) };
-        // in the order they were written, so that offsets stay in order within a file
-        chosen.sort_by_key(|id| files.get(*id).map_or(0, |file| file.add.modification_time));
-        let inputs = chosen.into_iter().filter_map(|id| Some((id, files.get(id)?.clone()))).collect();
-        let compaction = Compaction {
-            store: self.committer.store.clone(),
-            schema: opened.committer.schema,
-            reader: None,
-            target_bytes: settings.target_file_bytes,
-            inputs,
-            evolution: None,
+/// What a compaction of a table that only grows wrote, ready for its commit.
+#[derive(Debug)]
+pub struct Packed {
+    rewritten: Rewritten,
+    files: LiveFiles,
+}
+
+impl Packed {
+    /// Files that were read.
+    pub fn files(&self) -> usize {
+        self.rewritten.inputs.len()
+    }
+}
+
+/// The live files of the table at `location`, and its columns.
+async fn live_files(location: &Location, settings: &Settings) -> Result<Option<(LiveFiles, TableSchema)>> {
+    let Some(opened) = log::open(location, settings).await? else { return Ok(None) };
+    let store = location.store()?;
+    let mut files = LiveFiles::default();
+    for add in opened.files {
+        let hidden = match &add.deletion_vector {
+            Some(described) => vector::read(&store, described).await?,
+            None => roaring::RoaringBitmap::new(),
         };
-        Ok(Some((compaction, BronzeFiles(files))))
+        // a file of unknown length is left alone
+        let Some(rows) = add.stats.as_deref().and_then(stats::records) else { continue };
+        let Ok(rows) = u32::try_from(rows) else { continue };
+        files.insert(LiveFile { add, rows, hidden })?;
+    }
+    Ok(Some((files, opened.committer.schema)))
+}
+
+/// Rewrites the files of the table at `location` that are worth it; `None` when none are.
+async fn pack(location: &Location, settings: &Settings) -> Result<Option<Packed>> {
+    let Some((files, schema)) = live_files(location, settings).await? else { return Ok(None) };
+    let Some(chosen) = choose(&files, settings) else { return Ok(None) };
+    rewrite(location, settings, files, chosen, schema, None).await.map(Some)
+}
+
+async fn rewrite(
+    location: &Location,
+    settings: &Settings,
+    files: LiveFiles,
+    mut chosen: Vec<u32>,
+    schema: TableSchema,
+    evolution: Option<Evolution>,
+) -> Result<Packed> {
+    // in the order they were written, so that offsets stay in order within a file
+    chosen.sort_by_key(|id| files.get(*id).map_or(0, |file| file.add.modification_time));
+    let inputs = chosen.into_iter().filter_map(|id| Some((id, files.get(id)?.clone()))).collect();
+    let compaction = Compaction {
+        store: location.store()?,
+        schema,
+        reader: None,
+        target_bytes: settings.target_file_bytes,
+        inputs,
+        evolution,
+    };
+    Ok(Packed { rewritten: compaction.rewrite().await?, files })
+}
+
+impl Committer {
+    /// Finds and rewrites files that are worth it; to be awaited beside appends and then committed.
+    pub(super) fn packing(&mut self) -> impl Future<Output = Result<Option<Packed>>> + Send + use<> {
+        self.removed.clear();
+        let (location, settings) = (self.location.clone(), self.settings.clone());
+        async move { pack(&location, &settings).await }
     }
 
-    /// Commits what [`Compaction::rewrite`] wrote; false when it was overtaken and dropped.
-    pub async fn commit_compaction(&mut self, rewritten: Rewritten, files: BronzeFiles) -> Result<bool> {
-        crate::failpoint::pass("compact.before_commit");
+    /// Rewrites every file to `schema`.
+    pub(super) async fn rewrite_all(&mut self, schema: &TableSchema, evolution: Evolution) -> Result<Option<Packed>> {
+        self.removed.clear();
+        let Some((files, _)) = live_files(&self.location, &self.settings).await? else { return Ok(None) };
+        let all = files.iter().map(|(id, _)| id).collect();
+        rewrite(&self.location, &self.settings, files, all, schema.clone(), Some(evolution)).await.map(Some)
+    }
+
+    /// Commits what was rewritten, with `first` before it; false when it was overtaken and dropped.
+    pub(super) async fn commit_packed(&mut self, packed: &Packed, operation: &str, first: &[Value]) -> Result<bool> {
         for _ in 0..REPLAYS_MAX {
-            let inline = self.committer.settings.inline_vector_bytes;
-            let built = rewritten.actions(&files.0, &self.committer.store, inline).await?;
-            let Some((actions, _)) = built else { return Ok(false) };
+            if self.removed.iter().any(|path| packed.rewritten.has_input(path)) {
+                return Ok(false);
+            }
+            let inline = self.settings.inline_vector_bytes;
+            let Some((actions, _)) = packed.rewritten.actions(&packed.files, &self.store, inline).await? else {
+                return Ok(false);
+            };
+            let actions: Vec<Value> = first.iter().cloned().chain(actions).collect();
             let batch = uuid::Uuid::new_v4().to_string();
-            match self.committer.put("OPTIMIZE", &batch, Map::new(), &actions).await? {
+            match self.put(operation, &batch, Map::new(), &actions).await? {
                 Put::Written => {
-                    self.committer.advance();
+                    self.advance();
                     return Ok(true);
                 }
                 Put::Taken(other) => {
-                    let touched = other.removes.iter().any(|remove| rewritten.has_input(&remove.path));
+                    // the files were written for the columns of before, or for ours
+                    let reshaped = other.metadata.is_some() || (!first.is_empty() && !other.adds.is_empty());
                     self.follow(*other)?;
-                    if touched {
+                    if reshaped {
                         return Ok(false);
                     }
                 }
@@ -71,13 +125,43 @@ impl BronzeTable {
     }
 
     /// Writes a checkpoint when one is due; true when it wrote one.
-    pub async fn checkpoint(&mut self) -> Result<bool> {
-        if self.committer.since_checkpoint < self.committer.settings.checkpoint_every {
+    pub(super) async fn write_checkpoint(&mut self) -> Result<bool> {
+        if self.since_checkpoint < self.settings.checkpoint_every {
             return Ok(false);
         }
-        checkpoint(&self.committer.location, self.committer.version).await?;
-        self.committer.since_checkpoint = 0;
+        checkpoint(&self.location, self.version).await?;
+        self.since_checkpoint = 0;
         Ok(true)
+    }
+
+    /// One round of compaction, checkpoint and vacuum, in turn.
+    pub(super) async fn keep_house(&mut self) -> Result<Vacuumed> {
+        while let Some(packed) = self.packing().await? {
+            crate::failpoint::pass("compact.before_commit");
+            if !self.commit_packed(&packed, "OPTIMIZE", &[]).await? {
+                break;
+            }
+        }
+        self.write_checkpoint().await?;
+        vacuum(&self.location, &self.settings).await
+    }
+}
+
+impl BronzeTable {
+    /// Finds and rewrites files that are worth it, `None` when none are: to be awaited beside appends.
+    pub fn packing(&mut self) -> impl Future<Output = Result<Option<Packed>>> + Send + use<> {
+        self.committer.packing()
+    }
+
+    /// Commits what [`Self::packing`] wrote; false when it was overtaken and dropped.
+    pub async fn commit_packed(&mut self, packed: Packed) -> Result<bool> {
+        crate::failpoint::pass("compact.before_commit");
+        self.committer.commit_packed(&packed, "OPTIMIZE", &[]).await
+    }
+
+    /// Writes a checkpoint when one is due; true when it wrote one.
+    pub async fn checkpoint(&mut self) -> Result<bool> {
+        self.committer.write_checkpoint().await
     }
 
     /// Deletes the files that no retained version uses.
@@ -87,17 +171,6 @@ impl BronzeTable {
 
     /// One round of compaction, checkpoint and vacuum, in turn; for callers without a background task.
     pub async fn maintain(&mut self) -> Result<Vacuumed> {
-        while let Some((compaction, files)) = self.plan_compaction().await? {
-            let rewritten = compaction.rewrite().await?;
-            if !self.commit_compaction(rewritten, files).await? {
-                break;
-            }
-        }
-        self.checkpoint().await?;
-        self.vacuum().await
+        self.committer.keep_house().await
     }
 }
-
-/// The files of Bronze as a compaction found them.
-#[derive(Debug)]
-pub struct BronzeFiles(LiveFiles);

@@ -8,7 +8,7 @@
 //! A late put of an attempt that was given up is harmless: it is a put-if-absent of a version that is either still
 //! ours to write or taken.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use object_store::{GetOptions, ObjectStore, PutMode, PutOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::schema::TableSchema;
+use super::schema::{TableSchema, check_protocol};
 use super::{Location, Settings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{PartitionId, Positions, Ranges};
@@ -39,6 +39,8 @@ pub(super) struct Commit {
     pub(super) protocol: Option<Value>,
     /// `commitInfo.lode.batch`
     pub(super) batch: Option<String>,
+    /// `commitInfo.lode.feed`: files of the table's feed, see [`super::changes`]
+    pub(super) feed: Option<Vec<Add>>,
 }
 
 impl Commit {
@@ -65,6 +67,10 @@ impl Commit {
                     "protocol" => commit.protocol = Some(value),
                     "commitInfo" => {
                         commit.batch = value.pointer("/lode/batch").and_then(Value::as_str).map(ToString::to_string);
+                        if let Some(files) = value.pointer("/lode/feed").and_then(Value::as_array) {
+                            let adds = files.iter().map(Add::deserialize).collect::<std::result::Result<_, _>>();
+                            commit.feed = Some(adds.map_err(bad)?);
+                        }
                     }
                     // what else a commit may hold changes neither rows nor positions
                     _ => {}
@@ -109,6 +115,8 @@ pub(super) struct Committer {
     pub(super) metadata: Value,
     pub(super) schema: TableSchema,
     pub(super) since_checkpoint: u64,
+    /// tables that only grow: paths that others removed since a compaction was planned
+    pub(super) removed: HashSet<String>,
 }
 
 impl Committer {
@@ -218,6 +226,31 @@ impl Committer {
             "lode": info,
         }});
         put_body(&self.store, &self.settings, version, batch, encode(&head, actions)?).await
+    }
+
+    /// Takes over a commit of others: a table that only grows needs no more of it than ids, columns and what was
+    /// removed.
+    pub(super) fn follow(&mut self, commit: Commit) -> Result<()> {
+        if let Some(protocol) = &commit.protocol {
+            check_protocol(protocol)?;
+        }
+        if let Some(metadata) = commit.metadata {
+            let settled = configuration(&metadata);
+            let generation = settled.get("lode.generation").and_then(|g| g.parse().ok()).unwrap_or(0);
+            if generation != self.generation || settled.contains_key("delta.setTransactionRetentionDuration") {
+                return Err(Error::new(
+                    ErrorKind::Fenced,
+                    "somebody changed the table's generation or its retention of ids",
+                )
+                .hint("restart this instance"));
+            }
+            self.schema = TableSchema::of_metadata(&metadata)?.with_own(self.schema.own());
+            self.metadata = metadata;
+        }
+        self.removed.extend(commit.removes.into_iter().map(|remove| remove.path));
+        self.note_txns(&commit.txns);
+        self.advance();
+        Ok(())
     }
 
     /// The table moved one version on.

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 
 use super::Settings;
 use super::commit::{Put, REPLAYS_MAX, add_action, removal, remove_action};
-use super::evolve::{Evolution, fill};
+use super::evolve::{Evolution, fill, fill_columns};
 use super::files::{DataFile, scan};
 use super::index::Place;
 use super::key::Owner;
@@ -43,7 +43,7 @@ type SortedValues = Vec<(String, Option<String>)>;
 pub struct Compaction {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) schema: TableSchema,
-    /// reads owners; a table of records has none
+    /// reads owners; a table that only grows has none
     pub(super) reader: Option<Reader>,
     pub(super) target_bytes: u64,
     pub(super) inputs: Vec<(u32, LiveFile)>,
@@ -165,7 +165,10 @@ impl Compaction {
 
     /// The rows as they will be, and where each comes from.
     fn moves(&self, rows: RecordBatch, id: u32, olds: impl Iterator<Item = u32>) -> Result<(RecordBatch, Vec<Move>)> {
-        let Some(reader) = &self.reader else { return Ok((rows, Vec::new())) };
+        let Some(reader) = &self.reader else {
+            let rows = self.evolution.as_ref().map_or(Ok(rows.clone()), |evolution| fill_columns(&rows, evolution))?;
+            return Ok((rows, Vec::new()));
+        };
         let owners = reader.owners(&rows)?;
         let (rows, changed) = match &self.evolution {
             None => (rows, None),
@@ -183,7 +186,7 @@ impl Compaction {
 }
 
 /// The visible rows of a batch that begins at row `first` of its file.
-fn shown(batch: &RecordBatch, first: u32, hidden: &RoaringBitmap) -> Result<Option<RecordBatch>> {
+pub(super) fn shown(batch: &RecordBatch, first: u32, hidden: &RoaringBitmap) -> Result<Option<RecordBatch>> {
     let rows = batch.num_rows() as u32;
     let some = hidden.range_cardinality(first..first.saturating_add(rows));
     if some == 0 {

@@ -18,7 +18,7 @@ use super::keyed::{KeyedTable, Reader};
 use super::live::LiveFile;
 use super::rename::Renaming;
 use super::schema::{TableSchema, batch_of, widen, widens};
-use super::{OWNER, Outcome, SEQ, SOURCE_TS};
+use super::{OWNER, Outcome};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(super) const ROUNDS_MAX: u32 = 8;
@@ -45,24 +45,14 @@ pub(super) fn fill(
     if evolution.fills.is_empty() && evolution.renaming.is_none() {
         return Ok((rows, None));
     }
-    let count = rows.num_rows();
     // only where the stored owner is the image of this row: a transform may have made the row from another
     let images = if reader.is_keyless() { Some(reader.images(&rows)?) } else { None };
     let rows = match &evolution.renaming {
         Some(renaming) => renaming.apply(&rows)?,
         None => rows,
     };
-    let schema = rows.schema();
-    let columns = schema
-        .fields()
-        .iter()
-        .zip(rows.columns())
-        .map(|(field, column)| match evolution.fills.get(field.name()) {
-            Some(one) => repeat(&widen(one, field.data_type(), field.name())?, count),
-            None => Ok(column.clone()),
-        })
-        .collect::<Result<Vec<_>>>()?;
-    let rows = batch_of(schema.clone(), columns, count)?;
+    let rows = fill_columns(&rows, evolution)?;
+    let (schema, count) = (rows.schema(), rows.num_rows());
     let Some(images) = images else { return Ok((rows, None)) };
     let now = reader.images(&rows)?;
     let becomes: Vec<Owner> = owners
@@ -101,6 +91,21 @@ impl KeyedTable {
     }
 }
 
+/// `rows` with the added columns filled.
+pub(super) fn fill_columns(rows: &RecordBatch, evolution: &Evolution) -> Result<RecordBatch> {
+    let columns = rows
+        .schema_ref()
+        .fields()
+        .iter()
+        .zip(rows.columns())
+        .map(|(field, column)| match evolution.fills.get(field.name()) {
+            Some(one) => repeat(&widen(one, field.data_type(), field.name())?, rows.num_rows()),
+            None => Ok(column.clone()),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    batch_of(rows.schema(), columns, rows.num_rows())
+}
+
 fn values_of(file: &LiveFile) -> Vec<(String, Option<String>)> {
     let mut values: Vec<_> = file.add.partition_values.clone().into_iter().collect();
     values.sort_unstable();
@@ -108,7 +113,7 @@ fn values_of(file: &LiveFile) -> Vec<(String, Option<String>)> {
 }
 
 /// The table's columns after the change, and the names of those that get wider in files.
-fn changed(now: &TableSchema, fields: &SchemaRef) -> Result<(TableSchema, Vec<String>, Vec<String>)> {
+pub(super) fn changed(now: &TableSchema, fields: &SchemaRef) -> Result<(TableSchema, Vec<String>, Vec<String>)> {
     let (mut wider, mut added) = (Vec::new(), Vec::new());
     let mut all: Vec<FieldRef> = Vec::new();
     for field in now.data.fields() {
@@ -141,8 +146,8 @@ fn changed(now: &TableSchema, fields: &SchemaRef) -> Result<(TableSchema, Vec<St
         if all.iter().any(|f| f.name() == field.name()) {
             continue;
         }
-        let own = [SEQ, SOURCE_TS, OWNER].contains(&field.name().as_str());
-        if own || all.iter().any(|f| f.name().eq_ignore_ascii_case(field.name())) {
+        if now.own().contains(&field.name().as_str()) || all.iter().any(|f| f.name().eq_ignore_ascii_case(field.name()))
+        {
             return Err(Error::new(
                 ErrorKind::Config,
                 format!("column `{}` clashes with one of the table", field.name()),
@@ -152,8 +157,38 @@ fn changed(now: &TableSchema, fields: &SchemaRef) -> Result<(TableSchema, Vec<St
         added.push(field.name().clone());
         all.push(Arc::new(field.as_ref().clone().with_nullable(true)));
     }
-    all.extend(now.all.fields().iter().filter(|f| now.data.field_with_name(f.name()).is_err()).cloned());
-    Ok((TableSchema::new(Arc::new(Schema::new(all)), now.partition_by.clone())?, wider, added))
+    let own = now.all.fields().iter().filter(|f| now.data.field_with_name(f.name()).is_err()).cloned();
+    // own columns stay where they are, before or after the others: statistics cover only the first columns
+    let leading = now.all.fields().first().is_some_and(|f| now.own().contains(&f.name().as_str()));
+    let all = if leading { own.chain(all).collect() } else { all.into_iter().chain(own).collect::<Vec<_>>() };
+    let schema = TableSchema::new(Arc::new(Schema::new(all)), now.partition_by.clone())?;
+    Ok((schema.with_own(now.own()), wider, added))
+}
+
+/// Of `fills`, those of added columns that are one value, in the column's type.
+pub(super) fn due_fills(
+    schema: &TableSchema,
+    added: &[String],
+    fills: &HashMap<String, ArrayRef>,
+) -> Result<HashMap<String, ArrayRef>> {
+    let mut due = HashMap::new();
+    for name in added {
+        if let (Some(one), Ok(field)) = (fills.get(name), schema.all.field_with_name(name))
+            && one.len() == 1
+            && one.null_count() == 0
+        {
+            due.insert(name.clone(), widen(one, field.data_type(), name)?);
+        }
+    }
+    Ok(due)
+}
+
+/// `metadata` with the columns of `schema`.
+pub(super) fn with_columns(mut metadata: Value, schema: &TableSchema) -> Result<Value> {
+    let members =
+        metadata.as_object_mut().ok_or_else(|| Error::new(ErrorKind::Internal, "the table's metadata is no object"))?;
+    members.insert("schemaString".to_string(), Value::from(schema.schema_string()?));
+    Ok(metadata)
 }
 
 impl KeyedTable {
@@ -169,16 +204,9 @@ impl KeyedTable {
             if wider.is_empty() && added.is_empty() && schema.all.fields() == before.all.fields() {
                 return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
             }
-            let mut due = HashMap::new();
-            for name in &added {
-                if let (Some(one), Ok(field)) = (fills.get(name), schema.all.field_with_name(name))
-                    && one.len() == 1
-                    && one.null_count() == 0
-                {
-                    due.insert(name.clone(), widen(one, field.data_type(), name)?);
-                }
-            }
-            let metadata = self.metadata_with(&schema)?;
+            let due = due_fills(&schema, &added, fills)?;
+            let metadata = self.metadata_due().unwrap_or_else(|| self.committer.metadata.clone());
+            let metadata = with_columns(metadata, &schema)?;
             let mut first = vec![json!({"metaData": metadata})];
             if schema.has_ntz() && !before.has_ntz() {
                 first.insert(0, json!({"protocol": schema.protocol(true)}));
@@ -207,15 +235,6 @@ impl KeyedTable {
         let mut files: Vec<_> = self.files.iter().map(|(id, file)| (values_of(file), id)).collect();
         files.sort_unstable();
         files.into_iter().map(|(_, id)| id).collect()
-    }
-
-    fn metadata_with(&self, schema: &TableSchema) -> Result<Value> {
-        let mut metadata = self.metadata_due().unwrap_or_else(|| self.committer.metadata.clone());
-        let members = metadata
-            .as_object_mut()
-            .ok_or_else(|| Error::new(ErrorKind::Internal, "the table's metadata is no object"))?;
-        members.insert("schemaString".to_string(), Value::from(schema.schema_string()?));
-        Ok(metadata)
     }
 
     /// Commits actions that touch no file; false when the table moved meanwhile and they must be made anew.

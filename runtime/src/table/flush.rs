@@ -52,7 +52,8 @@ impl KeyedTable {
     /// commit. `output` holds the columns of [`Self::schema`] (those it lacks are null, narrower ones are widened).
     /// `source_rows` names for each output row its row of [`Selection::upserts`]; `None`: one to one. An upsert that
     /// is not named leaves its owner without rows; one in `rejected` leaves the owner as it was, sequence included.
-    /// A range may begin below the positions: those rows were left out by [`Self::select`].
+    /// A range may begin below the positions: those rows were left out by [`Self::select`]. With `feed` in `info`
+    /// (see [`super::ChangesTable::write`]) a commit of others that has one too fences: what is new must be told anew.
     ///
     /// Errors: whatever the lake answers; nothing is then known to be committed, and calling again, after a new
     /// [`Self::select`], is right. `Config` when `output` does not fit the table.
@@ -99,12 +100,14 @@ impl KeyedTable {
                     return Ok(Outcome::Committed { version: self.committer.version });
                 }
                 Put::Taken(other) => {
+                    let retold = info.contains_key("feed") && (other.feed.is_some() || other.metadata.is_some());
                     self.overtaken(*other).await?;
                     // the files are written under the names of before
                     if self.renamed() != renamed {
                         return Ok(Outcome::Fenced);
                     }
                     match self.committer.standing(&ranges) {
+                        Standing::Ready if retold => return Ok(Outcome::Fenced),
                         Standing::Ready => {}
                         Standing::Past => {
                             return Ok(Outcome::AlreadyCommitted { version: self.committer.version });

@@ -168,6 +168,11 @@ impl Index {
         }
     }
 
+    /// The newest sequence known of any owner. Looks at every owner.
+    pub(super) fn newest(&self) -> Sequence {
+        Sequence(self.entries.iter().map(Entry::seq).max().unwrap_or(0))
+    }
+
     /// Calls `with` for every owner that `seq` says is older, with its places; used by floors.
     pub(super) fn older_than(&self, floor: Sequence, mut with: impl FnMut(Owner, &[Place])) {
         for entry in self.entries.iter() {

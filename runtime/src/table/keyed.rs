@@ -108,11 +108,14 @@ impl KeyedTable {
         Self::from_log(opened, key).await
     }
 
-    /// Opens the table at `location` as it is, and loads its index; `None` where there is none.
+    /// Opens the table at `location` as it is, and loads its index; `None` where there is none, or a feed of changes.
     ///
     /// Errors: `Config` when lode did not make the table, or it asks for features lode does not write.
     pub async fn open(location: Location, settings: Settings) -> Result<Option<Self>> {
         let Some(opened) = log::open(&location, &settings).await? else { return Ok(None) };
+        if configuration(&opened.committer.metadata).contains_key("lode.feed_of") {
+            return Ok(None);
+        }
         let key = own_key(&opened.committer)?;
         Self::from_log(opened, key).await.map(Some)
     }
@@ -215,12 +218,7 @@ impl KeyedTable {
 
     /// What reading files for the index needs, without the table.
     pub(super) fn reader(&self) -> Reader {
-        Reader {
-            committer_store: self.committer.store.clone(),
-            schema: self.committer.schema.clone(),
-            key: self.key.clone(),
-            hasher: self.hasher,
-        }
+        Reader::new(self.committer.store.clone(), self.committer.schema.clone(), self.key.clone(), self.hasher)
     }
 
     /// Next offset of each Kafka partition that feeds the table.
@@ -330,6 +328,16 @@ pub(super) struct Reader {
 }
 
 impl Reader {
+    /// Reads files with the columns of `schema`, whose owners are told by the columns `key`.
+    pub(super) fn new(
+        committer_store: Arc<dyn object_store::ObjectStore>,
+        schema: TableSchema,
+        key: Vec<String>,
+        hasher: Hasher,
+    ) -> Self {
+        Reader { committer_store, schema, key, hasher }
+    }
+
     /// The visible rows of a file with their owners and sequences.
     pub(super) async fn read(&self, add: Add) -> Result<Read> {
         let hidden = match &add.deletion_vector {

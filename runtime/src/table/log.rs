@@ -3,7 +3,7 @@
 //! Receives a location. Promises the state of one version: files with their vectors, every application id, protocol
 //! and metadata. Uses deltalake's snapshot for the files and its kernel's log segment for the rest. Never writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray};
@@ -95,6 +95,7 @@ pub(super) async fn open(location: &Location, settings: &Settings) -> Result<Opt
         metadata,
         schema,
         since_checkpoint,
+        removed: HashSet::new(),
     };
     committer.note_txns(&txns);
     Ok(Some(Opened { committer, files }))

@@ -21,6 +21,9 @@ const READER_FEATURES: &[&str] = &["deletionVectors", "timestampNtz"];
 /// Writer features that ask nothing of a writer that never sets them off.
 const WRITER_FEATURES: &[&str] = &["deletionVectors", "timestampNtz", "appendOnly", "invariants", "domainMetadata"];
 
+/// The own columns of a keyed table.
+const KEYED_OWN: &[&str] = &[SEQ, SOURCE_TS, OWNER];
+
 /// Columns of a table and what is special about some.
 #[derive(Debug, Clone)]
 pub(super) struct TableSchema {
@@ -28,6 +31,8 @@ pub(super) struct TableSchema {
     pub(super) all: SchemaRef,
     /// the columns without the table's own
     pub(super) data: SchemaRef,
+    /// names of the table's own columns
+    own: &'static [&'static str],
     /// columns that are in the log and not in the files
     pub(super) partition_by: Vec<String>,
 }
@@ -52,16 +57,28 @@ impl TableSchema {
                 return Err(Error::new(ErrorKind::Config, format!("column `{name}` is binary and cannot partition")));
             }
         }
-        let own = [SEQ, SOURCE_TS, OWNER];
-        let data: Vec<FieldRef> = all.fields().iter().filter(|f| !own.contains(&f.name().as_str())).cloned().collect();
-        Ok(TableSchema { data: Arc::new(Schema::new(data)), all, partition_by })
+        Ok(TableSchema { data: all.clone(), all, partition_by, own: &[] }.with_own(KEYED_OWN))
+    }
+
+    /// The same columns, of which `own` are the table's.
+    pub(super) fn with_own(mut self, own: &'static [&'static str]) -> Self {
+        let data: Vec<FieldRef> =
+            self.all.fields().iter().filter(|f| !own.contains(&f.name().as_str())).cloned().collect();
+        self.data = Arc::new(Schema::new(data));
+        self.own = own;
+        self
+    }
+
+    /// Names of the table's own columns.
+    pub(super) fn own(&self) -> &'static [&'static str] {
+        self.own
     }
 
     /// The columns of a keyed table by its spec.
     pub(super) fn of_spec(spec: &TableSpec) -> Result<Self> {
         let mut fields: Vec<FieldRef> = Vec::with_capacity(spec.fields.fields().len() + 3);
         for field in spec.fields.fields() {
-            if [SEQ, SOURCE_TS, OWNER].contains(&field.name().as_str()) {
+            if KEYED_OWN.contains(&field.name().as_str()) {
                 return Err(Error::new(ErrorKind::Config, format!("column `{}` is the table's own", field.name()))
                     .hint("give the column another name"));
             }

@@ -215,7 +215,7 @@ pub(super) fn winners(
     Ok(chosen)
 }
 
-fn key_columns(change: &Changes) -> Result<Vec<ArrayRef>> {
+pub(super) fn key_columns(change: &Changes) -> Result<Vec<ArrayRef>> {
     change
         .schema
         .key
@@ -294,7 +294,7 @@ fn newest_schema(changes: &[Changes]) -> Option<TableSchemaRef> {
 }
 
 /// Rows of several batches in the columns of `schema`.
-fn rows_of(changes: &[Changes], schema: &TableSchema, rows: &[(Owner, At)]) -> Result<RecordBatch> {
+pub(super) fn rows_of(changes: &[Changes], schema: &TableSchema, rows: &[(Owner, At)]) -> Result<RecordBatch> {
     let mut used: Vec<usize> = rows.iter().map(|(_, (batch, _))| *batch).collect();
     used.dedup();
     let fields: Vec<_> =

@@ -87,13 +87,11 @@ async fn compaction_keeps_every_record_and_its_order() {
         let covered = ranges(&[(0, round * 10, round * 10 + 10), (1, round * 3, round * 3 + 3)]);
         table.append(vec![batch], &covered, Map::new()).await.unwrap();
     }
-    let planned = table.plan_compaction().await.unwrap();
-    let (compaction, files) = planned.unwrap();
-    assert_eq!(compaction.files(), 7);
-    let rewritten = compaction.rewrite().await.unwrap();
+    let packed = table.packing().await.unwrap().unwrap();
+    assert_eq!(packed.files(), 7);
     // an append comes first and is not in the way
     table.append(vec![rows_of(&[block(0, 70..75)], 86_400_000)], &ranges(&[(0, 70, 75)]), Map::new()).await.unwrap();
-    assert!(table.commit_compaction(rewritten, files).await.unwrap());
+    assert!(table.commit_packed(packed).await.unwrap());
     let done = table.maintain().await.unwrap();
     assert_eq!(done.files, 7);
     // another engine may put the rows in any order

@@ -1,6 +1,7 @@
 //! Tests of the table core on local disk, read back through DataFusion.
 
 mod basic;
+mod changes;
 mod evolve;
 mod faults;
 mod keyless;
