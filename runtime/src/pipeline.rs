@@ -239,7 +239,7 @@ impl Pipeline {
                 event = source.events.recv() => event,
             };
             match event {
-                None => return Ok(Ending::BrokenOff),
+                None => return Err(Error::new(ErrorKind::Internal, "the source ended without saying why")),
                 Some(SourceEvent::Assigned { partitions, reply }) => {
                     let mut positions = Positions::new();
                     for id in partitions {
