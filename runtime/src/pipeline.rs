@@ -258,6 +258,7 @@ impl Pipeline {
                     let _ = done.send(());
                 }
                 Some(SourceEvent::Block(delivery)) => self.route(delivery).await,
+                Some(SourceEvent::Lost { topic, error }) => self.progress.stop(&format!("bronze/{topic}"), &error),
                 Some(SourceEvent::Drained) if self.options.until_end => return Ok(Ending::Complete),
                 Some(SourceEvent::Drained) => tracing::info!("everything in the source has been read"),
                 Some(SourceEvent::Failed(error)) => return Err(error),

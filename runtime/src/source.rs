@@ -43,6 +43,13 @@ pub enum SourceEvent {
     },
     /// records, following without a gap on what was handed over before
     Block(Delivery),
+    /// one topic cannot go on: nothing more of it comes; the others go on
+    Lost {
+        /// the topic
+        topic: Arc<str>,
+        /// why, and what to do about it
+        error: Error,
+    },
     /// everything that was present at the start (or in the files) has been handed over
     Drained,
     /// the source cannot go on
@@ -106,6 +113,7 @@ pub struct EndQueries(std::sync::mpsc::Sender<EndQuery>);
 
 pub(crate) struct EndQuery {
     pub(crate) topic: String,
+    /// dropped without an answer where there is none to give
     pub(crate) reply: oneshot::Sender<Positions>,
 }
 
@@ -115,8 +123,8 @@ impl EndQueries {
         EndQueries(std::sync::mpsc::channel().0)
     }
 
-    /// Exclusive ends of the topic's partitions as of now; empty when the source has no such topic.
-    /// `None` when the source has ended.
+    /// Exclusive ends of the topic's partitions as of now; empty when the source certainly has no such topic.
+    /// `None` when it cannot tell: a broker did not answer, the topic was given up, or the source has ended.
     pub async fn end_of(&self, topic: &str) -> Option<Positions> {
         let (reply, answer) = oneshot::channel();
         self.0.send(EndQuery { topic: topic.to_owned(), reply }).ok()?;

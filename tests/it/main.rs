@@ -7,4 +7,5 @@ mod example;
 mod faults;
 mod modules;
 mod poison;
+mod source;
 mod variants;
