@@ -241,7 +241,7 @@ impl Pipeline {
                 event = source.events.recv() => event,
             };
             match event {
-                None => return Ok(Ending::BrokenOff),
+                None => return Err(Error::new(ErrorKind::Internal, "the source ended without saying why")),
                 Some(SourceEvent::Assigned { partitions, reply }) => {
                     let mut positions = Positions::new();
                     for id in partitions {
@@ -260,6 +260,7 @@ impl Pipeline {
                     let _ = done.send(());
                 }
                 Some(SourceEvent::Block(delivery)) => self.route(delivery).await,
+                Some(SourceEvent::Lost { topic, error }) => self.progress.stop(&format!("bronze/{topic}"), &error),
                 Some(SourceEvent::Drained) if self.options.until_end => return Ok(Ending::Complete),
                 Some(SourceEvent::Drained) => tracing::info!("everything in the source has been read"),
                 Some(SourceEvent::Failed(error)) => return Err(error),

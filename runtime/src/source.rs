@@ -5,11 +5,13 @@
 //! Kafka differ only up to this point; everything after it is one path.
 //!
 //! It promises never to hold more than the memory budget in records that nobody has taken in yet, and never to
-//! lose or skip a record silently. It knows nothing of tables, and never decodes a value.
+//! lose or skip a record silently: it ends with [`SourceEvent::Failed`] or because it was told to, never without a word.
+//! A topic that cannot go on is given up alone. It knows nothing of tables, and never decodes a value.
 
 pub mod kafka;
 pub mod replay;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -41,6 +43,13 @@ pub enum SourceEvent {
     },
     /// records, following without a gap on what was handed over before
     Block(Delivery),
+    /// one topic cannot go on: nothing more of it comes; the others go on
+    Lost {
+        /// the topic
+        topic: Arc<str>,
+        /// why, and what to do about it
+        error: Error,
+    },
     /// everything that was present at the start (or in the files) has been handed over
     Drained,
     /// the source cannot go on
@@ -104,6 +113,7 @@ pub struct EndQueries(std::sync::mpsc::Sender<EndQuery>);
 
 pub(crate) struct EndQuery {
     pub(crate) topic: String,
+    /// dropped without an answer where there is none to give
     pub(crate) reply: oneshot::Sender<Positions>,
 }
 
@@ -113,8 +123,8 @@ impl EndQueries {
         EndQueries(std::sync::mpsc::channel().0)
     }
 
-    /// Exclusive ends of the topic's partitions as of now; empty when the source has no such topic.
-    /// `None` when the source has ended.
+    /// Exclusive ends of the topic's partitions as of now; empty when the source certainly has no such topic.
+    /// `None` when it cannot tell: a broker did not answer, the topic was given up, or the source has ended.
     pub async fn end_of(&self, topic: &str) -> Option<Positions> {
         let (reply, answer) = oneshot::channel();
         self.0.send(EndQuery { topic: topic.to_owned(), reply }).ok()?;
@@ -186,7 +196,9 @@ impl Source {
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
-                if let Err(error) = run(&outlet) {
+                // A panic must not look like the end of the stream.
+                let ended = catch_unwind(AssertUnwindSafe(|| run(&outlet)));
+                if let Err(error) = ended.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))) {
                     outlet.send(SourceEvent::Failed(error));
                 }
             })
@@ -200,6 +212,12 @@ impl Source {
     }
 }
 
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    Error::new(ErrorKind::Internal, format!("the source panicked: {}", text.unwrap_or("no message")))
+        .hint("this is a defect of lode; nothing that was committed is affected, the next start goes on from there")
+}
+
 impl Drop for Source {
     fn drop(&mut self) {
         self.stop();
@@ -208,5 +226,19 @@ impl Drop for Source {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_source_is_told_as_a_failure() {
+        let run = |_: &Outlet| -> Result<()> { panic!("offset {} of nowhere", 7) };
+        let mut source = Source::spawn("broken", Budget::new(1024), 1, run).unwrap();
+        let Some(SourceEvent::Failed(error)) = source.events.blocking_recv() else { panic!("no failure was told") };
+        assert_eq!(error.kind(), ErrorKind::Internal);
+        assert!(error.to_string().contains("offset 7 of nowhere"), "{error}");
     }
 }

@@ -59,8 +59,11 @@ impl Variant {
     }
 
     pub(crate) fn through(&self, broker: &Broker, wanted: &Wanted) -> Pipeline {
-        let source = Source::Kafka { brokers: broker.address().to_owned(), topics: topics(self.name) };
-        Pipeline::new(self.name, &source, wanted)
+        Pipeline::new(self.name, &self.source(broker), wanted)
+    }
+
+    pub(crate) fn source(&self, broker: &Broker) -> Source {
+        Source::Kafka { brokers: broker.address().to_owned(), topics: topics(self.name) }
     }
 
     /// Silver equal to the database, Bronze to what was sent, dead letters as many as cannot be avoided.

@@ -53,6 +53,8 @@ struct Open {
     block: Block,
     from: i64,
     next: i64,
+    /// past the last record of the files, be it taken or not
+    seen: i64,
 }
 
 struct Replay<'a> {
@@ -145,14 +147,16 @@ impl<'a> Replay<'a> {
             if !self.hand_over_parents(&id) {
                 return Ok(false);
             }
-            self.open.insert(id.clone(), Open { block: Block::new(id.clone()), from, next: from });
+            self.open.insert(id.clone(), Open { block: Block::new(id.clone()), from, next: from, seen: 0 });
         }
         let Some(open) = self.open.get_mut(&id) else { return Ok(false) };
-        if record.offset < open.from && open.block.is_empty() && open.next == open.from {
-            return Ok(true);
-        }
-        if record.offset < open.next {
+        if record.offset < open.seen {
             return Err(damaged(file, number, "goes backwards in its partition"));
+        }
+        open.seen = record.offset + 1;
+        if record.offset < open.next {
+            // The table holds it already.
+            return Ok(true);
         }
         let before = open.block.bytes();
         if !open.block.push(record) {
@@ -219,4 +223,44 @@ fn open(file: &Path) -> Result<Box<dyn BufRead>> {
 fn damaged(file: &Path, line: u64, what: &str) -> Error {
     Error::new(ErrorKind::Corrupt, format!("capture `{}`: line {line} {what}", file.display()))
         .hint("a capture is JSON Lines of `topic`, `partition`, `offset`, `ts`, `headers`, `key`, `value`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads the offsets as one partition, from `next` on, in blocks of `rows`; the offsets that were handed over.
+    fn replayed(offsets: &[i64], next: i64, rows: usize) -> Result<Vec<i64>> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("capture.jsonl");
+        let line = |o: &i64| format!("{{\"topic\":\"t\",\"partition\":0,\"offset\":{o},\"ts\":1,\"value\":\"v\"}}\n");
+        std::fs::write(&file, offsets.iter().map(line).collect::<String>()).unwrap();
+        let mut source = start(vec![file], Budget::new(1 << 20), rows).unwrap();
+        let mut taken = Vec::new();
+        loop {
+            match source.events.blocking_recv().expect("an event") {
+                SourceEvent::Assigned { partitions, reply } => {
+                    reply.send(partitions.into_iter().map(|id| (id, next)).collect()).unwrap();
+                }
+                SourceEvent::Block(delivery) => taken.extend(delivery.block.iter().map(|r| r.offset)),
+                SourceEvent::Failed(error) => return Err(error),
+                SourceEvent::Drained => return Ok(taken),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_table_holds_is_passed_over() {
+        assert_eq!(replayed(&[0, 1, 2, 3], 2, 10).unwrap(), [2, 3]);
+    }
+
+    #[test]
+    fn a_record_that_goes_backwards_is_refused_even_right_after_a_hand_over() {
+        for rows in [1, 2, 10] {
+            let error = replayed(&[0, 1, 0, 2], 0, rows).expect_err("must be refused");
+            assert!(error.to_string().contains("line 3 goes backwards"), "{error}");
+        }
+        assert!(replayed(&[0, 1, 1], 2, 10).is_err(), "backwards before the table's position");
+    }
 }

@@ -1,0 +1,73 @@
+//! The librdkafka client: its settings, and what its errors mean.
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::BaseConsumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::Settings;
+use crate::error::{Error, ErrorKind, Result};
+
+pub(super) fn config(settings: &Settings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config
+        .set("bootstrap.servers", &settings.brokers)
+        .set("client.id", format!("lode-{}", settings.name))
+        .set("group.id", format!("lode-{}", settings.name))
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("enable.partition.eof", "false")
+        .set("queued.max.messages.kbytes", "65536")
+        .set("fetch.message.max.bytes", "67108864")
+        .set("fetch.max.bytes", "67108864")
+        .set("fetch.wait.max.ms", "50")
+        .set("check.crcs", "true");
+    for (key, value) in &settings.options {
+        config.set(key, value);
+    }
+    config
+}
+
+pub(super) fn consumer(config: &ClientConfig) -> Result<BaseConsumer> {
+    config.create().map_err(|e| {
+        Error::new(ErrorKind::Config, "`source.kafka` holds a setting that librdkafka refuses")
+            .caused_by(e)
+            .hint("see `source.kafka.options`; the names are librdkafka's")
+    })
+}
+
+/// What an error that the consumer polled asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Meaning {
+    /// a partition's next offset is not there; librdkafka reads it no more and does not say which it is
+    Strayed,
+    /// a topic may not be read; which one is not said
+    Refused,
+    /// the whole client cannot go on
+    Ended(ErrorKind),
+    /// librdkafka goes on trying by itself; records flow again when the broker is back
+    Passing,
+}
+
+pub(super) fn meaning(error: &KafkaError) -> Meaning {
+    if let KafkaError::MessageConsumptionFatal(_) = error {
+        return Meaning::Ended(ErrorKind::Internal);
+    }
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange) => Meaning::Strayed,
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Meaning::Refused,
+        Some(RDKafkaErrorCode::SaslAuthenticationFailed | RDKafkaErrorCode::ClusterAuthorizationFailed) => {
+            Meaning::Ended(ErrorKind::Denied)
+        }
+        _ => Meaning::Passing,
+    }
+}
+
+pub(super) fn unavailable(message: String, error: KafkaError) -> Error {
+    Error::new(ErrorKind::Unavailable, message).caused_by(error)
+}
+
+pub(super) fn refused(topic: &str) -> Error {
+    Error::new(ErrorKind::Denied, format!("the broker does not let us read `{topic}`"))
+        .hint("grant `READ` and `DESCRIBE` on the topic, then start `lode` again")
+}

@@ -1,0 +1,222 @@
+//! Takes up partitions: finds those that match, judges each on its own, and begins to read them.
+//!
+//! A partition that cannot be judged now (no leader, no answer) is put off to the next look and holds no other back.
+//! One whose position is not in the log gives its topic up. Nothing counts as read before librdkafka has taken it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::client::{refused, unavailable};
+use super::reading::Reading;
+use super::{Kafka, REQUEST_TIMEOUT};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::PartitionId;
+
+/// How long a start waits for the first matching topic, and a run to the end for every partition of it.
+const FIRST_TOPIC_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a start waits for the last of several partitions before it begins with the others.
+const LAST_PARTITION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A partition that can be read, from where.
+pub(super) struct Found {
+    pub(super) id: PartitionId,
+    from: i64,
+}
+
+/// What one look for new partitions gave.
+#[derive(Default)]
+struct Look {
+    /// why some partition was put off to the next look
+    put_off: Option<Error>,
+    /// topics that cannot be read, and why
+    losses: Vec<(Arc<str>, Error)>,
+}
+
+impl Kafka<'_> {
+    /// Waits for the first matching topics; false when the pipeline is gone.
+    pub(super) fn take_up_first(&mut self) -> Result<bool> {
+        let started = Instant::now();
+        loop {
+            let error = match self.look(true, REQUEST_TIMEOUT) {
+                Ok(None) => return Ok(false),
+                Ok(Some(look)) => {
+                    if !self.lose_all(look.losses)? {
+                        return Ok(false);
+                    }
+                    match look.put_off {
+                        None if !self.held.is_empty() || !self.lost.is_empty() => break,
+                        None if self.settings.until_end => return Err(self.no_topic()),
+                        None => self.no_topic(),
+                        Some(error) => error,
+                    }
+                }
+                Err(error) if self.settings.until_end => return Err(error),
+                Err(error) => error,
+            };
+            if self.outlet.stopped() {
+                return Ok(false);
+            }
+            if !self.settings.until_end && !self.held.is_empty() && started.elapsed() >= LAST_PARTITION_TIMEOUT {
+                tracing::warn!(%error, "a partition is left for later");
+                break;
+            }
+            if started.elapsed() >= FIRST_TOPIC_TIMEOUT {
+                return Err(error);
+            }
+            tracing::warn!(%error, "waiting for topics");
+            std::thread::park_timeout(Duration::from_millis(500));
+        }
+        Ok(true)
+    }
+
+    /// Looks for partitions that came since; false when the pipeline is gone.
+    pub(super) fn take_up_new(&mut self) -> Result<bool> {
+        match self.look(false, REQUEST_TIMEOUT / 6) {
+            Ok(None) => return Ok(false),
+            Ok(Some(look)) => {
+                if let Some(error) = look.put_off {
+                    tracing::warn!(%error, "a partition is left for later");
+                }
+                if !self.lose_all(look.losses)? {
+                    return Ok(false);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cannot list topics; trying again"),
+        }
+        Ok(true)
+    }
+
+    fn no_topic(&self) -> Error {
+        let patterns = self.settings.topics.iter().map(|t| format!("`{t}`")).collect::<Vec<_>>().join(", ");
+        Error::new(ErrorKind::Config, format!("no topic matches {patterns}"))
+            .hint("see `source.kafka.topics`; the connector makes a table's topic with its first record")
+    }
+
+    /// Adds what can be read to `held`; `None` when the pipeline is gone. `at_start`: what is there now counts as the
+    /// end that the run has to reach.
+    fn look(&mut self, at_start: bool, timeout: Duration) -> Result<Option<Look>> {
+        let metadata = self
+            .consumer
+            .fetch_metadata(None, timeout)
+            .map_err(|e| unavailable(format!("cannot list the topics of `{}`", self.settings.brokers), e))?;
+        let mut look = Look::default();
+        let fresh = self.fresh(&metadata, &mut look);
+        if fresh.is_empty() {
+            return Ok(Some(look));
+        }
+        let Some(positions) = self.outlet.assign(fresh.clone()) else { return Ok(None) };
+        for id in fresh {
+            if look.losses.iter().any(|(topic, _)| *topic == id.topic) {
+                continue;
+            }
+            let (low, high) = match self.consumer.fetch_watermarks(&id.topic, id.partition, timeout) {
+                Ok(ends) => ends,
+                Err(e) if e.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                    look.losses.push((Arc::clone(&id.topic), refused(&id.topic).caused_by(e)));
+                    continue;
+                }
+                Err(e) => {
+                    look.put_off = Some(ends_unknown(&id, e));
+                    continue;
+                }
+            };
+            let from = positions.get(&id).copied().unwrap_or(low);
+            if let Err(gap) = check_position(&id, from, low, high) {
+                look.losses.push((Arc::clone(&id.topic), gap));
+                continue;
+            }
+            if at_start && from < high {
+                self.targets.insert(id.clone(), high);
+                let is_below = |name: &str| name.strip_prefix(&*id.topic).is_some_and(|rest| rest.starts_with('.'));
+                if metadata.topics().iter().any(|t| is_below(t.name()) && self.wants(t.name())) {
+                    self.first.insert(id.clone());
+                }
+            }
+            self.held.push(Found { id, from });
+        }
+        Ok(Some(look))
+    }
+
+    /// The partitions that match, have a leader and are not known yet.
+    fn fresh(&self, metadata: &Metadata, look: &mut Look) -> Vec<PartitionId> {
+        let mut fresh = Vec::new();
+        for topic in metadata.topics().iter().filter(|t| self.wants(t.name()) && !self.lost.contains(t.name())) {
+            let name: Arc<str> = Arc::from(topic.name());
+            match topic.error().map(RDKafkaErrorCode::from) {
+                None => {}
+                Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                    look.losses.push((Arc::clone(&name), refused(&name)));
+                    continue;
+                }
+                Some(code) => {
+                    look.put_off = Some(unavailable(format!("`{name}` cannot be read"), KafkaError::Global(code)));
+                    continue;
+                }
+            }
+            for partition in topic.partitions() {
+                let id = PartitionId { topic: Arc::clone(&name), partition: partition.id() };
+                if self.reading(&id).is_some() || self.held.iter().any(|f| f.id == id) {
+                    continue;
+                }
+                // Asking for its ends would hold everything up until the timeout.
+                if partition.leader() < 0 {
+                    look.put_off = Some(ends_unknown(&id, KafkaError::Global(RDKafkaErrorCode::LeaderNotAvailable)));
+                    continue;
+                }
+                fresh.push(id);
+            }
+        }
+        fresh
+    }
+
+    pub(super) fn wants(&self, topic: &str) -> bool {
+        !topic.starts_with("__") && self.patterns.iter().any(|p| p.matches(topic))
+    }
+
+    /// Begins to read what is held, as far as it need not wait for the schema-change topics.
+    pub(super) fn begin(&mut self) -> Result<()> {
+        let first = &self.first;
+        let is_due = |found: &Found| first.is_empty() || first.contains(&found.id);
+        let mut list = TopicPartitionList::new();
+        for found in self.held.iter().filter(|f| is_due(f)) {
+            list.add_partition_offset(&found.id.topic, found.id.partition, Offset::Offset(found.from))
+                .map_err(|e| unavailable("cannot set a position".to_owned(), e))?;
+        }
+        if list.count() == 0 {
+            return Ok(());
+        }
+        self.consumer.incremental_assign(&list).map_err(|e| unavailable("cannot take up partitions".to_owned(), e))?;
+        for Found { id, from } in self.held.extract_if(.., |f| is_due(f)) {
+            let (topic, partition) = (Arc::clone(&id.topic), id.partition);
+            self.topics.entry(topic).or_default().insert(partition, Reading::new(id, from));
+        }
+        Ok(())
+    }
+}
+
+fn ends_unknown(id: &PartitionId, error: KafkaError) -> Error {
+    unavailable(format!("cannot read the ends of `{}` [{}]", id.topic, id.partition), error)
+}
+
+pub(super) fn check_position(id: &PartitionId, from: i64, low: i64, high: i64) -> Result<()> {
+    if from > high {
+        return Err(Error::new(
+            ErrorKind::Gap,
+            format!("`{}` [{}]: the table stands at offset {from}, the topic ends at {high}", id.topic, id.partition),
+        )
+        .hint("the topic was made anew or its log was lost; `lode rebuild` starts a new generation"));
+    }
+    if from < low {
+        return Err(Error::new(
+            ErrorKind::Gap,
+            format!("`{}` [{}]: the table stands at offset {from}, the topic begins at {low}", id.topic, id.partition),
+        )
+        .hint("retention removed records before they were read; snapshot the table again, then `lode rebuild`"));
+    }
+    Ok(())
+}

@@ -1,0 +1,279 @@
+//! The source against a mock broker: what it hands over, what it gives up, what it waits for.
+
+mod broker;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+use super::*;
+use broker::Broker;
+
+/// Longest wait for anything here; waits of the source on a broker that does not answer are longer on purpose.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A source that runs, and what it told so far.
+struct Run {
+    source: Source,
+    runtime: tokio::runtime::Runtime,
+    /// answers to `Assigned`: the next offset of a topic's only partition
+    stands: BTreeMap<&'static str, i64>,
+    read: BTreeMap<String, Vec<i64>>,
+    /// end of what was handed over
+    ends: BTreeMap<String, i64>,
+    lost: BTreeMap<String, Error>,
+    assigned: Vec<String>,
+    /// deliveries that keep their room
+    kept: Option<Vec<Delivery>>,
+    drained: bool,
+}
+
+impl Run {
+    fn start(broker: &Broker, settings: Settings, budget: usize, rows: usize) -> Run {
+        let settings = Settings { brokers: broker.cluster.bootstrap_servers(), ..settings };
+        Run {
+            source: start(settings, Budget::new(budget), rows).unwrap(),
+            runtime: tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap(),
+            stands: BTreeMap::new(),
+            read: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            lost: BTreeMap::new(),
+            assigned: Vec::new(),
+            kept: None,
+            drained: false,
+        }
+    }
+
+    /// Takes events until `done`.
+    #[track_caller]
+    fn until(&mut self, done: impl Fn(&Run) -> bool) {
+        let deadline = Instant::now() + LIMIT;
+        while !done(self) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let events = &mut self.source.events;
+            let event = self.runtime.block_on(async { tokio::time::timeout(left, events.recv()).await });
+            let Ok(event) = event else {
+                panic!(
+                    "nothing more within {LIMIT:?}: read {:?}, ends {:?}, lost {:?}",
+                    self.read, self.ends, self.lost
+                )
+            };
+            self.take(event.expect("the source ended without a word"));
+        }
+    }
+
+    fn take(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Assigned { partitions, reply } => {
+                self.assigned.extend(partitions.iter().map(|id| id.topic.to_string()));
+                let stands = |id: PartitionId| Some((id.clone(), *self.stands.get(&*id.topic)?));
+                reply.send(partitions.into_iter().filter_map(stands).collect()).unwrap();
+            }
+            SourceEvent::Block(delivery) => {
+                let topic = delivery.block.partition().topic.to_string();
+                if let Some(end) = self.ends.insert(topic.clone(), delivery.range.to) {
+                    assert_eq!(end, delivery.range.from, "`{topic}`: a delivery must follow on the one before");
+                }
+                self.read.entry(topic).or_default().extend(delivery.block.iter().map(|r| r.offset));
+                if let Some(kept) = &mut self.kept {
+                    kept.push(delivery);
+                }
+            }
+            SourceEvent::Lost { topic, error } => {
+                self.lost.insert(topic.to_string(), error);
+            }
+            SourceEvent::Drained => self.drained = true,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn count(&self, topic: &str) -> usize {
+        self.read.get(topic).map_or(0, Vec::len)
+    }
+
+    #[track_caller]
+    fn expect_all(&self, topic: &str, count: i64) {
+        assert_eq!(self.read.get(topic).map(Vec::as_slice).unwrap_or_default(), (0..count).collect::<Vec<_>>());
+    }
+
+    fn end_of(&self, topic: &str) -> Option<Positions> {
+        let answer = async { tokio::time::timeout(LIMIT, self.source.ends.end_of(topic)).await };
+        self.runtime.block_on(answer).expect("an answer in time")
+    }
+}
+
+fn settings(until_end: bool) -> Settings {
+    Settings {
+        name: "test".to_owned(),
+        brokers: String::new(),
+        topics: vec!["shop".to_owned(), "shop.*".to_owned()],
+        refresh: Duration::from_millis(100),
+        options: Vec::new(),
+        until_end,
+    }
+}
+
+const ROOM: usize = 64 << 20;
+
+#[test]
+fn a_new_partition_without_a_leader_holds_no_other_back_and_is_read_once_it_has_one() {
+    let broker = Broker::with(&["shop.a"]);
+    broker.fill("shop.a", 3, 10);
+    let mut run = Run::start(&broker, settings(false), ROOM, 10);
+    run.until(|r| r.count("shop.a") == 3);
+    for topic in ["shop.b", "shop.c", "shop.d"] {
+        broker.cluster.create_topic(topic, 1, 1).unwrap();
+    }
+    broker.fill("shop.c", 2, 10);
+    broker.cluster.partition_leader("shop.c", 0, None).unwrap();
+    broker.fill("shop.b", 4, 10);
+    broker.fill("shop.d", 5, 10);
+    run.until(|r| r.count("shop.b") == 4 && r.count("shop.d") == 5);
+    assert_eq!(run.count("shop.c"), 0);
+    broker.cluster.partition_leader("shop.c", 0, Some(1)).unwrap();
+    run.until(|r| r.count("shop.c") == 2);
+}
+
+#[test]
+fn a_run_to_the_end_waits_for_a_partition_without_a_leader() {
+    let broker = Broker::with(&["shop.a", "shop.b"]);
+    broker.fill("shop.a", 3, 10);
+    broker.fill("shop.b", 4, 10);
+    broker.cluster.partition_leader("shop.b", 0, None).unwrap();
+    let mut run = Run::start(&broker, settings(true), ROOM, 10);
+    run.until(|r| r.assigned.contains(&"shop.a".to_owned()));
+    broker.cluster.partition_leader("shop.b", 0, Some(1)).unwrap();
+    run.until(|r| r.drained);
+    run.expect_all("shop.a", 3);
+    run.expect_all("shop.b", 4);
+}
+
+#[test]
+fn ends_that_cannot_be_read_put_off_that_partition_alone() {
+    let broker = Broker::with(&["shop.a"]);
+    broker.fill("shop.a", 3, 10);
+    let mut run = Run::start(&broker, settings(false), ROOM, 10);
+    run.until(|r| r.count("shop.a") == 3);
+    broker.cluster.create_topic("shop.b", 1, 1).unwrap();
+    broker.cluster.create_topic("shop.c", 1, 1).unwrap();
+    broker.fill("shop.b", 4, 10);
+    broker.fill("shop.c", 5, 10);
+    // one of the new partitions is judged, another is not
+    broker.cluster.request_errors(
+        RDKafkaApiKey::ListOffsets,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR, RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_REQUEST],
+    );
+    run.until(|r| r.count("shop.b") == 4 && r.count("shop.c") == 5);
+}
+
+#[test]
+fn a_gap_gives_up_that_topic_alone() {
+    let broker = Broker::with(&["shop.a", "shop.b"]);
+    broker.fill("shop.a", 3, 10);
+    broker.fill("shop.b", 4, 10);
+    let mut run = Run::start(&broker, settings(true), ROOM, 10);
+    run.stands.insert("shop.a", 50);
+    run.until(|r| r.drained);
+    let error = &run.lost["shop.a"];
+    assert_eq!(error.kind(), ErrorKind::Gap);
+    assert!(error.to_string().contains("stands at offset 50, the topic ends at 3"), "{error}");
+    run.expect_all("shop.b", 4);
+    assert_eq!(run.end_of("shop.a"), None, "of a topic that was given up nothing can be said");
+}
+
+#[test]
+fn a_gap_in_the_schema_change_topic_lets_the_others_begin() {
+    let broker = Broker::with(&["shop", "shop.b"]);
+    broker.fill("shop", 3, 10);
+    broker.fill("shop.b", 4, 10);
+    let mut run = Run::start(&broker, settings(true), ROOM, 10);
+    run.stands.insert("shop", 50);
+    run.until(|r| r.drained);
+    assert!(run.lost.contains_key("shop"));
+    run.expect_all("shop.b", 4);
+}
+
+#[test]
+fn a_gap_of_a_topic_that_comes_later_is_told() {
+    let broker = Broker::with(&["shop.a"]);
+    broker.fill("shop.a", 3, 10);
+    let mut run = Run::start(&broker, settings(false), ROOM, 10);
+    run.stands.insert("shop.b", 50);
+    run.until(|r| r.count("shop.a") == 3);
+    broker.cluster.create_topic("shop.b", 1, 1).unwrap();
+    run.until(|r| r.lost.contains_key("shop.b"));
+    broker.fill("shop.a", 3, 10);
+    run.until(|r| r.count("shop.a") == 6);
+}
+
+#[test]
+fn records_that_go_while_there_is_no_room_give_their_topic_up() {
+    let broker = Broker::with(&["shop.a", "shop.b"]);
+    broker.fill("shop.a", 200, 1000);
+    let options = [("queued.max.messages.kbytes", "1"), ("fetch.message.max.bytes", "5000")];
+    let options = options.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
+    let mut run = Run::start(&broker, Settings { options, ..settings(false) }, 16 << 10, 10);
+    run.kept = Some(Vec::new());
+    // With what is kept there is no room for one more block.
+    run.until(|r| r.count("shop.a") >= 10);
+    // The mock keeps five megabytes.
+    broker.fill("shop.a", 70, 100_000);
+    run.kept = None;
+    run.until(|r| r.lost.contains_key("shop.a"));
+    let error = &run.lost["shop.a"];
+    assert_eq!(error.kind(), ErrorKind::Gap, "{error}");
+    let read = run.read["shop.a"].clone();
+    assert_eq!(read, (0..read.len() as i64).collect::<Vec<_>>(), "what came before the gap is whole");
+    broker.fill("shop.b", 4, 10);
+    run.until(|r| r.count("shop.b") == 4);
+}
+
+#[test]
+fn a_topic_that_may_not_be_read_is_given_up_alone() {
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED;
+    let broker = Broker::with(&["shop.a", "shop.b"]);
+    broker.fill("shop.a", 3, 10);
+    broker.fill("shop.b", 4, 10);
+    let options = vec![("topic.metadata.refresh.interval.ms".to_owned(), "200".to_owned())];
+    let mut run = Run::start(&broker, Settings { options, ..settings(false) }, ROOM, 10);
+    run.until(|r| r.count("shop.a") == 3 && r.count("shop.b") == 4);
+    broker.cluster.topic_error("shop.a", refused).unwrap();
+    run.until(|r| r.lost.contains_key("shop.a"));
+    assert_eq!(run.lost["shop.a"].kind(), ErrorKind::Denied);
+    broker.fill("shop.b", 4, 10);
+    run.until(|r| r.count("shop.b") == 8);
+
+    let mut run = Run::start(&broker, settings(true), ROOM, 10);
+    run.until(|r| r.drained);
+    assert_eq!(run.lost["shop.a"].kind(), ErrorKind::Denied);
+    run.expect_all("shop.b", 8);
+}
+
+#[test]
+fn a_topic_whose_end_cannot_be_asked_for_is_not_taken_for_none() {
+    let broker = Broker::with(&["shop", "shop.a"]);
+    broker.fill("shop", 2, 10);
+    broker.fill("shop.a", 3, 10);
+    let mut run = Run::start(&broker, Settings { refresh: LIMIT * 10, ..settings(false) }, ROOM, 10);
+    run.until(|r| r.count("shop.a") == 3);
+    let ends = run.end_of("shop").expect("an answer");
+    assert_eq!(ends.into_values().collect::<Vec<_>>(), [2]);
+    assert_eq!(run.end_of("shop.none"), Some(Positions::new()));
+    let failed = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_REQUEST; 8];
+    broker.cluster.request_errors(RDKafkaApiKey::ListOffsets, &failed);
+    assert_eq!(run.end_of("shop"), None);
+}
+
+#[test]
+fn everything_is_handed_over_once_and_in_order_however_little_room_there_is() {
+    let broker = Broker::with(&["shop", "shop.a", "shop.b"]);
+    for topic in ["shop", "shop.a", "shop.b"] {
+        broker.fill(topic, 2000, 500);
+    }
+    let mut run = Run::start(&broker, settings(true), 2000, 7);
+    run.until(|r| r.drained);
+    for topic in ["shop", "shop.a", "shop.b"] {
+        run.expect_all(topic, 2000);
+    }
+}
