@@ -177,3 +177,34 @@ fn a_dropped_table_keeps_its_last_rows_until_it_is_made_anew() {
     }
     expect("made_anew", &db, |pipeline| assert_eq!(silver(pipeline, "t", "id, b, a"), db.rows("t")));
 }
+
+#[test]
+fn a_snapshot_of_the_connector_made_anew_takes_away_what_it_did_not_read() {
+    let mut db = Source::new(2);
+    db.create("t", &[("id", "INT"), ("a", "VARCHAR")]);
+    for id in 1..=6 {
+        db.put("t", json!({"id": id, "a": "old"}));
+    }
+    db.delete_unseen("t", 2);
+    db.delete_unseen("t", 5);
+    db.snapshot("t", true, |_| true);
+    db.put("t", json!({"id": 7, "a": "new"}));
+    db.put("t", json!({"id": 1, "a": "new"}));
+    expect("whole_snapshot", &db, |pipeline| assert_eq!(silver(pipeline, "t", "id, a"), db.rows("t")));
+}
+
+#[test]
+fn a_snapshot_that_was_asked_for_takes_nothing_away() {
+    let mut db = Source::new(2);
+    db.create("t", &[("id", "INT"), ("a", "VARCHAR")]);
+    for id in 1..=8 {
+        db.put("t", json!({"id": id, "a": "old"}));
+    }
+    db.snapshot("t", false, |id| id < 4);
+    db.put("t", json!({"id": 2, "a": "new"}));
+    db.snapshot_beside("t", |id| id > 6);
+    db.put("t", json!({"id": 9, "a": "new"}));
+    db.delete("t", 8);
+    db.snapshot("t", false, |id| id == 3);
+    expect("partial_snapshots", &db, |pipeline| assert_eq!(silver(pipeline, "t", "id, a"), db.rows("t")));
+}
