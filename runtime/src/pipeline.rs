@@ -10,6 +10,7 @@
 //! holds another back, and Bronze never waits for Silver.
 
 mod bronze;
+mod columns;
 mod connector;
 mod progress;
 mod retry;
@@ -301,7 +302,12 @@ impl Pipeline {
         if let Some(section) = section {
             let module = section.transform.as_ref().and_then(|path| self.modules.get(path));
             let module = module.map(|module| (module.clone(), section.params.clone()));
-            return Ok(Some(Plan { name: section.name.clone(), module, partition_by: section.partition_by.clone() }));
+            return Ok(Some(Plan {
+                name: section.name.clone(),
+                module,
+                partition_by: section.partition_by.clone(),
+                on_incompatible: section.on_incompatible,
+            }));
         }
         let mirrored = self
             .config
@@ -310,7 +316,8 @@ impl Pipeline {
             .any(|pattern| glob::Pattern::new(pattern).is_ok_and(|p| p.matches(table) || p.matches(&full)));
         let name: String =
             table.chars().map(|c| if c.is_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' }).collect();
-        Ok(mirrored.then_some(Plan { name, module: None, partition_by: Vec::new() }))
+        let on_incompatible = self.config.on_incompatible;
+        Ok(mirrored.then_some(Plan { name, module: None, partition_by: Vec::new(), on_incompatible }))
     }
 
     async fn start_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) -> Result<Silver> {

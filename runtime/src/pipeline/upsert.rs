@@ -4,24 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{
-    Array, ArrayRef, Decimal128Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
-    UInt32Array, new_null_array,
-};
-use arrow::compute::{CastOptions, cast_with_options, take};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use arrow::util::display::array_value_to_string;
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
+use super::columns::{align, arrow_error, is_wider, key_names, offered, same, with_defaults, with_pseudo_columns};
 use super::retry::Backoff;
 use crate::change::{Changes, Floor};
+use crate::config::OnIncompatible;
 use crate::deadletter::{DeadLetter, DeadLetters, Stage};
 use crate::decode::BadRow;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::record::{Positions, Ranges, still_missing};
-use crate::schema::{DEFAULT, Rename, RenamedColumn, TableSchema};
+use crate::schema::{Rename, RenamedColumn, TableSchema};
 use crate::table::{KeyedTable, Location, Outcome, Rewritten, Selection, Settings, TableSpec};
 use crate::transform::{Module, Prepared, Relation};
 
@@ -41,6 +39,42 @@ pub(super) struct Plan {
     pub(super) name: String,
     pub(super) module: Option<(Module, Value)>,
     pub(super) partition_by: Vec<String>,
+    /// what to do when the source changes a type or the key
+    pub(super) on_incompatible: OnIncompatible,
+}
+
+impl Plan {
+    /// Refuses columns that the table is not to follow: another key ever, a wider type only where the pipeline file says so.
+    fn permit(&self, table: &KeyedTable, schema: &TableSchema, fields: &Schema) -> Result<()> {
+        let key = key_names(schema);
+        if key != table.key() {
+            let (now, had) = (key.join(", "), table.key().join(", "));
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("the source's key is now ({now}), the table's is ({had})"),
+            )
+            .hint("`lode rebuild` makes the table anew with another key"));
+        }
+        if self.on_incompatible == OnIncompatible::Evolve {
+            return Ok(());
+        }
+        let changed = fields.fields().iter().find_map(|field| {
+            let have = table.schema().field_with_name(field.name()).ok()?;
+            let fits = have.data_type() == field.data_type() || is_wider(have.data_type(), field.data_type());
+            (!fits).then_some((have, field))
+        });
+        let Some((have, field)) = changed else { return Ok(()) };
+        let (name, from, to) = (field.name(), have.data_type(), field.data_type());
+        Err(Error::new(ErrorKind::Config, format!("column `{name}` is {from} and was changed to {to} in the source"))
+            .hint("`on_incompatible = \"evolve\"` lets the table follow where no value is lost"))
+    }
+
+    fn stopped(&self, error: &Error) -> Error {
+        let message = format!("silver `{}`: {error}; `on_incompatible` is `stop`", self.name);
+        Error::new(ErrorKind::Gap, message).hint(
+            "set `on_incompatible` to `evolve` or `dead_letter` to go on from here, or remove the table: it is then made anew",
+        )
+    }
 }
 
 /// One Silver table and what writes it.
@@ -137,6 +171,9 @@ impl Upsert {
     /// Brings the table to `schema`: columns are added and widened, never taken away.
     pub(super) async fn follow(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
         let (fields, prepared) = self.target(schema)?;
+        if let Some(table) = &self.table {
+            self.plan.permit(table, schema, &fields)?;
+        }
         if self.table.is_none() {
             let spec = TableSpec {
                 name: format!("silver/{}", self.plan.name),
@@ -217,6 +254,9 @@ impl Upsert {
                 match self.follow(&chunk.schema).await {
                     Ok(()) => {}
                     Err(error) if self.table.is_some() && error.kind() == ErrorKind::Config => {
+                        if self.plan.on_incompatible == OnIncompatible::Stop {
+                            return Err(self.plan.stopped(&error));
+                        }
                         bad.extend(refused(chunk, &error));
                         continue;
                     }
@@ -306,13 +346,14 @@ impl Upsert {
         }
     }
 
-    /// True when `schema` has a column that the table lacks, or a wider one: an older structure brings nothing.
+    /// True when `schema` has a column that the table lacks, a wider one or another key: an older structure brings nothing.
     fn is_newer(&self, schema: &TableSchema) -> bool {
         let Some(known) = &self.schema else { return true };
-        schema.fields.fields().iter().any(|f| match known.fields.field_with_name(f.name()) {
-            Err(_) => true,
-            Ok(have) => have.data_type() != f.data_type() && !is_wider(have.data_type(), f.data_type()),
-        })
+        key_names(schema) != key_names(known)
+            || schema.fields.fields().iter().any(|f| match known.fields.field_with_name(f.name()) {
+                Err(_) => true,
+                Ok(have) => have.data_type() != f.data_type() && !is_wider(have.data_type(), f.data_type()),
+            })
     }
 
     /// Output rows, for each its row of the selection, and the rows rejected with the reason.
@@ -417,109 +458,6 @@ impl Upsert {
         }
         Ok(())
     }
-}
-
-/// `batch` in the columns `fields`: narrower types widened, absent columns at the field's default.
-fn align(batch: &RecordBatch, fields: &SchemaRef) -> Result<RecordBatch> {
-    let rows = batch.num_rows();
-    let columns = fields.fields().iter().map(|field| match batch.column_by_name(field.name()) {
-        Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
-        Some(column) => {
-            let options = CastOptions { safe: false, ..CastOptions::default() };
-            cast_with_options(column, field.data_type(), &options).map_err(arrow_error)
-        }
-        None => match default_of(field) {
-            Some(default) => take(&default, &UInt32Array::from(vec![0; rows]), None).map_err(arrow_error),
-            None => Ok(new_null_array(field.data_type(), rows)),
-        },
-    });
-    let columns = columns.collect::<Result<Vec<_>>>()?;
-    RecordBatch::try_new_with_options(
-        Arc::clone(fields),
-        columns,
-        &RecordBatchOptions::new().with_row_count(Some(rows)),
-    )
-    .map_err(arrow_error)
-}
-
-/// The schema's fields, each with its default where it has one.
-fn with_defaults(schema: &TableSchema) -> SchemaRef {
-    let fields = schema.fields.fields().iter().zip(&schema.defaults).map(|(field, default)| {
-        let text = default.as_ref().and_then(|d| array_value_to_string(d, 0).ok().map(|text| (d, text)));
-        let Some((default, text)) = text else { return Arc::clone(field) };
-        let mut metadata = field.metadata().clone();
-        metadata.insert(DEFAULT.to_owned(), text);
-        let marked = Arc::new(field.as_ref().clone().with_metadata(metadata));
-        // What the text does not give back exactly is better left out.
-        if default_of(&marked).is_some_and(|d| d.to_data() == default.to_data()) { marked } else { Arc::clone(field) }
-    });
-    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-}
-
-/// The one value of [`DEFAULT`].
-fn default_of(field: &Field) -> Option<ArrayRef> {
-    let text: ArrayRef = Arc::new(StringArray::from(vec![field.metadata().get(DEFAULT)?.as_str()]));
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(&text, field.data_type(), &options).ok()
-}
-
-fn key_names(schema: &TableSchema) -> Vec<String> {
-    schema.key.iter().filter_map(|&i| schema.fields.fields().get(i)).map(|f| f.name().clone()).collect()
-}
-
-fn same(a: &TableSchema, b: &TableSchema) -> bool {
-    a.fields.fields().len() == b.fields.fields().len()
-        && a.fields
-            .fields()
-            .iter()
-            .zip(b.fields.fields())
-            .all(|(x, y)| x.name() == y.name() && x.data_type() == y.data_type())
-}
-
-/// True when `a` holds every value of `b`.
-fn is_wider(a: &DataType, b: &DataType) -> bool {
-    let rank = |t: &DataType| match t {
-        DataType::Int8 => 1,
-        DataType::Int16 => 2,
-        DataType::Int32 => 3,
-        DataType::Int64 => 4,
-        _ => 0,
-    };
-    match (a, b) {
-        (DataType::Float64, DataType::Float32) => true,
-        (DataType::Decimal128(p, s), DataType::Decimal128(q, t)) => {
-            s >= t && i16::from(*p) - i16::from(*s) >= i16::from(*q) - i16::from(*t)
-        }
-        _ => rank(b) > 0 && rank(a) > rank(b),
-    }
-}
-
-/// The source's columns and the pseudo-columns that a module may read.
-fn offered(fields: &Schema) -> SchemaRef {
-    let mut all: Vec<Arc<Field>> = fields.fields().iter().cloned().collect();
-    all.push(Arc::new(Field::new("_op", DataType::Utf8, false)));
-    all.push(Arc::new(Field::new("_seq", DataType::Decimal128(38, 0), false)));
-    all.push(Arc::new(Field::new("_source_ts", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), true)));
-    Arc::new(Schema::new(all))
-}
-
-fn with_pseudo_columns(rows: &RecordBatch, selection: &Selection) -> Result<RecordBatch> {
-    let ops: StringArray = selection.ops().iter().map(|op| Some(op.letter())).collect();
-    let sequences = Decimal128Array::from_iter_values(selection.sequences().iter().map(|s| s.0 as i128))
-        .with_precision_and_scale(38, 0)
-        .map_err(arrow_error)?;
-    let times: TimestampMicrosecondArray =
-        selection.source_ts_ms().iter().map(|&ms| (ms != 0).then_some(ms.saturating_mul(1000))).collect();
-    let mut columns = rows.columns().to_vec();
-    columns.push(Arc::new(ops));
-    columns.push(Arc::new(sequences));
-    columns.push(Arc::new(times.with_timezone("UTC")));
-    let fields = offered(&rows.schema());
-    RecordBatch::try_new(fields, columns).map_err(arrow_error)
-}
-
-fn arrow_error(error: arrow::error::ArrowError) -> Error {
-    Error::new(ErrorKind::Internal, "columns do not fit together").caused_by(error)
 }
 
 /// The rows of a structure that the table cannot take, set aside.
