@@ -28,6 +28,8 @@ pub struct Config {
     pub name: String,
     /// patterns of source tables that become typed copies without a section of their own
     pub mirror_tables: Vec<String>,
+    /// what a table does when its source changes a type or the key; a table's section may say otherwise
+    pub on_incompatible: OnIncompatible,
     /// where records come from
     pub source: Source,
     /// how the connector writes values, where records do not say so themselves
@@ -42,6 +44,19 @@ pub struct Config {
     pub maintenance: Maintenance,
     /// Silver tables with a section of their own
     pub silver: Vec<Silver>,
+}
+
+/// What a Silver table does when its source changes the type of a column, or the key. Added and renamed columns are followed
+/// in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnIncompatible {
+    /// the table follows where no value is lost; other rows of that structure are dead letters
+    #[default]
+    Evolve,
+    /// the table stays as it is; rows of that structure are dead letters
+    DeadLetter,
+    /// the table stops before the first row of that structure
+    Stop,
 }
 
 /// Where records come from.
@@ -153,6 +168,8 @@ pub struct Silver {
     pub partition_by: Vec<String>,
     /// every change is appended to `<name>_changes`
     pub changes: bool,
+    /// what it does when its source changes a type or the key
+    pub on_incompatible: OnIncompatible,
     /// column type overrides, `column = "type"`
     pub columns: Vec<(String, String)>,
 }
@@ -181,6 +198,7 @@ impl Config {
         root.allow(&[
             "name",
             "mirror_tables",
+            "on_incompatible",
             "source",
             "debezium",
             "lake",
@@ -196,7 +214,8 @@ impl Config {
 
         let name = root.identifier("name")?;
         let mirror_tables = root.strings("mirror_tables")?.unwrap_or_default();
-        let silver = read_silver(&root, &base)?;
+        let on_incompatible = read_on_incompatible(&root)?.unwrap_or_default();
+        let silver = read_silver(&root, &base, on_incompatible)?;
         if silver.is_empty() && mirror_tables.is_empty() {
             return Err(root.error(None, "no table is asked for").hint(
                 "set `mirror_tables = [\"*\"]` for a typed copy of every source table, or add a `[silver.<table>]` section",
@@ -207,6 +226,7 @@ impl Config {
             sha256: Sha256::digest(text).into(),
             name,
             mirror_tables,
+            on_incompatible,
             source: read_source(&root, &base)?,
             debezium: read_debezium(&root)?,
             lake: read_lake(&root, &base)?,
@@ -353,12 +373,30 @@ fn read_maintenance(root: &Section<'_>) -> Result<Maintenance> {
     })
 }
 
-fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
+fn read_on_incompatible(section: &Section<'_>) -> Result<Option<OnIncompatible>> {
+    let word = section.one_of("on_incompatible", &["evolve", "dead_letter", "stop"])?;
+    Ok(word.map(|word| match word.as_str() {
+        "dead_letter" => OnIncompatible::DeadLetter,
+        "stop" => OnIncompatible::Stop,
+        _ => OnIncompatible::Evolve,
+    }))
+}
+
+fn read_silver(root: &Section<'_>, base: &Path, on_incompatible: OnIncompatible) -> Result<Vec<Silver>> {
     let Some(tables) = root.section("silver")? else { return Ok(Vec::new()) };
     let mut out: Vec<Silver> = Vec::new();
     for name in tables.keys() {
         let table = tables.required_section(&name)?;
-        table.allow(&["from", "transform", "sha256", "params", "partition_by", "changes", "columns"])?;
+        table.allow(&[
+            "from",
+            "transform",
+            "sha256",
+            "params",
+            "partition_by",
+            "changes",
+            "columns",
+            "on_incompatible",
+        ])?;
         if !is_identifier(&name) {
             return Err(table
                 .error(None, &format!("`{name}` cannot be a table name"))
@@ -372,6 +410,7 @@ fn read_silver(root: &Section<'_>, base: &Path) -> Result<Vec<Silver>> {
             partition_by: table.strings("partition_by")?.unwrap_or_default(),
             changes: table.flag("changes")?.unwrap_or(false),
             columns: table.pairs("columns")?,
+            on_incompatible: read_on_incompatible(&table)?.unwrap_or(on_incompatible),
             name,
         });
     }
@@ -441,6 +480,19 @@ mod tests {
         assert!(m.contains("`silver.a_changes`") && m.contains("feed of `a`"), "{m}");
         let m = message(&format!("{GOOD}[silver.a]\nchanges = 1\n"));
         assert!(m.contains("`silver.a.changes`") && m.contains("true or false"), "{m}");
+    }
+
+    #[test]
+    fn a_table_says_otherwise_than_the_pipeline() {
+        let text =
+            format!("on_incompatible = \"stop\"\n{GOOD}[silver.a]\n[silver.b]\non_incompatible = \"dead_letter\"\n");
+        let config = Config::parse(Path::new("p.toml"), &text).unwrap();
+        assert_eq!(config.on_incompatible, OnIncompatible::Stop);
+        let of: Vec<_> = config.silver.iter().map(|s| s.on_incompatible).collect();
+        assert_eq!(of, [OnIncompatible::Stop, OnIncompatible::DeadLetter]);
+        assert_eq!(Config::parse(Path::new("p.toml"), GOOD).unwrap().on_incompatible, OnIncompatible::Evolve);
+        let m = message(&format!("{GOOD}[silver.b]\non_incompatible = \"dead_leter\"\n"));
+        assert!(m.contains("`silver.b.on_incompatible`") && m.contains("`dead_letter`"), "{m}");
     }
 
     #[test]

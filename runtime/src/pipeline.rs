@@ -10,8 +10,9 @@
 //! holds another back, and Bronze never waits for Silver.
 
 mod bronze;
+mod columns;
 mod connector;
-mod fit;
+mod plan;
 mod progress;
 mod reload;
 mod report;
@@ -44,11 +45,12 @@ use crate::table::{BronzeTable, Location, Settings};
 use crate::transform::{Engine, Limits, Module};
 use bronze::Bronze;
 use connector::Connector;
+use plan::Plan;
 use reload::{Reloader, Serving, load_modules};
 use report::{Reporter, keep_module};
 use retry::Backoff;
 use silver::{Ending, Reader, Silver};
-use upsert::{Opening, Plan};
+use upsert::Opening;
 use watch::Watch;
 
 /// Longest wait for a live Silver table before it is left behind to read Bronze.
@@ -401,6 +403,7 @@ impl Pipeline {
                     module,
                     partition_by: section.partition_by.clone(),
                     changes: section.changes,
+                    on_incompatible: section.on_incompatible,
                 }
             })
             .collect();
@@ -414,7 +417,9 @@ impl Pipeline {
             .any(|pattern| glob::Pattern::new(pattern).is_ok_and(|p| p.matches(table) || p.matches(&full)));
         let name: String =
             table.chars().map(|c| if c.is_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' }).collect();
-        mirrored.then_some(Plan { name, module: None, partition_by: Vec::new(), changes: false }).into_iter().collect()
+        let on_incompatible = self.config.on_incompatible;
+        let copy = Plan { name, module: None, partition_by: Vec::new(), changes: false, on_incompatible };
+        mirrored.then_some(copy).into_iter().collect()
     }
 
     fn start_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) -> Result<Silver> {

@@ -177,3 +177,85 @@ fn a_dropped_table_keeps_its_last_rows_until_it_is_made_anew() {
     }
     expect("made_anew", &db, |pipeline| assert_eq!(silver(pipeline, "t", "id, b, a"), db.rows("t")));
 }
+
+#[test]
+fn an_incompatible_change_is_followed_set_aside_or_stops_the_table_as_the_file_says() {
+    let mut db = Source::new(1);
+    db.create("wider", &[("id", "INT"), ("n", "INT")]);
+    db.create("other", &[("id", "INT"), ("n", "INT")]);
+    for id in 1..=2 {
+        db.put("wider", json!({"id": id, "n": 1}));
+        db.put("other", json!({"id": id, "n": 1}));
+    }
+    db.alter("wider", "ALTER TABLE wider MODIFY n BIGINT", &[("id", "INT"), ("n", "BIGINT")], &[]);
+    db.alter("other", "ALTER TABLE other MODIFY n VARCHAR(9)", &[("id", "INT"), ("n", "VARCHAR")], &[]);
+    db.put("wider", json!({"id": 2, "n": 9_000_000_000_i64}));
+    db.put("other", json!({"id": 2, "n": "two"}));
+    let rows = |n: i64| vec![json!({"id": 1, "n": 1}), json!({"id": 2, "n": n})];
+    for (policy, followed, letters) in [("evolve", 9_000_000_000, 1), ("dead_letter", 1, 2), ("stop", 1, 0)] {
+        let capture = Arrival::SchemaFirst.of(db.capture(), seed("policy"));
+        let pipeline = over(&capture, &Wanted { flush_rows: 1, ..Wanted::default() });
+        let text = std::fs::read_to_string(pipeline.file()).expect("pipeline file");
+        std::fs::write(pipeline.file(), format!("on_incompatible = {policy:?}\n{text}")).expect("pipeline file");
+        let ended = pipeline.start_until_end().end(lodestream_tests::lode::LIMIT);
+        let told = ended.err.contains("silver `other`") && ended.err.contains("hint: ");
+        assert_eq!(told, policy == "stop", "{policy}: {}", ended.last_words());
+        ended.expect_code(i32::from(policy == "stop"));
+        assert_eq!(silver(&pipeline, "wider", "id, n"), rows(followed), "{policy}");
+        assert_eq!(silver(&pipeline, "other", "id, n"), rows(1), "{policy}");
+        assert_eq!(pipeline.dead_letters().len(), letters, "{policy}");
+    }
+}
+
+#[test]
+fn rows_of_a_table_that_got_another_key_are_set_aside() {
+    let mut db = Source::new(1);
+    db.create("t", &[("id", "INT"), ("n", "INT")]);
+    db.put("t", json!({"id": 1, "n": 1}));
+    let before = db.rows("t");
+    let mut capture = db.capture().clone();
+    db.alter("t", "ALTER TABLE t DROP PRIMARY KEY, ADD PRIMARY KEY (n)", &[("id", "INT"), ("n", "INT")], &[]);
+    db.put("t", json!({"id": 1, "n": 2}));
+    let changed =
+        |text: String| text.replace("\"primaryKeyColumnNames\":[\"id\"]", "\"primaryKeyColumnNames\":[\"n\"]");
+    for mut event in db.capture().events[capture.events.len()..].iter().cloned() {
+        event.value = event.value.map(|v| changed(String::from_utf8(v).expect("text")).into_bytes());
+        event.key = event.key.map(|_| b"{\"n\":2}".to_vec());
+        capture.events.push(event);
+    }
+    let pipeline = over(&capture, &wanted());
+    pipeline.run_until_end();
+    assert_eq!(silver(&pipeline, "t", "id, n"), before);
+    assert_eq!(pipeline.dead_letters().len(), 1);
+}
+
+#[test]
+fn a_snapshot_of_the_connector_made_anew_takes_away_what_it_did_not_read() {
+    let mut db = Source::new(2);
+    db.create("t", &[("id", "INT"), ("a", "VARCHAR")]);
+    for id in 1..=6 {
+        db.put("t", json!({"id": id, "a": "old"}));
+    }
+    db.delete_unseen("t", 2);
+    db.delete_unseen("t", 5);
+    db.snapshot("t", true, |_| true);
+    db.put("t", json!({"id": 7, "a": "new"}));
+    db.put("t", json!({"id": 1, "a": "new"}));
+    expect("whole_snapshot", &db, |pipeline| assert_eq!(silver(pipeline, "t", "id, a"), db.rows("t")));
+}
+
+#[test]
+fn a_snapshot_that_was_asked_for_takes_nothing_away() {
+    let mut db = Source::new(2);
+    db.create("t", &[("id", "INT"), ("a", "VARCHAR")]);
+    for id in 1..=8 {
+        db.put("t", json!({"id": id, "a": "old"}));
+    }
+    db.snapshot("t", false, |id| id < 4);
+    db.put("t", json!({"id": 2, "a": "new"}));
+    db.snapshot_beside("t", |id| id > 6);
+    db.put("t", json!({"id": 9, "a": "new"}));
+    db.delete("t", 8);
+    db.snapshot("t", false, |id| id == 3);
+    expect("partial_snapshots", &db, |pipeline| assert_eq!(silver(pipeline, "t", "id, a"), db.rows("t")));
+}

@@ -8,14 +8,14 @@ use std::sync::Arc;
 
 use super::codec::Modes;
 use super::envelope::{Action, Parsed, Reader};
-use super::epoch::{Epochs, Lost, Origin, Snapshot};
+use super::epoch::{Epochs, Lost, Origin, Place, Snapshot};
 use super::evidence::Evidence;
 use super::history::{SchemaChange, SchemaHistory};
 use super::output::{Decoded, RowMark};
 use super::plan::{NoPlan, PlanKey, Plans, Row};
 use super::row::{Texts, delete, upsert, write};
 use super::structure::split_file;
-use super::{BadRow, BinaryHandling, Patience, Settings, Step, TableName, classify, shorten};
+use super::{BadRow, BinaryHandling, Patience, Settings, SourcePosition, Step, TableName, classify, shorten};
 use crate::change::{Floor, Op};
 use crate::record::{Block, Record};
 
@@ -359,10 +359,11 @@ impl Decoder {
             key_change: parsed.action == Action::Delete && is_key_change(record.headers),
         };
         let place = self.epochs.place(partition, &origin);
-        let result = match place {
+        let result = match place.map(|place| self.judged(place, known)) {
             Err(Lost::TooLarge) => Err(Stop::Bad("the record's binlog position is too large to be one".to_owned())),
             Err(Lost::Jump) => Err(Stop::Jump(JUMP.to_owned())),
-            Ok(place) => {
+            Ok(Err(stop)) => Err(stop),
+            Ok(Ok(place)) => {
                 let mark = RowMark {
                     op: match parsed.action {
                         Action::Read => Op::Read,
@@ -397,6 +398,23 @@ impl Decoder {
         };
         self.place.base = base;
         result
+    }
+
+    /// `place` without the floor of a snapshot that may have read a part of the table.
+    #[inline]
+    fn judged(&self, mut place: Place, known: Known<'_>) -> Result<Place, Stop> {
+        let Some(run) = self.epochs.ended_run(&place) else { return Ok(place) };
+        let position = SourcePosition { base: run.base.clone(), file: run.file, pos: run.pos };
+        if known.history.is_whole_snapshot(&position) {
+            return Ok(place);
+        }
+        if known.patience == Patience::Hold {
+            return Err(Stop::Held("whether a snapshot read the whole table is not known yet".to_owned()));
+        }
+        let (topic, file, pos) = (&self.topic, run.file, run.pos);
+        tracing::warn!(%topic, file, pos, "nothing tells whether a snapshot read the whole table: rows it did not read stay");
+        place.floor = None;
+        Ok(place)
     }
 
     /// Appends the rows of one change; answers how many.

@@ -274,6 +274,13 @@ impl Epochs {
         })
     }
 
+    /// The snapshot run that ends with the record of `place` and takes away what it did not read.
+    #[inline]
+    pub(super) fn ended_run<'a>(&'a self, place: &'a Place) -> Option<&'a Run> {
+        let at = place.ends_run?;
+        place.run.as_ref().or_else(|| self.runs.get(at))
+    }
+
     /// Where a statement stands that changed the table itself; `None` before any row has been placed, when nothing tells
     /// yet how the statement's server relates to the rows'.
     pub(super) fn place_statement(&self, origin: &Origin<'_>) -> Result<Option<Place>, Lost> {

@@ -5,7 +5,7 @@
 //! reads both topics must apply what the schema topic held when a block was fetched before that block is decoded, or an
 //! altered type is seen too late.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -73,6 +73,8 @@ pub(super) struct Entry {
 pub struct SchemaHistory {
     tables: HashMap<TableName, Arc<Vec<Entry>>>,
     renames: HashMap<TableName, Vec<(SourcePosition, Arc<Rename>)>>,
+    /// where snapshots of the whole connector were taken
+    whole: HashSet<SourcePosition>,
     revision: u64,
 }
 
@@ -101,6 +103,12 @@ impl SchemaHistory {
     /// True when the table was dropped, or has another name by now.
     pub fn is_gone(&self, table: &TableName) -> bool {
         self.entries(table).is_some_and(|e| e.last().is_some_and(|e| e.version.is_none()))
+    }
+
+    /// True when the snapshot at `position` is known to be one of everything that the connector captures, as it takes when
+    /// it begins. One that was asked for (ad hoc, blocking) may have read a part of a table, and its rows do not say so.
+    pub fn is_whole_snapshot(&self, position: &SourcePosition) -> bool {
+        self.whole.contains(position)
     }
 
     /// Tables that exist as far as is known.
@@ -138,16 +146,21 @@ impl SchemaHistory {
         let database = payload.get("databaseName").and_then(Value::as_str).unwrap_or_default();
         let source = payload.get("source").unwrap_or(&Value::Null);
         let effects = ddl::read(ddl, database);
-        if changes.is_empty() && effects.is_empty() {
-            return Ok(Vec::new());
-        }
-        let position = position(source)
-            .ok_or_else(|| BadRecord::new("the schema change has no binlog position (`source.file`, `source.pos`)"))?;
         let snapshot = match source.get("snapshot") {
             Some(Value::String(s)) => s != "false",
             Some(Value::Bool(b)) => *b,
             _ => false,
         };
+        if changes.is_empty() && effects.is_empty() {
+            // variables and databases are told by a snapshot that the connector takes, not by one that was asked for
+            if snapshot && let Some(position) = position(source) {
+                self.whole.insert(position);
+                self.revision += 1;
+            }
+            return Ok(Vec::new());
+        }
+        let position = position(source)
+            .ok_or_else(|| BadRecord::new("the schema change has no binlog position (`source.file`, `source.pos`)"))?;
         let mut told = Vec::new();
         let (server, ts_ms) =
             (source.get("server_id").and_then(Value::as_u64), source.get("ts_ms").and_then(Value::as_i64));
@@ -415,5 +428,24 @@ mod tests {
             assert!(history.apply(record(value)).is_err(), "{value}");
         }
         assert_eq!(history.apply(record("{\"ddl\":\"USE shop\",\"tableChanges\":[]}")), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_snapshot_of_the_connector_is_told_from_one_that_was_asked_for() {
+        let mut history = SchemaHistory::new();
+        let at = |pos| SourcePosition { base: "binlog".into(), file: 2, pos };
+        let table = change("CREATE", 10, "CREATE TABLE t", "t", &[("id", "INT")]).replace("false", "true");
+        history.apply(record(&table)).unwrap();
+        assert!(!history.is_whole_snapshot(&at(10)));
+        let set = |pos, snapshot| {
+            serde_json::json!({
+                "source": {"file": "binlog.000002", "pos": pos, "snapshot": snapshot}, "databaseName": "",
+                "ddl": "SET character_set_server=utf8mb4", "tableChanges": []
+            })
+            .to_string()
+        };
+        history.apply(record(&set(10, "true"))).unwrap();
+        history.apply(record(&set(20, "false"))).unwrap();
+        assert!(history.is_whole_snapshot(&at(10)) && !history.is_whole_snapshot(&at(20)));
     }
 }

@@ -381,6 +381,9 @@ impl Pipeline {
                 let module = section.as_ref().and_then(|s| modules.get(&s.name)).cloned();
                 let known = was.iter().find(|was| was.name == plan.name);
                 match (known, module, section) {
+                    (Some(known), ..) if known.on_incompatible != plan.on_incompatible => {
+                        self.restart(&topic, &plan.name).await;
+                    }
                     (Some(known), Some(module), Some(section)) => {
                         self.try_change(known, module, &section, attempts).await;
                     }

@@ -13,7 +13,7 @@ use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 
-use super::fit::{offered, source_key};
+use super::columns::{offered, source_key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::TableSchema;
 use crate::table::Columns;

@@ -10,13 +10,15 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
-use super::fit::{
+use super::columns::{
     align, arrow_error, default_of, is_wider, same, source_key, stored_key, with_defaults, with_pseudo_columns,
 };
+use super::plan::Plan;
 use super::reload::Serving;
 use super::retry::Backoff;
 use super::trial::{Recent, relation};
 use crate::change::{Changes, Floor};
+use crate::config::OnIncompatible;
 use crate::deadletter::{DeadLetter, DeadLetters, Stage};
 use crate::decode::BadRow;
 use crate::error::{Action, Error, ErrorKind, Result};
@@ -39,16 +41,6 @@ pub(super) struct Counts {
     pub(super) changes: u64,
     pub(super) rows: u64,
     pub(super) dead_letters: u64,
-}
-
-/// How the table is to be made.
-#[derive(Debug, Clone)]
-pub(super) struct Plan {
-    pub(super) name: String,
-    pub(super) module: Option<(Module, Value)>,
-    pub(super) partition_by: Vec<String>,
-    /// true where it has a feed of changes
-    pub(super) changes: bool,
 }
 
 /// What is needed to open a Silver table, once and again.
@@ -244,6 +236,9 @@ impl Upsert {
     /// Brings the table to `schema`: columns are added and widened, never taken away.
     pub(super) async fn follow(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
         let (fields, prepared) = self.target(schema)?;
+        if let Some(table) = &self.table {
+            self.plan.permit(table, schema, &fields)?;
+        }
         if self.table.is_none() {
             if self.plan.changes {
                 ChangesTable::check(&fields, &source_key(schema))?;
@@ -338,6 +333,9 @@ impl Upsert {
                 match self.follow(&chunk.schema).await {
                     Ok(()) => {}
                     Err(error) if self.table.is_some() && error.kind() == ErrorKind::Config => {
+                        if self.plan.on_incompatible == OnIncompatible::Stop {
+                            return Err(self.plan.stopped(&error));
+                        }
                         bad.extend(refused(chunk, &error));
                         continue;
                     }
@@ -494,13 +492,14 @@ impl Upsert {
         }
     }
 
-    /// True when `schema` has a column that the table lacks, or a wider one: an older structure brings nothing.
+    /// True when `schema` has a column that the table lacks, a wider one or another key: an older structure brings nothing.
     fn is_newer(&self, schema: &TableSchema) -> bool {
         let Some(known) = &self.schema else { return true };
-        schema.fields.fields().iter().any(|f| match known.fields.field_with_name(f.name()) {
-            Err(_) => true,
-            Ok(have) => have.data_type() != f.data_type() && !is_wider(have.data_type(), f.data_type()),
-        })
+        source_key(schema) != source_key(known)
+            || schema.fields.fields().iter().any(|f| match known.fields.field_with_name(f.name()) {
+                Err(_) => true,
+                Ok(have) => have.data_type() != f.data_type() && !is_wider(have.data_type(), f.data_type()),
+            })
     }
 
     /// As [`Self::transform`]; a module on probation that fails or rejects too much makes room for the one before it.

@@ -243,6 +243,11 @@ impl KeyedTable {
         self.epochs_due = (stored != Some(epochs.as_str())).then_some(epochs);
     }
 
+    /// Names of the owner key's columns, in key order; empty: the source has no key.
+    pub fn key(&self) -> &[String] {
+        &self.key
+    }
+
     /// Which rebuild of the table this is.
     pub fn generation(&self) -> u64 {
         self.committer.generation

@@ -1,0 +1,57 @@
+//! How the pipeline file wants one Silver table.
+
+use arrow::datatypes::Schema;
+use serde_json::Value;
+
+use super::columns::{is_wider, stored_key};
+use crate::config::OnIncompatible;
+use crate::error::{Error, ErrorKind, Result};
+use crate::schema::TableSchema;
+use crate::table::KeyedTable;
+use crate::transform::Module;
+
+/// How the table is to be made.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) name: String,
+    pub(super) module: Option<(Module, Value)>,
+    pub(super) partition_by: Vec<String>,
+    /// true where it has a feed of changes
+    pub(super) changes: bool,
+    /// what to do when the source changes a type or the key
+    pub(super) on_incompatible: OnIncompatible,
+}
+
+impl Plan {
+    /// Refuses columns that the table is not to follow: another key ever, a wider type only where the pipeline file says so.
+    pub(super) fn permit(&self, table: &KeyedTable, schema: &TableSchema, fields: &Schema) -> Result<()> {
+        let key = stored_key(schema, fields);
+        if key != table.key() {
+            let (now, had) = (key.join(", "), table.key().join(", "));
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("the source's key is now ({now}), the table's is ({had})"),
+            )
+            .hint("`lode rebuild` makes the table anew with another key"));
+        }
+        if self.on_incompatible == OnIncompatible::Evolve {
+            return Ok(());
+        }
+        let changed = fields.fields().iter().find_map(|field| {
+            let have = table.schema().field_with_name(field.name()).ok()?;
+            let fits = have.data_type() == field.data_type() || is_wider(have.data_type(), field.data_type());
+            (!fits).then_some((have, field))
+        });
+        let Some((have, field)) = changed else { return Ok(()) };
+        let (name, from, to) = (field.name(), have.data_type(), field.data_type());
+        Err(Error::new(ErrorKind::Config, format!("column `{name}` is {from} and was changed to {to} in the source"))
+            .hint("`on_incompatible = \"evolve\"` lets the table follow where no value is lost"))
+    }
+
+    pub(super) fn stopped(&self, error: &Error) -> Error {
+        let message = format!("silver `{}`: {error}; `on_incompatible` is `stop`", self.name);
+        Error::new(ErrorKind::Gap, message).hint(
+            "set `on_incompatible` to `evolve` or `dead_letter` to go on from here, or remove the table: it is then made anew",
+        )
+    }
+}
