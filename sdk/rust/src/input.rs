@@ -1,6 +1,7 @@
 //! Reading: from the buffers of a column to values of Rust types.
 
 use crate::contract::{Batch, Column};
+use crate::text::Text;
 use crate::types::{AnyDecimal, Date, DateTime, Decimal, Timestamp};
 
 /// A type that a column can be read as.
@@ -261,16 +262,16 @@ impl<'a> Cell<'a> for bool {
     }
 }
 
+#[inline]
 fn span(offsets: &[[u8; 4]], row: usize) -> Option<std::ops::Range<usize>> {
-    let start = u32::from_le_bytes(*offsets.get(row)?) as usize;
-    let end = u32::from_le_bytes(*offsets.get(row + 1)?) as usize;
-    Some(start..end)
+    let [start, end] = offsets.get(row..)?.first_chunk()?;
+    Some(u32::from_le_bytes(*start) as usize..u32::from_le_bytes(*end) as usize)
 }
 
 /// A column of texts. UTF-8 is checked once for all of them.
 pub struct Texts<'a> {
     offsets: &'a [[u8; 4]],
-    text: &'a str,
+    text: Text<'a>,
     nulls: Nulls<'a>,
 }
 
@@ -288,7 +289,7 @@ impl<'a> Cell<'a> for &'a str {
     fn open(column: &'a Column, _: &str) -> Result<Texts<'a>, String> {
         Ok(Texts {
             offsets: buffer(column, 1)?.as_chunks::<4>().0,
-            text: std::str::from_utf8(buffer(column, 2)?).map_err(|_| "it is not UTF-8".to_owned())?,
+            text: Text::new(buffer(column, 2)?)?,
             nulls: Nulls::of(column),
         })
     }
@@ -357,7 +358,8 @@ impl<'a> Cell<'a> for &'a [u8] {
 /// A column of decimals, and what its numbers are multiplied with.
 pub struct Decimals<'a> {
     values: Fixed<'a, 16>,
-    factor: i128,
+    /// None, not 1: the compiler knows that times 1 changes nothing, and would multiply always
+    factor: Option<i128>,
     scale: u8,
 }
 
@@ -380,15 +382,20 @@ impl<'a, const P: u8, const S: u8> Cell<'a> for Decimal<P, S> {
 
     fn open(column: &'a Column, format: &str) -> Result<Decimals<'a>, String> {
         let (_, scale) = decimal_format(format).ok_or_else(|| format!("`{format}` is no decimal"))?;
-        let factor = 10_i128.checked_pow(u32::from(S.saturating_sub(scale))).ok_or("the scale is too large")?;
+        let factor = match S.saturating_sub(scale) {
+            0 => None,
+            digits => Some(10_i128.checked_pow(u32::from(digits)).ok_or("the scale is too large")?),
+        };
         Ok(Decimals { values: Fixed::open(column)?, factor, scale })
     }
 
     #[inline]
     fn read(reader: &Decimals<'a>, row: usize) -> Option<Self> {
         let unscaled = i128::from_le_bytes(reader.values.get(row)?);
-        // A multiplication of 128 bits costs more than all else here, and is mostly by one.
-        Some(Decimal(if reader.factor == 1 { unscaled } else { unscaled.wrapping_mul(reader.factor) }))
+        Some(Decimal(match reader.factor {
+            None => unscaled,
+            Some(factor) => unscaled.wrapping_mul(factor),
+        }))
     }
 }
 
@@ -405,7 +412,7 @@ impl<'a> Cell<'a> for AnyDecimal {
 
     fn open(column: &'a Column, format: &str) -> Result<Decimals<'a>, String> {
         let (_, scale) = decimal_format(format).ok_or_else(|| format!("`{format}` is no decimal"))?;
-        Ok(Decimals { values: Fixed::open(column)?, factor: 1, scale })
+        Ok(Decimals { values: Fixed::open(column)?, factor: None, scale })
     }
 
     #[inline]

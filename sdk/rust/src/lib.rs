@@ -42,6 +42,7 @@ mod log;
 mod output;
 mod params;
 mod row;
+mod text;
 mod types;
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -50,6 +51,8 @@ pub mod testing;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod glue;
+#[cfg(any(target_arch = "wasm32", test))]
+mod heap;
 
 pub use contract::{Batch, Column, ColumnRef, Columns, Description, Field, OutputField, Relation};
 pub use describe::Describe;

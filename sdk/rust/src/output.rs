@@ -20,7 +20,10 @@ pub trait Value: Sized {
 }
 
 /// Collects the values of one column.
-pub trait Build: Default {
+pub trait Build: Sized {
+    /// An empty one with room for `rows` values.
+    fn with_capacity(rows: usize) -> Self;
+
     /// Adds a null.
     fn push_null(&mut self);
 
@@ -31,10 +34,13 @@ pub trait Build: Default {
 /// A struct whose fields become columns; `#[derive(Output)]` makes it one.
 pub trait Output: Sized {
     /// Collects the columns.
-    type Builders: Default;
+    type Builders;
 
     /// The columns, in the order of [`Output::finish`].
     fn fields() -> Vec<Field>;
+
+    /// Empty ones with room for `rows` rows.
+    fn builders(rows: usize) -> Self::Builders;
 
     /// Adds a row.
     fn push(self, builders: &mut Self::Builders);
@@ -44,8 +50,13 @@ pub trait Output: Sized {
 }
 
 /// The column that `values` make, for modules that work on whole columns.
+#[inline(never)]
 pub fn column_of<T: Value>(values: impl IntoIterator<Item = T>) -> Column {
-    let mut builder = T::Builder::default();
+    // An iterator may promise more than it gives, so that is no reason to ask for more than a call's rows.
+    const MOST: usize = 1 << 16;
+    let values = values.into_iter();
+    let (least, most) = values.size_hint();
+    let mut builder = T::Builder::with_capacity(least.max(most.unwrap_or(0)).min(MOST));
     for value in values {
         value.append_to(&mut builder);
     }
@@ -96,43 +107,41 @@ fn push_bit(bits: &mut Vec<u8>, position: u32, value: bool) {
 }
 
 /// A column of values of a fixed number of bytes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FixedBuilder<const W: usize> {
-    values: Vec<u8>,
+    values: Vec<[u8; W]>,
     validity: Validity,
 }
 
 impl<const W: usize> FixedBuilder<W> {
     #[inline]
     fn push(&mut self, bytes: [u8; W]) {
-        self.values.extend_from_slice(&bytes);
+        self.values.push(bytes);
         self.validity.push_valid();
     }
 }
 
 impl<const W: usize> Build for FixedBuilder<W> {
+    fn with_capacity(rows: usize) -> Self {
+        FixedBuilder { values: Vec::with_capacity(rows), validity: Validity::default() }
+    }
+
     fn push_null(&mut self) {
-        self.values.extend_from_slice(&[0; W]);
+        self.values.push([0; W]);
         self.validity.push_null();
     }
 
     fn finish(self) -> Column {
-        self.validity.finish(vec![self.values])
+        self.validity.finish(vec![self.values.into_flattened()])
     }
 }
 
 /// A column of texts or byte strings.
 #[derive(Debug)]
 pub struct BytesBuilder {
-    offsets: Vec<u8>,
+    offsets: Vec<[u8; 4]>,
     data: Vec<u8>,
     validity: Validity,
-}
-
-impl Default for BytesBuilder {
-    fn default() -> Self {
-        BytesBuilder { offsets: vec![0; 4], data: Vec::new(), validity: Validity::default() }
-    }
 }
 
 impl BytesBuilder {
@@ -146,29 +155,41 @@ impl BytesBuilder {
     #[inline]
     fn end_value(&mut self) {
         // A guest's memory is far below the 2 GiB that an offset counts to.
-        self.offsets.extend_from_slice(&(self.data.len() as u32).to_le_bytes());
+        self.offsets.push((self.data.len() as u32).to_le_bytes());
     }
 }
 
 impl Build for BytesBuilder {
+    fn with_capacity(rows: usize) -> Self {
+        // A guess; texts of a database are mostly longer than this and rarely much longer.
+        const BYTES_A_VALUE: usize = 8;
+        let mut offsets = Vec::with_capacity(rows + 1);
+        offsets.push([0; 4]);
+        BytesBuilder { offsets, data: Vec::with_capacity(rows * BYTES_A_VALUE), validity: Validity::default() }
+    }
+
     fn push_null(&mut self) {
         self.end_value();
         self.validity.push_null();
     }
 
     fn finish(self) -> Column {
-        self.validity.finish(vec![self.offsets, self.data])
+        self.validity.finish(vec![self.offsets.into_flattened(), self.data])
     }
 }
 
 /// A column of booleans.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct BitsBuilder {
     values: Vec<u8>,
     validity: Validity,
 }
 
 impl Build for BitsBuilder {
+    fn with_capacity(rows: usize) -> Self {
+        BitsBuilder { values: Vec::with_capacity(rows.div_ceil(8)), validity: Validity::default() }
+    }
+
     fn push_null(&mut self) {
         push_bit(&mut self.values, self.validity.length, false);
         self.validity.push_null();

@@ -81,7 +81,7 @@ impl<O: Output> Sink<O> {
     #[doc(hidden)]
     pub fn new(rows: u32) -> Self {
         Sink {
-            builders: O::Builders::default(),
+            builders: O::builders(rows as usize),
             source_rows: Vec::with_capacity(rows as usize),
             rejected: Vec::new(),
             one_to_one: true,

@@ -19,7 +19,10 @@ impl<const P: u8, const S: u8> Decimal<P, S> {
 
     /// `self × factor`; `None` where it does not fit an `i128`.
     pub fn checked_mul(self, factor: i64) -> Option<i128> {
-        self.0.checked_mul(i128::from(factor))
+        match (i32::try_from(self.0), i32::try_from(factor)) {
+            (Ok(a), Ok(b)) => Some(i128::from(i64::from(a) * i64::from(b))),
+            _ => wide_mul(self.0, factor),
+        }
     }
 
     /// The same number with other digits; `None` where a digit would be lost.
@@ -65,6 +68,17 @@ impl fmt::Display for AnyDecimal {
             "" => write!(f, "{sign}{whole}"),
             _ => write!(f, "{sign}{whole}.{part}"),
         }
+    }
+}
+
+/// WebAssembly multiplies 64 bits by an instruction, 128 by a function, and checks the latter by a slow one. Kept apart,
+/// lest the compiler merge them.
+#[cold]
+#[inline(never)]
+fn wide_mul(unscaled: i128, factor: i64) -> Option<i128> {
+    match i64::try_from(unscaled) {
+        Ok(small) => Some(i128::from(small) * i128::from(factor)),
+        Err(_) => unscaled.checked_mul(i128::from(factor)),
     }
 }
 
@@ -152,5 +166,9 @@ mod tests {
         assert_eq!(Decimal::<5, 2>(155).rescale::<5, 1>(), None);
         assert_eq!(Decimal::<5, 2>(99_999).rescale::<5, 3>(), None);
         assert_eq!(Decimal::<38, 0>(i128::MAX).rescale::<38, 9>(), None);
+        assert_eq!(Decimal::<9, 0>(i128::from(i32::MIN)).checked_mul(i64::from(i32::MIN)), Some(1 << 62));
+        assert_eq!(Decimal::<20, 0>(i128::from(i64::MIN)).checked_mul(i64::MIN), Some(1 << 126));
+        assert_eq!(Decimal::<38, 0>(1 << 70).checked_mul(-4), Some(-(1 << 72)));
+        assert_eq!(Decimal::<38, 0>(1 << 70).checked_mul(i64::MAX), None);
     }
 }

@@ -81,7 +81,6 @@ pub(crate) fn output(item: &DeriveInput) -> Result<TokenStream> {
     Ok(quote! {
         const _: () = {
             #[doc(hidden)]
-            #[derive(Default)]
             pub struct #builders {
                 #(#idents: <#fixed as #sdk::Value>::Builder,)*
             }
@@ -95,6 +94,10 @@ pub(crate) fn output(item: &DeriveInput) -> Result<TokenStream> {
                         format: <#fixed as #sdk::Value>::format(),
                         nullable: <#fixed as #sdk::Value>::NULLABLE,
                     }),*]
+                }
+
+                fn builders(rows: usize) -> Self::Builders {
+                    #builders { #(#idents: #sdk::Build::with_capacity(rows),)* }
                 }
 
                 #[inline]
