@@ -22,6 +22,8 @@ mod gate;
 mod inspect;
 mod instance;
 mod limits;
+mod piece;
+mod slots;
 
 #[cfg(test)]
 mod tests;

@@ -88,7 +88,18 @@ pub(super) fn bytes_taken(array: &ArrayRef, rows: &[u32]) -> usize {
 
 /// Bytes that `array` is, near enough to choose how many rows go in one call.
 pub(super) fn bytes_of(array: &ArrayRef) -> usize {
-    array.to_data().get_slice_memory_size().unwrap_or(usize::MAX)
+    let span = |offsets: &[i32]| match (offsets.first(), offsets.last()) {
+        (Some(first), Some(last)) => size_of_val(offsets) + last.abs_diff(*first) as usize,
+        _ => 0,
+    };
+    match array.data_type() {
+        DataType::Utf8 => span(array.as_string::<i32>().value_offsets()),
+        DataType::Binary => span(array.as_binary::<i32>().value_offsets()),
+        other => match other.primitive_width() {
+            Some(width) => array.len() * width,
+            None => array.to_data().get_slice_memory_size().unwrap_or(usize::MAX),
+        },
+    }
 }
 
 #[cfg(test)]

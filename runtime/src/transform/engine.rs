@@ -1,7 +1,11 @@
 //! wasmtime, narrowed to what the contract needs, and the way from a module's bytes to compiled code.
 //!
-//! Every option that matters to safety or to determinism is named here, whatever wasmtime's default is. Compiled code
-//! lives in memory, found by the sha256 of the bytes; nothing compiled is read from or written to disk.
+//! Every option that matters to safety or to determinism is named here, whatever wasmtime's default is.
+//!
+//! Compiled code lives in memory, found by the sha256 of the bytes; nothing compiled is read from or written to disk. A
+//! compiled file is machine code with all of the host's rights: whoever loads one must know that it wrote it. wasmtime's
+//! loader is unsafe for that reason, its own cache takes any file of the right name, and a signature needs a key, which
+//! whoever can write the cache can read. A Rust module compiles in a tenth of a second at each start; that is the price.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -10,12 +14,13 @@ use std::time::Instant;
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Config, InstanceAllocationStrategy, OptLevel, Strategy};
+use wasmtime::{Config, OptLevel, Strategy};
 
 use super::contract::{GUEST, HOST, VERSION};
 use super::inspect;
 use super::instance::{Compiled, Live, State, TICK, clean, log};
 use super::limits::Limits;
+use super::slots::Slots;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Compiled modules kept for the next load of the same bytes. A pipeline has tens of modules; a Python one is 34 MB.
@@ -33,6 +38,7 @@ struct Inner {
     cache: Mutex<HashMap<[u8; 32], Arc<Compiled>>>,
     /// one compilation at a time: each uses every core
     compiling: Arc<Mutex<()>>,
+    slots: Slots,
 }
 
 /// A loaded module: compiled, its contract and imports checked. Cheap to clone.
@@ -53,7 +59,8 @@ impl Engine {
     /// # Errors
     /// `Internal` where this processor or system cannot run wasmtime as configured.
     pub fn new(limits: Limits) -> Result<Engine> {
-        let wasm = wasmtime::Engine::new(&configure(&limits)).map_err(|e| {
+        let slots = Slots::one_a_core();
+        let wasm = wasmtime::Engine::new(&configure(&limits, &slots)).map_err(|e| {
             Error::new(ErrorKind::Internal, "the WebAssembly engine does not start").caused_by(format!("{e:#}"))
         })?;
         let ticking = wasm.weak();
@@ -69,7 +76,8 @@ impl Engine {
             .map_err(|e| {
                 Error::new(ErrorKind::Internal, "the thread that ends endless modules does not start").caused_by(e)
             })?;
-        Ok(Engine { inner: Arc::new(Inner { wasm, limits, cache: Mutex::default(), compiling: Arc::default() }) })
+        let (cache, compiling) = (Mutex::default(), Arc::default());
+        Ok(Engine { inner: Arc::new(Inner { wasm, limits, cache, compiling, slots }) })
     }
 
     /// The limits that modules are held to.
@@ -162,7 +170,12 @@ impl Engine {
         let missing = |what: &str| broken(name, format!("exports no `{what}`"));
         let guest = component.get_export_index(None, &interface).ok_or_else(|| missing(&interface))?;
         let find = |function: &str| component.get_export_index(Some(&guest), function).ok_or_else(|| missing(function));
-        Ok(Compiled { pre, describe: find("describe")?, transform: find("transform")? })
+        Ok(Compiled {
+            slots: self.inner.slots.clone(),
+            pre,
+            describe: find("describe")?,
+            transform: find("transform")?,
+        })
     }
 }
 
@@ -213,7 +226,7 @@ fn broken(name: &str, message: String) -> Error {
     Error::new(ErrorKind::Module, format!("module `{name}` {message}"))
 }
 
-fn configure(limits: &Limits) -> Config {
+fn configure(limits: &Limits, slots: &Slots) -> Config {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
@@ -241,8 +254,8 @@ fn configure(limits: &Limits) -> Config {
         .epoch_interruption(true)
         .consume_fuel(false)
         .max_wasm_stack(limits.stack_bytes)
-        // Instances on demand, from an image of the initial memory: 10 µs each.
-        .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+        // Instances from a pool, their memories reset to an image of the initial one.
+        .allocation_strategy(slots.pool(limits))
         .memory_init_cow(true)
         .signals_based_traps(true)
         .memory_guard_size(32 << 20)

@@ -9,12 +9,14 @@ use wasmtime::{ResourceLimiter, Store, StoreContextMut, Trap};
 use super::apply::{LogLevel, LogLine};
 use super::contract::{DescribeParams, DescribeResult, TransformParams, TransformResult, WitLevel};
 use super::limits::Limits;
+use super::slots::{INSTANCES, MEMORIES, Slot, Slots, TABLES};
 
 /// How often the engine's epoch advances.
 pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// A compiled module with its imports bound, and where its two functions are.
 pub(super) struct Compiled {
+    pub(super) slots: Slots,
     pub(super) pre: InstancePre<State>,
     pub(super) describe: ComponentExportIndex,
     pub(super) transform: ComponentExportIndex,
@@ -56,17 +58,16 @@ impl ResourceLimiter for Meter {
         Ok(true)
     }
 
-    // A CPython guest is six core modules and the adapters between them.
     fn instances(&self) -> usize {
-        64
+        INSTANCES as usize
     }
 
     fn tables(&self) -> usize {
-        64
+        TABLES as usize
     }
 
     fn memories(&self) -> usize {
-        8
+        MEMORIES as usize
     }
 }
 
@@ -77,11 +78,14 @@ pub(super) struct Live {
     // These two word the messages.
     call_time: Duration,
     output_bytes: usize,
+    // Last, so that the instance is gone before another takes its place.
+    _slot: Slot,
 }
 
 impl Live {
-    /// A fresh instance of `compiled` under `limits`; its time runs from here.
+    /// A fresh instance of `compiled` under `limits`, once there is a slot for it; its time runs from then.
     pub(super) fn new(compiled: &Compiled, limits: &Limits) -> Result<Live, String> {
+        let slot = compiled.slots.take();
         let state = State {
             meter: Meter {
                 memory_bytes: 0,
@@ -102,9 +106,13 @@ impl Live {
         // Bounds what wasmtime allocates here for what a call gives.
         store.set_hostcall_fuel(limits.output_bytes);
         match compiled.pre.instantiate(&mut store) {
-            Ok(instance) => {
-                Ok(Live { store, instance, call_time: limits.call_time, output_bytes: limits.output_bytes })
-            }
+            Ok(instance) => Ok(Live {
+                store,
+                instance,
+                call_time: limits.call_time,
+                output_bytes: limits.output_bytes,
+                _slot: slot,
+            }),
             Err(error) => Err(name_failure(&error, store.data(), limits.call_time, limits.output_bytes)),
         }
     }

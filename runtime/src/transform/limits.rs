@@ -56,7 +56,8 @@ impl Default for Limits {
             table_elements: 100_000,
             stack_bytes: MIB / 2,
             call_time: Duration::from_secs(5),
-            input_rows: 65_536,
+            // so many rows and their output stay in the caches of a core, and a large batch is enough of them for all cores
+            input_rows: 16_384,
             // an eighth of the memory: a guest holds its input, its output, and what it makes in between
             input_bytes: 32 * MIB,
             output_rows: MIB,

@@ -4,6 +4,7 @@ mod faults;
 mod gate_fuzz;
 mod guests;
 mod modules;
+mod pieces;
 mod probing;
 
 use std::path::{Path, PathBuf};
