@@ -9,6 +9,7 @@ mod example;
 mod faults;
 mod modules;
 mod poison;
+mod sdk;
 mod source;
 mod streaming;
 mod swaps;
