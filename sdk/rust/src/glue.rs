@@ -1,4 +1,5 @@
-//! The canonical ABI of the contract: how values lie in memory when they cross. The one place with `unsafe`.
+//! The canonical ABI of the contract: how values lie in memory when they cross. Beside it only the heap and
+//! the cutting of texts have `unsafe`.
 //!
 //! Arguments were written into this memory by the host through `cabi_realloc`; results are left where they are, for
 //! the host drops the whole instance after the call, and freeing would be time lost.
