@@ -348,6 +348,10 @@ impl Pipeline {
                 _ => break,
             }
         }
+        if matches!(kind, TopicKind::SchemaChanges) {
+            let connector = self.connector(topic);
+            table.positions().iter().for_each(|(id, end)| connector.pass(id, *end));
+        }
         Ok(kind)
     }
 
@@ -486,6 +490,7 @@ impl Pipeline {
         if matches!(route.kind, TopicKind::SchemaChanges) {
             let connector = self.connector(&topic);
             connector.take(&delivery.block);
+            connector.pass(delivery.block.partition(), delivery.range.to);
             return;
         }
         for silver in route.silvers.iter().filter(|silver| silver.live.load(Relaxed)) {

@@ -59,9 +59,10 @@ pub enum SourceEvent {
 /// A block on its way, with the room it takes in the memory budget.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// the records
+    /// the records; none where the range holds nothing else than a transaction's markers
     pub block: Arc<Block>,
-    /// from the end of the delivery before (which may lie below the first record's offset) to this one's end
+    /// from the end of the delivery before (which may lie below the first record's offset) to this one's end (which may
+    /// lie past the last record's)
     pub range: Range,
     _room: Arc<OwnedSemaphorePermit>,
 }

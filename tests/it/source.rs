@@ -41,3 +41,14 @@ fn a_topic_made_anew_stops_its_table_and_no_other() {
     assert!(told, "{}", ended.last_words());
     lake::expect_silver(&pipeline, &OPEN_B.truth, Some("customers,products,order_items"));
 }
+
+#[test]
+fn the_markers_of_transactions_are_read_past_once() {
+    let broker = Broker::start_with_markers(&OPEN_B.file(), seed("markers"), 2);
+    let pipeline = OPEN_B.through(&broker, &Wanted::default());
+    pipeline.run_until_end();
+    OPEN_B.expect_exact(&pipeline);
+    let before = lake::commits(&pipeline.lake());
+    pipeline.run_until_end();
+    assert_eq!(lake::commits(&pipeline.lake()), before, "the positions are past the markers already");
+}

@@ -32,8 +32,18 @@ pub struct Broker {
 impl Broker {
     /// Starts a broker that holds the records of `capture`, its partitions mixed at random by `seed`.
     pub fn start(capture: &Path, seed: u64, pace: Pace) -> Broker {
+        Broker::launch(capture, seed, pace, 0)
+    }
+
+    /// The same, all at once, and `markers` offsets without a record at the end of each partition, as transactions leave
+    /// them.
+    pub fn start_with_markers(capture: &Path, seed: u64, markers: u64) -> Broker {
+        Broker::launch(capture, seed, Pace::AllAtOnce, markers)
+    }
+
+    fn launch(capture: &Path, seed: u64, pace: Pace, markers: u64) -> Broker {
         let mut command = Command::new(places::program("broker"));
-        command.arg("--capture").arg(capture).args(["--seed", &seed.to_string()]);
+        command.arg("--capture").arg(capture).args(["--seed", &seed.to_string(), "--markers", &markers.to_string()]);
         if let Pace::PerSecond(rate) = pace {
             command.args(["--rate", &rate.to_string()]);
         }

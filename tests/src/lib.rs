@@ -14,3 +14,4 @@ pub mod pipeline;
 pub mod places;
 pub mod process;
 pub mod source;
+pub mod wire;

@@ -84,6 +84,19 @@ impl Connector {
         all.get(table).into_iter().flatten().filter(fresh).cloned().collect()
     }
 
+    /// Every record before `end` has been given; what lies between the last one and `end` holds none.
+    pub(super) fn pass(&self, id: &PartitionId, end: i64) {
+        {
+            let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
+            let next = positions.entry(id.clone()).or_default();
+            if *next >= end {
+                return;
+            }
+            *next = end;
+        }
+        self.changes.send_modify(|n| *n += 1);
+    }
+
     /// True when everything before `ends` has been taken in.
     pub(super) fn has_reached(&self, ends: &Positions) -> bool {
         let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);

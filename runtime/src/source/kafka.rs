@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message;
@@ -37,6 +38,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const ENDS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a record waits in a block that is not full.
 const BLOCK_AGE_MAX: Duration = Duration::from_millis(20);
+/// How often is looked for offsets that hold no record.
+const MARKERS_EVERY: Duration = Duration::from_millis(100);
 /// How long one wait for room in the budget lasts, until the stop is looked at again.
 const ROOM_WAIT: Duration = Duration::from_millis(5);
 
@@ -81,6 +84,7 @@ pub fn start(settings: Settings, budget: Budget, block_rows: usize) -> Result<So
             targets: BTreeMap::new(),
             first: BTreeSet::new(),
             strayed_since: None,
+            markers_passed: Instant::now(),
             headers: Vec::new(),
             drained: false,
         }
@@ -105,6 +109,8 @@ struct Kafka<'a> {
     first: BTreeSet<PartitionId>,
     /// since when some partition, we do not know which, is no longer read
     strayed_since: Option<Instant>,
+    /// when was last looked for offsets that hold no record
+    markers_passed: Instant,
     /// room for the text of a record's headers
     headers: Vec<u8>,
     drained: bool,
@@ -126,11 +132,37 @@ impl Kafka<'_> {
                     return Ok(());
                 }
             }
-            if !self.note_progress()? || !self.poll()? || !self.hand_over_due() {
+            if !self.note_progress()? || !self.poll()? {
+                return Ok(());
+            }
+            self.pass_markers();
+            if !self.hand_over_due() {
                 return Ok(());
             }
         }
         Ok(())
+    }
+
+    /// Passes offsets that hold no record: the markers of transactions, and what was aborted or compacted away. The
+    /// consumer's position is past them, and past no record that was not polled; after a seek it has none for a while.
+    fn pass_markers(&mut self) {
+        if self.markers_passed.elapsed() < MARKERS_EVERY {
+            return;
+        }
+        self.markers_passed = Instant::now();
+        let positions = match self.consumer.position() {
+            Ok(positions) => positions,
+            Err(error) => {
+                tracing::warn!(%error, "cannot ask for the consumer's positions; trying again");
+                return;
+            }
+        };
+        for at in positions.elements() {
+            let Offset::Offset(next) = at.offset() else { continue };
+            if let Some(reading) = self.topics.get_mut(at.topic()).and_then(|p| p.get_mut(&at.partition())) {
+                reading.pass(next);
+            }
+        }
     }
 
     /// Takes in what has been fetched; false when the pipeline is gone.

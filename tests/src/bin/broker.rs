@@ -1,8 +1,9 @@
-//! `broker --capture FILE [--seed N] [--rate N]`: a mock Kafka broker that holds a capture.
+//! `broker --capture FILE [--seed N] [--rate N] [--markers N]`: a mock Kafka broker that holds a capture.
 //!
 //! Prints `bootstrap HOST:PORT`, then `produced N` when every record is stored at the very offset the capture gives it,
 //! and lives until its standard input closes. Records are mixed at random by the seed, each partition in order. With
-//! `--rate`, N records a second are produced after the address is printed; without, all before it. It never trims a
+//! `--rate`, N records a second are produced after the address is printed; without, all before it. With
+//! `--markers`, N transactions' markers stand at the end of each partition: offsets that hold no record. It never trims a
 //! log: a capture that does not fit the mock's few megabytes a partition is an error.
 
 use std::io::Read as _;
@@ -13,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lodestream_tests::capture::{Capture, Event};
+use lodestream_tests::wire;
 use rdkafka::client::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -57,10 +59,11 @@ struct Options {
     capture: PathBuf,
     seed: u64,
     rate: Option<u32>,
+    markers: u64,
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { capture: PathBuf::new(), seed: 0, rate: None };
+    let mut options = Options { capture: PathBuf::new(), seed: 0, rate: None, markers: 0 };
     let mut words = std::env::args().skip(1);
     while let Some(name) = words.next() {
         let value = words.next().ok_or_else(|| format!("`{name}` needs a value"))?;
@@ -69,7 +72,12 @@ fn options() -> Result<Options, String> {
             "--capture" => options.capture = PathBuf::from(value),
             "--seed" => options.seed = number()?,
             "--rate" => options.rate = Some(u32::try_from(number()?).map_err(|e| e.to_string())?),
-            _ => return Err(format!("unknown option `{name}`; hint: --capture FILE [--seed N] [--rate N]")),
+            "--markers" => options.markers = number()?,
+            _ => {
+                return Err(format!(
+                    "unknown option `{name}`; hint: --capture FILE [--seed N] [--rate N] [--markers N]"
+                ));
+            }
         }
     }
     Ok(options)
@@ -108,6 +116,11 @@ fn run() -> Result<(), String> {
         .create_with_context(Offsets::default())
         .map_err(kafka)?;
     produce(&producer, &capture.interleaved(options.seed), options.rate)?;
+    for (topic, partitions) in capture.topics() {
+        for partition in (0..partitions).flat_map(|p| (0..options.markers).map(move |_| p)) {
+            wire::append_commit_marker(&address, topic, partition).map_err(|e| e.to_string())?;
+        }
+    }
     check_kept(&address, &capture)?;
     if options.rate.is_none() {
         println!("bootstrap {address}");

@@ -54,7 +54,15 @@ impl Reading {
         Ok(())
     }
 
-    /// What is to be handed over; `None` where there is nothing.
+    /// There is no record before `next` that was not taken in.
+    pub(super) fn pass(&mut self, next: i64) {
+        if next > self.next {
+            self.next = next;
+            self.since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// What is to be handed over, perhaps a range that holds no record; `None` where there is nothing.
     pub(super) fn take_out(&mut self) -> Option<(Block, Range)> {
         self.since = None;
         if self.from >= self.next {

@@ -277,3 +277,31 @@ fn everything_is_handed_over_once_and_in_order_however_little_room_there_is() {
         run.expect_all(topic, 2000);
     }
 }
+
+#[test]
+fn the_marker_of_a_transaction_counts_as_read() {
+    let broker = Broker::with(&["shop", "shop.a"]);
+    broker.fill("shop", 3, 10);
+    broker.commit_marker("shop");
+    broker.fill("shop.a", 4, 10);
+    broker.commit_marker("shop.a");
+    broker.fill("shop.a", 1, 10);
+    broker.commit_marker("shop.a");
+    broker.commit_marker("shop.a");
+    let mut run = Run::start(&broker, settings(true), ROOM, 10);
+    run.until(|r| r.drained);
+    assert_eq!(run.read["shop"], [0, 1, 2]);
+    assert_eq!(run.read["shop.a"], [0, 1, 2, 3, 5]);
+    assert_eq!((run.ends["shop"], run.ends["shop.a"]), (4, 8), "markers are handed over as ranges");
+}
+
+#[test]
+fn a_partition_that_holds_only_markers_from_the_position_on_is_read_to_its_end() {
+    let broker = Broker::with(&["shop.a"]);
+    broker.fill("shop.a", 4, 10);
+    broker.commit_marker("shop.a");
+    let mut run = Run::start(&broker, settings(true), ROOM, 10);
+    run.stands.insert("shop.a", 4);
+    run.until(|r| r.drained);
+    assert_eq!((run.count("shop.a"), run.ends["shop.a"]), (0, 5));
+}

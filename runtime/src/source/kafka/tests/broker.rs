@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use lodestream_tests::wire;
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
@@ -33,5 +34,10 @@ impl Broker {
             self.producer.poll(Duration::ZERO);
         }
         self.producer.flush(Duration::from_secs(30)).unwrap();
+    }
+
+    /// Appends an offset that holds no record.
+    pub(super) fn commit_marker(&self, topic: &str) {
+        wire::append_commit_marker(&self.cluster.bootstrap_servers(), topic, 0).unwrap();
     }
 }
