@@ -252,6 +252,7 @@ async fn run(total: usize) -> Result<(), Box<dyn Error>> {
         key: vec!["id".into()],
         partition_by: vec![],
         renamed: 0,
+        generation: 0,
     };
     let schema = Arc::new(TableSchema {
         database: "shop".into(),

@@ -87,6 +87,16 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Derive a Silver table again from Bronze, beside a running stream
+    Rebuild {
+        /// The pipeline file
+        pipeline: PathBuf,
+        /// The table, as `silver.<name>`
+        table: String,
+        /// Print the summary as JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Compact, checkpoint and vacuum the tables now
     Maintain {
         /// The pipeline file
@@ -153,6 +163,7 @@ async fn execute(command: Command) -> Result<ExitCode> {
         Command::DeadLetters { pipeline, table, limit, json } => {
             status::dead_letters(&Config::load(&pipeline)?, table.as_deref(), limit, Form::of(json, false)).await?;
         }
+        Command::Rebuild { pipeline, table, json } => run::rebuild(Config::load(&pipeline)?, &table, json).await?,
         Command::Maintain { pipeline } => run::maintain(&Config::load(&pipeline)?).await?,
     }
     Ok(ExitCode::SUCCESS)

@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 use crate::change::{Changes, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::Lake;
-use crate::record::{PartitionId, Ranges};
+use crate::record::{PartitionId, Positions, Ranges};
 use crate::schema::{TableSchema, TableSchemaRef};
 use crate::sequence::Sequence;
 use crate::table::{KeyedTable, Location, Outcome, Settings, TableSpec, positions_of};
@@ -141,6 +141,31 @@ impl DeadLetters {
         self.commit(&stale, Op::Delete).await
     }
 
+    /// Takes away the letters of `table` written before `time_ms` for records below `positions`: a rebuild decided
+    /// anew about these records.
+    ///
+    /// # Errors
+    /// The lake's.
+    pub async fn forget_before(&self, table: &str, time_ms: i64, positions: &Positions) -> Result<()> {
+        if !self.lake.has_table(TABLE).await? {
+            return Ok(());
+        }
+        let name = table.replace('\'', "''");
+        let sql = format!(
+            "SELECT stage, topic, partition, \"offset\" FROM {TABLE} \
+             WHERE \"table\" = '{name}' AND \"time\" < to_timestamp_millis({time_ms})"
+        );
+        let mut stale = Vec::new();
+        for batch in self.lake.query_table(TABLE, &sql).await? {
+            stale.extend((0..batch.num_rows()).filter_map(|row| read_letter(&batch, row, table)));
+        }
+        stale.retain(|letter| {
+            let id = PartitionId { topic: Arc::clone(&letter.topic), partition: letter.partition };
+            positions.get(&id).is_some_and(|next| letter.offset < *next)
+        });
+        self.commit(&stale, Op::Delete).await
+    }
+
     async fn commit(&self, letters: &[DeadLetter], op: Op) -> Result<()> {
         if letters.is_empty() {
             return Ok(());
@@ -152,6 +177,7 @@ impl DeadLetters {
                 fields: fields(),
                 key: ["table", "stage", "topic", "partition", "offset"].map(str::to_owned).to_vec(),
                 renamed: 0,
+                generation: 0,
                 partition_by: Vec::new(),
             };
             *guard = Some(KeyedTable::open_or_create(self.location.clone(), spec, self.settings.clone()).await?);

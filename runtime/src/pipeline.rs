@@ -14,6 +14,7 @@ mod columns;
 mod connector;
 mod plan;
 mod progress;
+mod rebuild;
 mod reload;
 mod report;
 mod retry;
@@ -32,6 +33,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 pub use progress::{Progress, Summary, TableCounts};
+pub use rebuild::{Rebuilt, rebuild};
 pub use report::{Refusal, Report, TableReport};
 
 use crate::config::{self, Config};
@@ -439,6 +441,7 @@ impl Pipeline {
         let opening = Opening {
             plan,
             feed,
+            generation: None,
             location: self.root.table(&format!("silver/{name}"))?,
             settings: self.settings.clone(),
             letters: Arc::clone(&self.letters),
@@ -457,6 +460,7 @@ impl Pipeline {
             flush: self.config.flush,
             schema_wait: self.config.limits.schema_wait,
             committed: route.bronze.committed.clone(),
+            within_committed: false,
             bronze: self.bronze_location(topic)?,
             settings: self.settings.clone(),
             ends: self.ends.clone(),

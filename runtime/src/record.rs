@@ -152,6 +152,11 @@ impl Block {
         (0..self.rows.len()).filter_map(|row| self.get(row))
     }
 
+    /// Drops the records at and past the offset `to`.
+    pub fn cut(&mut self, to: i64) {
+        self.rows.truncate(self.rows.partition_point(|row| row.offset < to));
+    }
+
     /// First offset and the offset past the last one; `None` when empty.
     pub fn range(&self) -> Option<Range> {
         Some(Range { from: self.rows.first()?.offset, to: self.rows.last()?.offset + 1 })

@@ -36,6 +36,7 @@ mod multiset;
 mod news;
 mod owners;
 mod read;
+mod rebuild;
 mod rename;
 mod schema;
 mod select;
@@ -60,6 +61,7 @@ pub use evolve::Columns;
 pub use keyed::KeyedTable;
 pub use log::positions_of;
 pub use news::{News, Settled};
+pub use rebuild::Rebuild;
 pub use select::{Origin, Selection};
 pub use store::{Location, map_conflicts};
 pub use vacuum::Vacuumed;
@@ -85,6 +87,8 @@ pub struct TableSpec {
     /// columns whose values separate files; Delta cannot tell empty text from null in them, so a flush with empty text
     /// there is refused
     pub partition_by: Vec<String>,
+    /// which rebuild of the table this is; 0 for the first
+    pub generation: u64,
 }
 
 /// Settings of a table, with defaults a careful engineer would keep.

@@ -24,10 +24,10 @@ fn small_flushes() -> Wanted {
 
 /// Starts and kills the program until enough kills have landed while it was committing; every fifth kill comes at any
 /// moment after the start, be it before the first commit.
-fn kill_while_working(pipeline: &Pipeline, rng: &mut StdRng, start: impl Fn() -> Running) {
+pub(crate) fn kill_while_working(pipeline: &Pipeline, rng: &mut StdRng, kills: usize, start: impl Fn() -> Running) {
     let (mut working, mut starting) = (0, 0);
     for attempt in 0..ATTEMPTS {
-        if working >= KILLS {
+        if working >= kills {
             break;
         }
         let before = lake::commits(&pipeline.lake());
@@ -49,14 +49,14 @@ fn kill_while_working(pipeline: &Pipeline, rng: &mut StdRng, start: impl Fn() ->
         }
     }
     println!("{working} kills landed while it was committing, {starting} at any moment after a start");
-    assert!(working >= KILLS, "{working} kills landed while it was committing; {KILLS} are wanted");
+    assert!(working >= kills, "{working} kills landed while it was committing; {kills} are wanted");
 }
 
 fn killed_over_a_replay(variant: Variant) {
     let seed = seed(variant.name);
     let mut rng = StdRng::seed_from_u64(seed);
     let pipeline = variant.replayed_mixed(seed, &small_flushes());
-    kill_while_working(&pipeline, &mut rng, || pipeline.start_until_end());
+    kill_while_working(&pipeline, &mut rng, KILLS, || pipeline.start_until_end());
     pipeline.run_until_end();
     variant.expect_exact(&pipeline);
 }
@@ -66,7 +66,7 @@ fn killed_over_a_broker(variant: Variant) {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut broker = Broker::start(&variant.file(), seed, Pace::PerSecond(300));
     let pipeline = variant.through(&broker, &small_flushes());
-    kill_while_working(&pipeline, &mut rng, || pipeline.start());
+    kill_while_working(&pipeline, &mut rng, KILLS, || pipeline.start());
     broker.finish();
     pipeline.run_until_end();
     variant.expect_exact(&pipeline);

@@ -52,6 +52,11 @@ impl Pipeline {
         self.launch("run-until-end", &mut self.command(&["run"], &["--until-end"]))
     }
 
+    /// Starts `lode WORDS… pipeline.toml MORE…`.
+    pub fn launch_words(&self, what: &str, words: &[&str], more: &[&str]) -> Running {
+        self.launch(what, &mut self.command(words, more))
+    }
+
     /// `lode run --until-end`; fails unless it ends with 0.
     #[track_caller]
     pub fn run_until_end(&self) -> Ended {

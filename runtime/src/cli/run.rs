@@ -94,6 +94,26 @@ fn print_summary(name: &str, summary: &Summary) {
     }
 }
 
+/// Derives a Silver table again from Bronze.
+pub(super) async fn rebuild(config: Config, table: &str, json: bool) -> Result<()> {
+    let Some(name) = table.strip_prefix("silver.") else {
+        return Err(Error::new(ErrorKind::Config, format!("`{table}` is not a Silver table"))
+            .hint("give it as `silver.<name>`, for example `lode rebuild pipeline.toml silver.orders`"));
+    };
+    let rebuilt = crate::pipeline::rebuild(config, name).await?;
+    if json {
+        let text = serde_json::to_string(&rebuilt)
+            .map_err(|e| Error::new(ErrorKind::Internal, "cannot write the summary").caused_by(e))?;
+        println!("{text}");
+    } else {
+        println!(
+            "{table}: {} changes taken in again, {} dead letters, in force since version {} (generation {}), {:.1} s",
+            rebuilt.changes, rebuilt.dead_letters, rebuilt.version, rebuilt.generation, rebuilt.seconds
+        );
+    }
+    Ok(())
+}
+
 /// Compacts, checkpoints and vacuums every table and the dead letters.
 pub(super) async fn maintain(config: &Config) -> Result<()> {
     let lake = lake(config)?;

@@ -47,7 +47,7 @@ impl Evidence {
     }
 
     /// True when nothing a value says can change anything.
-    pub(super) fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         self.time_is_certain && self.decimal.is_some()
     }
 

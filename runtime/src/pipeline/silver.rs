@@ -80,6 +80,8 @@ pub(super) struct Reader {
     /// how long a record that nothing explains waits for the schema-change topic
     pub(super) schema_wait: Duration,
     pub(super) committed: watch::Receiver<Positions>,
+    /// true where nothing past `committed` may be read, though Bronze holds it
+    pub(super) within_committed: bool,
     pub(super) bronze: Location,
     pub(super) settings: Settings,
     pub(super) ends: EndQueries,
@@ -329,10 +331,16 @@ impl Worker {
         let table =
             BronzeTable::open_or_create(self.reader.bronze.clone(), &self.reader.topic, self.reader.settings.clone())
                 .await?;
-        let ends = table.positions().clone();
+        let ends = match self.reader.within_committed {
+            true => self.reader.committed.borrow().clone(),
+            false => table.positions().clone(),
+        };
         let mut blocks = table.read(&self.next).await?;
         while let Some(block) = blocks.next().await {
-            let block = block?;
+            let mut block = block?;
+            if self.reader.within_committed {
+                block.cut(self.reader.committed.borrow().get(block.partition()).copied().unwrap_or(0));
+            }
             if let Taken::Held(reason) = self.decode(&block, None, patience)? {
                 return Ok(Taken::Held(reason));
             }

@@ -49,6 +49,8 @@ pub(super) struct Opening {
     pub(super) location: Location,
     /// where its feed of changes lies, if it has one
     pub(super) feed: Option<Location>,
+    /// the generation that a rebuild makes; `None` outside of one
+    pub(super) generation: Option<u64>,
     pub(super) settings: Settings,
     pub(super) letters: Arc<DeadLetters>,
     pub(super) serving: Arc<Serving>,
@@ -75,7 +77,10 @@ impl Opening {
         {
             *module = serving;
         }
-        self.letters.forget_from(&plan.name, &self.location).await?;
+        // The letters of the table in force stay while another generation grows.
+        if self.generation.is_none() {
+            self.letters.forget_from(&plan.name, &self.location).await?;
+        }
         let table = KeyedTable::open(self.location.clone(), self.settings.clone()).await?;
         let positions = table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
         let feed = match (&table, &self.feed) {
@@ -88,6 +93,7 @@ impl Opening {
             feed_at: self.feed.clone(),
             feed,
             location: self.location.clone(),
+            generation: self.generation.unwrap_or(0),
             settings: self.settings.clone(),
             letters: Arc::clone(&self.letters),
             table,
@@ -125,6 +131,8 @@ impl Transformed {
 pub(super) struct Upsert {
     plan: Plan,
     location: Location,
+    /// of the table when it is made
+    generation: u64,
     settings: Settings,
     letters: Arc<DeadLetters>,
     table: Option<KeyedTable>,
@@ -248,6 +256,7 @@ impl Upsert {
                 fields: Arc::clone(&fields),
                 key: stored_key(schema, &fields),
                 renamed: schema.renamed,
+                generation: self.generation,
                 partition_by: self.plan.partition_by.clone(),
             };
             let mut backoff = Backoff::new();

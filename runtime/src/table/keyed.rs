@@ -88,7 +88,7 @@ impl KeyedTable {
             let protocol = schema.protocol(true);
             let configuration = json!({
                 "delta.enableDeletionVectors": "true",
-                "lode.generation": "0",
+                "lode.generation": spec.generation.to_string(),
                 "lode.key": json!(spec.key).to_string(),
                 "lode.table": spec.name,
                 RENAMED: spec.renamed.to_string(),

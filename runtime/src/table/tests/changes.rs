@@ -252,8 +252,14 @@ async fn a_feed_follows_the_columns_of_its_table() {
 async fn a_feed_is_refused_where_it_cannot_work() {
     let (_dir, root) = lake();
     let at = root.table("silver/lines_changes").unwrap();
-    let spec =
-        TableSpec { name: "silver/lines".into(), fields: fields(), key: vec![], partition_by: vec![], renamed: 0 };
+    let spec = TableSpec {
+        name: "silver/lines".into(),
+        fields: fields(),
+        key: vec![],
+        partition_by: vec![],
+        renamed: 0,
+        generation: 0,
+    };
     let keyless = KeyedTable::open_or_create(root.table("silver/lines").unwrap(), spec, settings()).await.unwrap();
     let refused = ChangesTable::open_or_create(at, "silver/lines_changes", &keyless).await.unwrap_err();
     assert!(refused.to_string().contains("needs a source table with a primary key"), "{refused}");

@@ -300,8 +300,14 @@ async fn faults_of_the_lake_lose_and_double_no_row_without_key() {
     let (_dir, root) = lake();
     let sound = root.table("silver/lines").unwrap();
     let (location, chance) = faulty(&sound, seed);
-    let spec =
-        TableSpec { name: "silver/lines".into(), fields: fields(), key: vec![], renamed: 0, partition_by: vec![] };
+    let spec = TableSpec {
+        name: "silver/lines".into(),
+        fields: fields(),
+        key: vec![],
+        renamed: 0,
+        generation: 0,
+        partition_by: vec![],
+    };
     let open = || KeyedTable::open_or_create(location.clone(), spec.clone(), hasty());
     let mut table = open().await.unwrap();
     let mut source = Source::new(12, 3);

@@ -86,8 +86,14 @@ async fn run(seed: u64, steps: usize) {
     let mut rng = StdRng::seed_from_u64(seed);
     let (_dir, root) = lake();
     let location = root.table("silver/lines").unwrap();
-    let spec =
-        TableSpec { name: "silver/lines".into(), fields: fields(), key: vec![], renamed: 0, partition_by: vec![] };
+    let spec = TableSpec {
+        name: "silver/lines".into(),
+        fields: fields(),
+        key: vec![],
+        renamed: 0,
+        generation: 0,
+        partition_by: vec![],
+    };
     let open = || KeyedTable::open_or_create(location.clone(), spec.clone(), settings());
     let mut table = open().await.unwrap();
     let mut source = Source::new(12, 3);

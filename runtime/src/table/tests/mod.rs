@@ -41,6 +41,7 @@ pub(super) fn spec() -> TableSpec {
         fields: fields(),
         key: vec!["id".into()],
         renamed: 0,
+        generation: 0,
         partition_by: vec![],
     }
 }
