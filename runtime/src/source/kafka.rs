@@ -10,6 +10,7 @@
 //! poll deadline, since `max.poll.interval.ms` binds the members of a group only, and partitions are assigned by hand.
 
 mod client;
+mod headers;
 mod loss;
 mod reading;
 mod takeup;
