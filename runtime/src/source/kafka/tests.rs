@@ -216,7 +216,7 @@ fn records_that_go_while_there_is_no_room_give_their_topic_up() {
     let broker = Broker::with(&["shop.a", "shop.b"]);
     broker.fill("shop.a", 200, 1000);
     let options = [("queued.max.messages.kbytes", "1"), ("fetch.message.max.bytes", "5000")];
-    let options = options.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
+    let options = options.map(|(k, v)| (k.to_owned(), Setting::Text(v.to_owned()))).to_vec();
     let mut run = Run::start(&broker, Settings { options, ..settings(false) }, 16 << 10, 10);
     run.kept = Some(Vec::new());
     // With what is kept there is no room for one more block.
@@ -239,7 +239,7 @@ fn a_topic_that_may_not_be_read_is_given_up_alone() {
     let broker = Broker::with(&["shop.a", "shop.b"]);
     broker.fill("shop.a", 3, 10);
     broker.fill("shop.b", 4, 10);
-    let options = vec![("topic.metadata.refresh.interval.ms".to_owned(), "200".to_owned())];
+    let options = vec![("topic.metadata.refresh.interval.ms".to_owned(), Setting::Text("200".to_owned()))];
     let mut run = Run::start(&broker, Settings { options, ..settings(false) }, ROOM, 10);
     run.until(|r| r.count("shop.a") == 3 && r.count("shop.b") == 4);
     broker.cluster.topic_error("shop.a", refused).unwrap();
