@@ -1,15 +1,17 @@
 //! The pipeline file.
 //!
 //! Receives one TOML file. Promises a [`Config`] in which every value is checked and every path is absolute, or a
-//! message that names the file, the line, the dotted key and the nearest known key. Never reads secrets: those
-//! come from the environment or from files that the lake's and the broker's own options name.
+//! message that names the file, the line, the dotted key and the nearest known key. Never holds secrets: those come
+//! from the environment or from files, which the file only names.
 
 mod reader;
+mod setting;
 mod units;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use setting::Setting;
 pub use units::{parse_bytes, parse_duration};
 
 use sha2::{Digest, Sha256};
@@ -76,7 +78,7 @@ pub enum Source {
         /// how often new topics and partitions are looked for
         refresh: Duration,
         /// librdkafka settings, passed through
-        options: Vec<(String, String)>,
+        options: Vec<(String, Setting)>,
     },
 }
 
@@ -258,7 +260,7 @@ fn read_source(root: &Section<'_>, base: &Path) -> Result<Source> {
                 brokers,
                 topics,
                 refresh: kafka.duration("refresh")?.unwrap_or(Duration::from_secs(10)),
-                options: kafka.pairs("options")?,
+                options: kafka.settings("options", base)?,
             })
         }
         (Some(_), Some(_)) => Err(section.error(None, "has both `replay` and `kafka`; a pipeline has one source")),
@@ -493,6 +495,24 @@ mod tests {
         assert_eq!(Config::parse(Path::new("p.toml"), GOOD).unwrap().on_incompatible, OnIncompatible::Evolve);
         let m = message(&format!("{GOOD}[silver.b]\non_incompatible = \"dead_leter\"\n"));
         assert!(m.contains("`silver.b.on_incompatible`") && m.contains("`dead_letter`"), "{m}");
+    }
+
+    #[test]
+    fn a_setting_may_stand_in_the_environment_or_in_a_file() {
+        let options = "[source.kafka.options]\n\"sasl.password\" = { env = \"PW\" }\n\"ssl.key.password\" = { file = \"pw\" }\n\"check.crcs\" = true\n";
+        let text = GOOD.replace("[lake]", &format!("{options}[lake]"));
+        let config = Config::parse(Path::new("/etc/p.toml"), &text).unwrap();
+        let Source::Kafka { options, .. } = config.source else { panic!("no broker") };
+        let values: Vec<Setting> = options.into_iter().map(|(_, value)| value).collect();
+        let expected = [Setting::Env("PW".into()), Setting::File("/etc/pw".into()), Setting::Text("true".into())];
+        assert_eq!(values, expected);
+    }
+
+    #[test]
+    fn a_secret_in_the_pipeline_file_is_refused_and_not_repeated() {
+        let options = "[source.kafka.options]\n\"sasl.password\" = \"hunter2\"\n";
+        let m = message(&GOOD.replace("[lake]", &format!("{options}[lake]")));
+        assert!(m.contains("sasl.password") && m.contains("env = ") && !m.contains("hunter2"), "{m}");
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub struct Record<'a> {
     pub key: Option<&'a [u8]>,
     /// null for a tombstone
     pub value: Option<&'a [u8]>,
-    /// JSON text `[["name","value"],…]`, empty where there are none
+    /// JSON text `[["name","value"],…]`, empty where there are none; `source::kafka::headers` says what stands for bytes
     pub headers: &'a [u8],
 }
 

@@ -10,6 +10,7 @@ mod faults;
 mod modules;
 mod poison;
 mod sdk;
+mod secrets;
 mod source;
 mod streaming;
 mod swaps;

@@ -24,8 +24,11 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<ExitCode> {
     let mut findings = vec![good("pipeline file", format!("`{}`", config.file.display()))];
     match &config.source {
         Source::Replay { files } => findings.push(good("source", format!("{} capture files", files.len()))),
-        Source::Kafka { brokers, topics, .. } => {
+        Source::Kafka { brokers, topics, options, .. } => {
             findings.push(good("source", format!("kafka `{brokers}`, topics {}", topics.join(", "))));
+            for (key, value) in options.iter().filter(|(_, value)| value.is_secret()) {
+                findings.push(outcome("secret", value.fetch(key).map(|_| format!("`{key}` can be read"))));
+            }
         }
     }
     findings.push(outcome("lake", check_lake(config).await.map(|()| format!("`{}` can be listed", config.lake.root))));

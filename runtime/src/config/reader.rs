@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use toml_edit::{Document as Toml, Item, TableLike, Value};
 
+use super::setting::{Setting, must_be_kept_apart};
 use super::units::{parse_bytes, parse_duration};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -179,16 +180,45 @@ impl<'a> Section<'a> {
     /// A section of plain values, as texts.
     pub(super) fn pairs(&self, key: &str) -> Result<Vec<(String, String)>> {
         let Some(section) = self.section(key)? else { return Ok(Vec::new()) };
-        section
-            .table
-            .iter()
-            .map(|(name, item)| match item.as_value() {
-                Some(Value::String(text)) => Ok((name.to_owned(), text.value().clone())),
-                Some(Value::Integer(n)) => Ok((name.to_owned(), n.value().to_string())),
-                Some(Value::Boolean(b)) => Ok((name.to_owned(), b.value().to_string())),
-                _ => Err(section.error(Some(name), "must be a text, a whole number or a boolean")),
-            })
-            .collect()
+        section.table.iter().map(|(name, item)| Ok((name.to_owned(), section.plain(name, item)?))).collect()
+    }
+
+    /// A section of plain values, each in the file or in a place that `{ env = "NAME" }` or `{ file = "path" }` names.
+    pub(super) fn settings(&self, key: &str, base: &Path) -> Result<Vec<(String, Setting)>> {
+        let Some(section) = self.section(key)? else { return Ok(Vec::new()) };
+        let setting = |(name, item): (&str, &Item)| {
+            let setting = match item.as_table_like() {
+                Some(place) => section.place(name, place, base)?,
+                None => Setting::Text(section.plain(name, item)?),
+            };
+            if must_be_kept_apart(name) && !setting.is_secret() {
+                return Err(section
+                    .error(Some(name), "is a secret, which does not belong in a pipeline file")
+                    .hint(format!("write `\"{name}\" = {{ env = \"NAME\" }}` or `{{ file = \"path\" }}`")));
+            }
+            Ok((name.to_owned(), setting))
+        };
+        section.table.iter().map(setting).collect()
+    }
+
+    fn place(&self, name: &str, place: &dyn TableLike, base: &Path) -> Result<Setting> {
+        let text = |key: &str| place.get(key).and_then(Item::as_str);
+        match (place.len(), text("env"), text("file")) {
+            (1, Some(variable), None) => Ok(Setting::Env(variable.to_owned())),
+            (1, None, Some(file)) => Ok(Setting::File(base.join(file))),
+            _ => Err(self
+                .error(Some(name), "must be a value, `{ env = \"NAME\" }` or `{ file = \"path\" }`")
+                .hint("a name with dots stands in quotes: `\"sasl.password\" = …`")),
+        }
+    }
+
+    fn plain(&self, name: &str, item: &Item) -> Result<String> {
+        match item.as_value() {
+            Some(Value::String(text)) => Ok(text.value().clone()),
+            Some(Value::Integer(n)) => Ok(n.value().to_string()),
+            Some(Value::Boolean(b)) => Ok(b.value().to_string()),
+            _ => Err(self.error(Some(name), "must be a text, a whole number or a boolean")),
+        }
     }
 
     /// Any value as JSON; an empty object where the key is absent.

@@ -10,6 +10,7 @@
 //! poll deadline, since `max.poll.interval.ms` binds the members of a group only, and partitions are assigned by hand.
 
 mod client;
+mod headers;
 mod loss;
 mod reading;
 mod takeup;
@@ -27,6 +28,7 @@ use rdkafka::message::Message;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX, Budget, Delivery, EndQuery, Outlet, Source, SourceEvent};
+use crate::config::Setting;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{PartitionId, Positions};
 use reading::Reading;
@@ -55,7 +57,7 @@ pub struct Settings {
     /// how often new topics and partitions are looked for
     pub refresh: Duration,
     /// librdkafka settings, passed through
-    pub options: Vec<(String, String)>,
+    pub options: Vec<(String, Setting)>,
     /// announce when everything present at the start has been handed over
     pub until_end: bool,
 }
@@ -63,7 +65,7 @@ pub struct Settings {
 /// Starts consuming, in blocks of at most `block_rows` records.
 ///
 /// # Errors
-/// A setting that librdkafka refuses; later failures come as [`SourceEvent::Failed`].
+/// A setting that cannot be read or that librdkafka refuses; later failures come as [`SourceEvent::Failed`].
 pub fn start(settings: Settings, budget: Budget, block_rows: usize) -> Result<Source> {
     let patterns = settings
         .topics
@@ -71,7 +73,7 @@ pub fn start(settings: Settings, budget: Budget, block_rows: usize) -> Result<So
         .map(|p| glob::Pattern::new(p))
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| Error::new(ErrorKind::Config, "`source.kafka.topics` holds a bad pattern").caused_by(e))?;
-    let consumer = client::consumer(&client::config(&settings))?;
+    let consumer = client::consumer(&client::config(&settings)?)?;
     Source::spawn("kafka", budget, block_rows, move |outlet| {
         Kafka {
             outlet,

@@ -7,7 +7,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use super::Settings;
 use crate::error::{Error, ErrorKind, Result};
 
-pub(super) fn config(settings: &Settings) -> ClientConfig {
+/// The settings, secrets included, read where they are kept.
+pub(super) fn config(settings: &Settings) -> Result<ClientConfig> {
     let mut config = ClientConfig::new();
     config
         .set("bootstrap.servers", &settings.brokers)
@@ -23,16 +24,23 @@ pub(super) fn config(settings: &Settings) -> ClientConfig {
         .set("fetch.wait.max.ms", "50")
         .set("check.crcs", "true");
     for (key, value) in &settings.options {
-        config.set(key, value);
+        config.set(key, value.fetch(key)?);
     }
-    config
+    Ok(config)
 }
 
 pub(super) fn consumer(config: &ClientConfig) -> Result<BaseConsumer> {
-    config.create().map_err(|e| {
-        Error::new(ErrorKind::Config, "`source.kafka` holds a setting that librdkafka refuses")
-            .caused_by(e)
-            .hint("see `source.kafka.options`; the names are librdkafka's")
+    config.create().map_err(|error| {
+        let refused = match error {
+            // Its text repeats the value, which may be a secret.
+            KafkaError::ClientConfig(_, _, key, _) => {
+                Error::new(ErrorKind::Config, format!("librdkafka refuses the value or the name of `{key}`"))
+            }
+            other => {
+                Error::new(ErrorKind::Config, "librdkafka refuses the settings of `source.kafka`").caused_by(other)
+            }
+        };
+        refused.hint("see `source.kafka.options`; the names and values are librdkafka's")
     })
 }
 

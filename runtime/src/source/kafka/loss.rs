@@ -104,7 +104,7 @@ impl Kafka<'_> {
 
     /// Asks for a record of each topic with a consumer of its own, whose queues tell the topics apart.
     fn refused_topics(&self) -> Result<Vec<Arc<str>>> {
-        let mut config = client::config(&self.settings);
+        let mut config = client::config(&self.settings)?;
         config.set("queued.max.messages.kbytes", "64").set("fetch.message.max.bytes", "1024");
         let probe: Arc<BaseConsumer> = Arc::new(client::consumer(&config)?);
         let mut list = TopicPartitionList::new();

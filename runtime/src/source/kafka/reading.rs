@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use base64::Engine as _;
-use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 
+use super::headers::write_headers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Range, Record};
 
@@ -33,10 +33,7 @@ impl Reading {
         if message.offset() < self.next {
             return Ok(());
         }
-        headers.clear();
-        if let Some(found) = message.headers().filter(|h| h.count() > 0) {
-            write_headers(found, headers);
-        }
+        write_headers(message.headers(), headers);
         let pushed = self.block.push(Record {
             offset: message.offset(),
             timestamp_ms: message.timestamp().to_millis().unwrap_or(0),
@@ -72,32 +69,4 @@ impl Reading {
         let range = Range { from: std::mem::replace(&mut self.from, self.next), to: self.next };
         Some((std::mem::replace(&mut self.block, empty), range))
     }
-}
-
-/// Headers as JSON `[["name","value"],…]`; a value that is not UTF-8 stands as `["name",null,"base64"]`.
-fn write_headers<H: Headers>(headers: &H, out: &mut Vec<u8>) {
-    let mut before = b'[';
-    for header in headers.iter() {
-        out.extend([before, b'[']);
-        before = b',';
-        write_text(header.key, out);
-        match header.value.map(|v| (std::str::from_utf8(v), v)) {
-            None => out.extend(b",null"),
-            Some((Ok(text), _)) => {
-                out.push(b',');
-                write_text(text, out);
-            }
-            Some((Err(_), raw)) => {
-                out.extend(b",null,");
-                write_text(&base64::engine::general_purpose::STANDARD.encode(raw), out);
-            }
-        }
-        out.push(b']');
-    }
-    out.push(b']');
-}
-
-fn write_text(text: &str, out: &mut Vec<u8>) {
-    // Writing to memory cannot fail.
-    let _ = serde_json::to_writer(out, text);
 }

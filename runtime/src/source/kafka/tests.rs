@@ -20,6 +20,7 @@ struct Run {
     /// answers to `Assigned`: the next offset of a topic's only partition
     stands: BTreeMap<&'static str, i64>,
     read: BTreeMap<String, Vec<i64>>,
+    headers: Vec<String>,
     /// end of what was handed over
     ends: BTreeMap<String, i64>,
     lost: BTreeMap<String, Error>,
@@ -37,6 +38,7 @@ impl Run {
             runtime: tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap(),
             stands: BTreeMap::new(),
             read: BTreeMap::new(),
+            headers: Vec::new(),
             ends: BTreeMap::new(),
             lost: BTreeMap::new(),
             assigned: Vec::new(),
@@ -75,6 +77,8 @@ impl Run {
                 if let Some(end) = self.ends.insert(topic.clone(), delivery.range.to) {
                     assert_eq!(end, delivery.range.from, "`{topic}`: a delivery must follow on the one before");
                 }
+                let headers = delivery.block.iter().map(|r| String::from_utf8(r.headers.to_vec()).unwrap());
+                self.headers.extend(headers);
                 self.read.entry(topic).or_default().extend(delivery.block.iter().map(|r| r.offset));
                 if let Some(kept) = &mut self.kept {
                     kept.push(delivery);
@@ -212,7 +216,7 @@ fn records_that_go_while_there_is_no_room_give_their_topic_up() {
     let broker = Broker::with(&["shop.a", "shop.b"]);
     broker.fill("shop.a", 200, 1000);
     let options = [("queued.max.messages.kbytes", "1"), ("fetch.message.max.bytes", "5000")];
-    let options = options.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
+    let options = options.map(|(k, v)| (k.to_owned(), Setting::Text(v.to_owned()))).to_vec();
     let mut run = Run::start(&broker, Settings { options, ..settings(false) }, 16 << 10, 10);
     run.kept = Some(Vec::new());
     // With what is kept there is no room for one more block.
@@ -235,7 +239,7 @@ fn a_topic_that_may_not_be_read_is_given_up_alone() {
     let broker = Broker::with(&["shop.a", "shop.b"]);
     broker.fill("shop.a", 3, 10);
     broker.fill("shop.b", 4, 10);
-    let options = vec![("topic.metadata.refresh.interval.ms".to_owned(), "200".to_owned())];
+    let options = vec![("topic.metadata.refresh.interval.ms".to_owned(), Setting::Text("200".to_owned()))];
     let mut run = Run::start(&broker, Settings { options, ..settings(false) }, ROOM, 10);
     run.until(|r| r.count("shop.a") == 3 && r.count("shop.b") == 4);
     broker.cluster.topic_error("shop.a", refused).unwrap();
@@ -304,4 +308,17 @@ fn a_partition_that_holds_only_markers_from_the_position_on_is_read_to_its_end()
     run.stands.insert("shop.a", 4);
     run.until(|r| r.drained);
     assert_eq!((run.count("shop.a"), run.ends["shop.a"]), (0, 5));
+}
+
+#[test]
+fn a_header_whose_name_is_not_text_costs_neither_the_record_nor_its_other_headers() {
+    let broker = Broker::with(&["shop.a"]);
+    broker.append_with_headers("shop.a", &[(b"first", b"1"), (b"\xff\xfe", b"2"), (b"third", b"\xff")]);
+    broker.append_with_headers("shop.a", &[(b"a \"name\"", b"")]);
+    broker.append_with_headers("shop.a", &[]);
+    let mut run = Run::start(&broker, settings(true), ROOM, 10);
+    run.until(|r| r.drained);
+    run.expect_all("shop.a", 3);
+    let expected = [r#"[["first","1"],[null],["third",null,"/w=="]]"#, r#"[["a \"name\"",""]]"#, ""];
+    assert_eq!(run.headers, expected);
 }

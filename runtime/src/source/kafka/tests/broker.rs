@@ -40,4 +40,9 @@ impl Broker {
     pub(super) fn commit_marker(&self, topic: &str) {
         wire::append_commit_marker(&self.cluster.bootstrap_servers(), topic, 0).unwrap();
     }
+
+    /// Appends a record with these headers.
+    pub(super) fn append_with_headers(&self, topic: &str, headers: &[(&[u8], &[u8])]) {
+        wire::append_with_headers(&self.cluster.bootstrap_servers(), topic, 0, headers).unwrap();
+    }
 }
