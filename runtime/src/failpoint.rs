@@ -9,6 +9,7 @@ pub const NAMES: &[&str] = &[
     "flush.after_vector_file",
     "flush.after_commit",
     "compact.before_commit",
+    "compact.after_commit",
     "index.while_loading",
     "dead_letters.after_write",
     "bronze.after_data_file",

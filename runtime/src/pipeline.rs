@@ -13,6 +13,7 @@ mod bronze;
 mod columns;
 mod connector;
 mod plan;
+mod packing;
 mod progress;
 mod rebuild;
 mod reload;

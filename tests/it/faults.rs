@@ -196,6 +196,18 @@ fn ended_before_a_compaction_beside_the_stream_commits_nothing_is_lost() {
 }
 
 #[test]
+fn ended_around_a_compaction_of_bronze_beside_the_stream_no_record_is_lost_or_there_twice() {
+    let spoiled = Spoiled::new(OPEN_B);
+    let pipeline = spoiled.replayed(&eager_compaction());
+    // only tables that only grow pass the second point: here that is Bronze
+    for point in ["compact.before_commit", "compact.after_commit"] {
+        expect_ended_at(&pipeline, point, &["run"], &["--until-end"]);
+    }
+    pipeline.run_until_end();
+    spoiled.expect_exact(&pipeline);
+}
+
+#[test]
 fn a_run_that_is_told_to_stop_ends_with_zero_and_loses_nothing() {
     let broker = Broker::start(&OPEN_B.file(), seed("stop"), Pace::AllAtOnce);
     let pipeline = OPEN_B.through(&broker, &small_flushes());

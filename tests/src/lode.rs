@@ -14,15 +14,19 @@ use crate::process::{Ended, Running};
 pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// A named place in the program where it ends itself when told to by `LODE_FAILPOINT`.
-pub const FAILPOINTS: [&str; 8] = [
+pub const FAILPOINTS: [&str; 12] = [
     "flush.after_data_file",
     "flush.after_vector_file",
     "flush.after_commit",
     "compact.before_commit",
+    "compact.after_commit",
     "index.while_loading",
     "dead_letters.after_write",
     "bronze.after_data_file",
     "bronze.after_commit",
+    "changes.after_data_file",
+    "changes.before_commit",
+    "changes.after_commit",
 ];
 
 /// One line of `lode dead-letters`.

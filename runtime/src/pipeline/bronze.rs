@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::packing::Packing;
 use super::progress::Progress;
 use super::retry::Backoff;
 use crate::buffer::Pending;
@@ -43,6 +44,7 @@ impl Bronze {
             rows: BronzeRows::new(),
             pending: Pending::new(flush),
             committed: committed_in,
+            packing: Packing::new(),
             progress: Arc::clone(&progress),
         };
         let task = tokio::spawn(async move {
@@ -62,6 +64,7 @@ struct Writer {
     rows: BronzeRows,
     pending: Pending,
     committed: watch::Sender<Positions>,
+    packing: Packing,
     progress: Arc<Progress>,
 }
 
@@ -124,6 +127,7 @@ impl Writer {
         if let Err(error) = self.table.checkpoint().await {
             tracing::warn!(topic = %self.topic, %error, "checkpoint put off");
         }
+        self.packing.tend(&self.topic, self.table.upkeep()).await;
         Ok(())
     }
 

@@ -265,6 +265,11 @@ fn check_fixed(old: &Config, new: &Config) -> Result<()> {
             format!("pipeline file `{}`: {} cannot change while it runs", new.file.display(), changed.join(", "));
         return Err(Error::new(ErrorKind::Config, message).hint("restart `lode run`: it goes on from where it is"));
     }
+    let feeds = |config: &Config, name: &str| config.silver.iter().any(|s| s.name == name && s.changes);
+    if let Some(section) = new.silver.iter().find(|s| feeds(old, &s.name) != s.changes) {
+        let message = format!("pipeline file: `silver.{}.changes` cannot change while it runs", section.name);
+        return Err(Error::new(ErrorKind::Config, message).hint("restart `lode run`: it goes on from where it is"));
+    }
     for section in &new.silver {
         let before = old.silver.iter().find(|s| s.name == section.name);
         let Some(before) = before else { continue };

@@ -14,6 +14,7 @@ use super::columns::{
     align, arrow_error, default_of, is_wider, same, source_key, stored_key, with_defaults, with_pseudo_columns,
 };
 use super::plan::Plan;
+use super::packing::Packing;
 use super::reload::Serving;
 use super::retry::Backoff;
 use super::trial::{Recent, relation};
@@ -105,6 +106,7 @@ impl Opening {
             recent: Arc::clone(&self.recent),
             prior: None,
             compaction: None,
+            packing: Packing::new(),
             vacuumed: Instant::now(),
         })
     }
@@ -151,6 +153,8 @@ pub(super) struct Upsert {
     /// the module that served before, and the commits left in which it can come back
     prior: Option<(Module, Value, u32)>,
     compaction: Option<JoinHandle<Result<Rewritten>>>,
+    /// of the feed
+    packing: Packing,
     vacuumed: Instant,
 }
 
@@ -644,6 +648,7 @@ impl Upsert {
         table.merge_owners().await?;
         if let Some(feed) = &mut self.feed {
             feed.checkpoint().await?;
+            self.packing.tend(&self.plan.name, feed.upkeep()).await;
         }
         if self.vacuumed.elapsed() >= VACUUM_INTERVAL {
             self.vacuumed = Instant::now();

@@ -227,6 +227,7 @@ impl BronzeTable {
                         self.committer.positions.insert(partition, range.to);
                     }
                     self.committer.advance();
+                    self.committer.grown += adds.len();
                     return Ok(Outcome::Committed { version: self.committer.version });
                 }
                 Put::Taken(other) => {

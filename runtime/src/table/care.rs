@@ -82,6 +82,7 @@ impl Committer {
     /// Finds and rewrites files that are worth it; to be awaited beside appends and then committed.
     pub(super) fn packing(&mut self) -> impl Future<Output = Result<Option<Packed>>> + Send + use<> {
         self.removed.clear();
+        self.grown = 0;
         let (location, settings) = (self.location.clone(), self.settings.clone());
         async move { pack(&location, &settings).await }
     }
@@ -147,16 +148,42 @@ impl Committer {
     }
 }
 
-impl BronzeTable {
-    /// Finds and rewrites files that are worth it, `None` when none are: to be awaited beside appends.
+/// Compaction and vacuum of a table that only grows, beside its appends.
+#[derive(Debug)]
+pub struct Upkeep<'a>(pub(super) &'a mut Committer);
+
+impl Upkeep<'_> {
+    /// True when enough files were added for a compaction to be worth a look. Touches nothing.
+    pub fn is_due(&self) -> bool {
+        self.0.grown >= self.0.settings.small_files_min
+    }
+
+    /// Finds and rewrites files that are worth it, `None` when none are; to be awaited beside appends. One at a time.
     pub fn packing(&mut self) -> impl Future<Output = Result<Option<Packed>>> + Send + use<> {
-        self.committer.packing()
+        self.0.packing()
     }
 
     /// Commits what [`Self::packing`] wrote; false when it was overtaken and dropped.
-    pub async fn commit_packed(&mut self, packed: Packed) -> Result<bool> {
+    pub async fn commit(&mut self, packed: Packed) -> Result<bool> {
         crate::failpoint::pass("compact.before_commit");
-        self.committer.commit_packed(&packed, "OPTIMIZE", &[]).await
+        let done = self.0.commit_packed(&packed, "OPTIMIZE", &[]).await?;
+        crate::failpoint::pass("compact.after_commit");
+        // there may be more of another day or size, or the same again
+        self.0.grown = self.0.grown.max(self.0.settings.small_files_min);
+        Ok(done)
+    }
+
+    /// Deletes the files that no retained version uses; to be awaited beside appends, and not beside [`Self::packing`].
+    pub fn vacuuming(&self) -> impl Future<Output = Result<Vacuumed>> + Send + use<> {
+        let (location, settings) = (self.0.location.clone(), self.0.settings.clone());
+        async move { vacuum(&location, &settings).await }
+    }
+}
+
+impl BronzeTable {
+    /// Compaction and vacuum beside the stream.
+    pub fn upkeep(&mut self) -> Upkeep<'_> {
+        Upkeep(&mut self.committer)
     }
 
     /// Writes a checkpoint when one is due; true when it wrote one.

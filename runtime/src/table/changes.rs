@@ -52,6 +52,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::care::Upkeep;
 use super::commit::{Committer, Put, REPLAYS_MAX, add_action, configuration, create, now_ms, pause};
 use super::compact::shown;
 use super::evolve::{Evolution, changed, due_fills, with_columns};
@@ -216,6 +217,7 @@ impl ChangesTable {
                     crate::failpoint::pass("changes.after_commit");
                     self.committer.other_txns.insert(self.app_id.clone(), i64::try_from(to).unwrap_or(i64::MAX));
                     self.committer.advance();
+                    self.committer.grown += actions.len() - 1;
                     self.seen = to;
                     return Ok(());
                 }
@@ -378,6 +380,11 @@ impl ChangesTable {
     /// Writes a checkpoint when one is due; true when it wrote one.
     pub async fn checkpoint(&mut self) -> Result<bool> {
         self.committer.write_checkpoint().await
+    }
+
+    /// Compaction and vacuum beside the stream.
+    pub fn upkeep(&mut self) -> Upkeep<'_> {
+        Upkeep(&mut self.committer)
     }
 
     /// One round of compaction, checkpoint and vacuum, in turn; for callers without a background task.

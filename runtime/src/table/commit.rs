@@ -117,6 +117,8 @@ pub(super) struct Committer {
     pub(super) since_checkpoint: u64,
     /// tables that only grow: paths that others removed since a compaction was planned
     pub(super) removed: HashSet<String>,
+    /// tables that only grow: files added since one was last looked through for a compaction
+    pub(super) grown: usize,
 }
 
 impl Committer {

@@ -96,6 +96,8 @@ pub(super) async fn open(location: &Location, settings: &Settings) -> Result<Opt
         schema,
         since_checkpoint,
         removed: HashSet::new(),
+        // what lies there from before is worth a look
+        grown: settings.small_files_min,
     };
     committer.note_txns(&txns);
     Ok(Some(Opened { committer, files }))

@@ -87,11 +87,11 @@ async fn compaction_keeps_every_record_and_its_order() {
         let covered = ranges(&[(0, round * 10, round * 10 + 10), (1, round * 3, round * 3 + 3)]);
         table.append(vec![batch], &covered, Map::new()).await.unwrap();
     }
-    let packed = table.packing().await.unwrap().unwrap();
+    let packed = table.upkeep().packing().await.unwrap().unwrap();
     assert_eq!(packed.files(), 7);
     // an append comes first and is not in the way
     table.append(vec![rows_of(&[block(0, 70..75)], 86_400_000)], &ranges(&[(0, 70, 75)]), Map::new()).await.unwrap();
-    assert!(table.commit_packed(packed).await.unwrap());
+    assert!(table.upkeep().commit(packed).await.unwrap());
     let done = table.maintain().await.unwrap();
     assert_eq!(done.files, 7);
     // another engine may put the rows in any order
@@ -101,4 +101,70 @@ async fn compaction_keeps_every_record_and_its_order() {
     assert_eq!(all[&1], (0..21).collect::<Vec<_>>());
     table.append(vec![rows_of(&[block(1, 21..22)], 86_400_000)], &ranges(&[(1, 21, 22)]), Map::new()).await.unwrap();
     assert_eq!(read_all(&table, &[(partition(0), 75)].into()).await[&1].last(), Some(&21));
+}
+
+/// Whether the newest version of the log says that rows changed.
+fn data_change(location: &Location, version: u64) -> bool {
+    let log = location.url().to_file_path().unwrap().join(format!("_delta_log/{version:020}.json"));
+    std::fs::read_to_string(log).unwrap().contains("\"dataChange\":true")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compaction_beside_appends_keeps_few_files_and_every_record_once() {
+    let (_dir, root) = lake();
+    let location = root.table("bronze/shop.orders").unwrap();
+    let open = || BronzeTable::open_or_create(location.clone(), "bronze/shop.orders", super::model::settings());
+    let mut table = open().await.unwrap();
+    let mut running = None;
+    let (mut packed, mut most) = (0, 0);
+    for round in 0..120i64 {
+        // two days, so that files of both lie side by side
+        let day = 86_400_000 * (1 + round / 60);
+        let batch = rows_of(&[block(0, round * 5..round * 5 + 5)], day);
+        table.append(vec![batch], &ranges(&[(0, round * 5, round * 5 + 5)]), Map::new()).await.unwrap();
+        if running.is_none() && table.upkeep().is_due() {
+            running = Some(tokio::spawn(table.upkeep().packing()));
+        }
+        // appends go on while files are rewritten; now and then one waits, as a slow source does
+        let ready =
+            running.as_ref().is_some_and(|task: &tokio::task::JoinHandle<_>| task.is_finished() || round % 4 == 3);
+        if ready && let Some(task) = running.take() {
+            if let Some(done) = task.await.unwrap().unwrap() {
+                assert!(table.upkeep().commit(done).await.unwrap(), "nobody else writes");
+                assert!(!data_change(&location, table.version()), "a compaction changes no row");
+                packed += 1;
+            }
+            most = most.max(super::model::delta(&location).await.snapshot().unwrap().log_data().num_files());
+        }
+        if round % 40 == 20 {
+            // the process ends; what was written and not committed is nobody's
+            running = None;
+            table = open().await.unwrap();
+        }
+    }
+    assert!(packed > 10, "{packed} compactions");
+    assert!(most < 40, "{most} files at one time");
+    let all = read_all(&table, &Positions::new()).await;
+    assert_eq!(all[&0], (0..600).collect::<Vec<_>>());
+    let count = query(&location, "SELECT count(*) FROM t").await;
+    assert_eq!(count[0].column(0).as_primitive::<Int64Type>().value(0), 600);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_that_was_overtaken_is_dropped_also_when_appends_came_between() {
+    let (_dir, root) = lake();
+    let location = root.table("bronze/shop.orders").unwrap();
+    let open = || BronzeTable::open_or_create(location.clone(), "bronze/shop.orders", super::model::settings());
+    let mut table = open().await.unwrap();
+    for round in 0..5i64 {
+        let batch = rows_of(&[block(0, round * 5..round * 5 + 5)], 86_400_000);
+        table.append(vec![batch], &ranges(&[(0, round * 5, round * 5 + 5)]), Map::new()).await.unwrap();
+    }
+    let packed = table.upkeep().packing().await.unwrap().unwrap();
+    // another program rewrites the same files, and an append of ours follows its commit
+    super::model::foreign_optimize(&location).await;
+    table.append(vec![rows_of(&[block(0, 25..30)], 86_400_000)], &ranges(&[(0, 25, 30)]), Map::new()).await.unwrap();
+    assert!(!table.upkeep().commit(packed).await.unwrap());
+    assert_eq!(read_all(&table, &Positions::new()).await[&0], (0..30).collect::<Vec<_>>());
+    assert!(table.upkeep().is_due(), "it is tried again");
 }
