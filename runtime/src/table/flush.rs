@@ -13,7 +13,7 @@ use roaring::RoaringBitmap;
 use serde_json::{Map, Value, json};
 
 use super::Outcome;
-use super::commit::{Put, REPLAYS_MAX, Standing, add_action, now_ms, removal, remove_action};
+use super::commit::{Commit, Committer, Put, REPLAYS_MAX, Standing, add_action, now_ms, removal, remove_action};
 use super::files::{DataFile, pick, split};
 use super::index::Place;
 use super::key::Owner;
@@ -52,8 +52,9 @@ impl KeyedTable {
     /// commit. `output` holds the columns of [`Self::schema`] (those it lacks are null, narrower ones are widened).
     /// `source_rows` names for each output row its row of [`Selection::upserts`]; `None`: one to one. An upsert that
     /// is not named leaves its owner without rows; one in `rejected` leaves the owner as it was, sequence included.
-    /// A range may begin below the positions: those rows were left out by [`Self::select`]. With `feed` in `info`
-    /// (see [`super::ChangesTable::write`]) a commit of others that has one too fences: what is new must be told anew.
+    /// A range may begin below the positions: those rows were left out by [`Self::select`]. A commit of others that
+    /// comes first and makes the selection stale fences, too: a truncate, with `feed` in `info` (see
+    /// [`super::ChangesTable::write`]) another one with a feed, in a table without a key any that moves positions.
     ///
     /// Errors: whatever the lake answers; nothing is then known to be committed, and calling again, after a new
     /// [`Self::select`], is right. `Config` when `output` does not fit the table.
@@ -100,14 +101,15 @@ impl KeyedTable {
                     return Ok(Outcome::Committed { version: self.committer.version });
                 }
                 Put::Taken(other) => {
-                    let retold = info.contains_key("feed") && (other.feed.is_some() || other.metadata.is_some());
+                    let stale = self.makes_stale(&other, &info);
+                    let floor = self.floor;
                     self.overtaken(*other).await?;
                     // the files are written under the names of before
                     if self.renamed() != renamed {
                         return Ok(Outcome::Fenced);
                     }
                     match self.committer.standing(&ranges) {
-                        Standing::Ready if retold => return Ok(Outcome::Fenced),
+                        Standing::Ready if stale || self.floor > floor => return Ok(Outcome::Fenced),
                         Standing::Ready => {}
                         Standing::Past => {
                             return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
@@ -118,6 +120,17 @@ impl KeyedTable {
             }
         }
         Err(Error::new(ErrorKind::Conflict, "other writers commit to the table faster than lode can follow"))
+    }
+
+    /// True when what was selected before `other` may be wrong after it, and must be selected anew.
+    fn makes_stale(&self, other: &Commit, info: &Map<String, Value>) -> bool {
+        let generation = self.committer.generation;
+        let moved = || other.txns.keys().any(|id| Committer::partition_of(generation, id).is_some());
+        match &self.owners {
+            Owners::Keyed(_) => info.contains_key("feed") && (other.feed.is_some() || other.metadata.is_some()),
+            // what meets what was told by the debts and the changes applied
+            Owners::Multiset(_) => moved(),
+        }
     }
 
     /// Writes the output rows to data files.
@@ -293,14 +306,16 @@ impl KeyedTable {
                 }
             }
             Owners::Multiset(set) => {
+                let raised = floor.map(|floor| set.raised(floor));
+                let now = raised.as_ref().unwrap_or(set);
+                if let Some(after) = &raised {
+                    set.lost(after, |place| hide(&mut plan.hide, place));
+                }
                 let gone = selection.gone.iter().map(|gone| (gone.owner, gone.seq));
-                set.take(gone, floor.unwrap_or(Sequence::MIN), &mut plan.effect);
+                now.take(gone, &mut plan.effect);
                 plan.effect.removed.iter().for_each(|(_, place)| hide(&mut plan.hide, *place));
                 for (owner, by) in &selection.settled {
                     plan.effect.balance.push((*owner, *by, Sequence::MIN));
-                }
-                if let Some(floor) = floor {
-                    set.older_than(floor, |_, place| hide(&mut plan.hide, place));
                 }
                 for (op, of) in &selection.applied {
                     let mut entry = Entry::new(Kind::Applied, of.owner, of.seq, of.origin.clone());
@@ -311,7 +326,7 @@ impl KeyedTable {
                     let origin =
                         Origin { topic: partition.topic.clone(), partition: partition.partition, offset: range.to - 1 };
                     plan.ledger =
-                        set.ledger_after(&plan.effect, floor, &origin).map(|all| (next_ledger(set.ledger), all));
+                        set.ledger_after(now, &plan.effect, &origin).map(|all| (next_ledger(set.ledger), all));
                 }
             }
         }
@@ -423,7 +438,7 @@ impl KeyedTable {
                 }
                 set.apply(plan.effect, floor);
                 for (op, of) in &selection.applied {
-                    set.applied(of.seq, *op);
+                    set.applied(*op, of);
                 }
             }
         }

@@ -5,8 +5,6 @@
 //! RESTORE, or an attempt of ours whose answer was lost. Refuses what lode cannot honour (another protocol, columns
 //! that changed their type, another generation). Never writes.
 
-use std::sync::Arc;
-
 use deltalake::kernel::Add;
 use hashbrown::{HashMap, HashSet};
 use roaring::RoaringBitmap;
@@ -101,20 +99,14 @@ pub(super) async fn replay(table: &mut KeyedTable, commit: Commit) -> Result<()>
         // what somebody deleted must not come back by a late change after a restart
         table.bare.extend(bare.into_iter().filter(|(owner, _)| !index.has_rows(*owner)));
     }
+    let generation = table.committer.generation;
     table.committer.note_txns(&commit.txns);
     table.committer.advance();
-    follow_ledger(table, &commit.txns).await
-}
-
-/// An attempt of ours, or of another instance, may have moved the ledger.
-async fn follow_ledger(table: &mut KeyedTable, txns: &std::collections::BTreeMap<String, i64>) -> Result<()> {
-    let generation = table.committer.generation;
-    let Some(n) = txns.get(&super::multiset::ledger_id(generation)) else { return Ok(()) };
-    let store = Arc::clone(&table.committer.store);
-    match &mut table.owners {
-        Owners::Multiset(set) => set.load_ledger(&store, generation, *n).await,
-        Owners::Keyed(_) => Ok(()),
+    // an attempt of ours whose answer was lost, or another instance's: it has told `_lode` what files do not tell
+    if commit.txns.keys().any(|id| id.starts_with(&format!("lode/g{generation}/"))) {
+        table.load_owners().await?;
     }
+    Ok(())
 }
 
 fn take_metadata(table: &mut KeyedTable, metadata: Value) -> Result<()> {

@@ -168,7 +168,8 @@ impl KeyedTable {
         Ok(())
     }
 
-    async fn load_owners(&mut self) -> Result<()> {
+    /// Reads the owners files and the ledger that the newest commit names.
+    pub(super) async fn load_owners(&mut self) -> Result<()> {
         let store = self.committer.store.clone();
         let paths = owners::list(&store, self.committer.generation).await?;
         self.owners_files = paths.len();
@@ -291,7 +292,7 @@ impl KeyedTable {
         let in_force = floor.as_ref().map_or(self.floor, |(seq, _)| *seq);
         let chosen = match &self.owners {
             Owners::Keyed(index) => winners(changes, positions, in_force, self.hasher, |owner| index.sequence(owner))?,
-            Owners::Multiset(set) => set.choose(changes, positions, in_force, self.hasher)?,
+            Owners::Multiset(set) => set.choose(changes, positions, in_force, floor.is_some(), self.hasher)?,
         };
         gather(changes, chosen, floor, positions.clone())
     }

@@ -1,14 +1,16 @@
 //! Tables whose source has no primary key: a multiset by hash of the row image.
 //!
 //! Receives the same changes as a keyed table. Promises that an insert adds one row and a delete takes one away,
-//! whatever order they arrive in. A delete that finds no row is a *debt*: the next insert of that image settles it. An
-//! insert that the transform left out or rejected is *hollow*: the next delete of that image takes it. Streamed changes are
-//! told apart by sequence and op, and one that was applied is passed over; snapshot rows, which share a sequence, by
-//! their place in Kafka, so each one at an offset the table does not have yet counts. Never fans out.
+//! whatever order they arrive in: of an image there are as many rows as inserts less deletes, of those not older than
+//! the floor. A delete that finds no row is a *debt*: the next insert of that image settles it. An insert that the
+//! transform left out or rejected is *hollow*: the next delete of that image takes it. Streamed changes are told apart
+//! by sequence and op, and one that was applied is passed over; snapshot rows, which share a sequence, by their place
+//! in Kafka, so each one at an offset the table does not have yet counts. Never fans out.
 //!
-//! One limit: equal rows are taken to be interchangeable, so when a floor (a TRUNCATE) arrives after a delete that is
-//! newer than it has taken a row that is older than it, an equal row inserted between the two is kept by mistake if it arrives
-//! last of all. It takes three partitions in the wrong order around a TRUNCATE of a table without key.
+//! Equal rows are interchangeable, so a delete may have taken a row that a floor (a TRUNCATE), arriving later, voids,
+//! where its own row is yet to come. Which delete took which row is therefore never asked: at a floor the rows of an
+//! image are counted anew from the changes that were applied. They are remembered for
+//! [`super::Settings::owners_window`]; a row whose change is forgotten stays when it is not older than the floor.
 //!
 //! # Format
 //!
@@ -26,7 +28,7 @@ use object_store::path::Path;
 use super::index::Place;
 use super::key::{Hasher, Owner};
 use super::owners::{self, Entry, Kind};
-use super::select::{Chosen, Origin, fresh};
+use super::select::{Chosen, Gone, Origin, fresh};
 use crate::change::{Changes, Op};
 use crate::error::Result;
 use crate::record::Positions;
@@ -48,7 +50,7 @@ pub(super) fn next_ledger(last: i64) -> i64 {
     ((last >> 20) + 1) << 20 | random
 }
 
-/// Inserts without a row (above zero) or deletes without an insert (below), and their newest sequence.
+/// Inserts without a row (above zero) or deletes without an insert (below), and a sequence not above their newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Balance {
     count: i64,
@@ -63,12 +65,15 @@ pub(super) struct Effect {
     pub(super) balance: Vec<(Owner, i64, Sequence)>,
 }
 
-/// Places of equal rows, debts and hollow inserts.
+/// Places of equal rows, debts and hollow inserts, and the changes that led to them.
 #[derive(Debug, Default)]
 pub(super) struct Multiset {
     rows: HashMap<Owner, Vec<(Place, Sequence)>>,
     balances: HashMap<Owner, Balance>,
-    applied: HashSet<(u128, char)>,
+    /// streamed changes applied, and their images
+    applied: HashMap<(u128, char), Owner>,
+    /// snapshot rows applied, by Kafka partition and offset
+    reads: HashMap<(i32, i64), (Owner, Sequence)>,
     pub(super) ledger: i64,
 }
 
@@ -89,16 +94,22 @@ impl Multiset {
             + self.rows.values().map(|v| v.capacity() * size_of::<(Place, Sequence)>()).sum::<usize>()
             + self.balances.allocation_size()
             + self.applied.allocation_size()
+            + self.reads.allocation_size()
     }
 
     /// A change that a committed batch applied.
     pub(super) fn note_applied(&mut self, entry: &Entry) {
-        self.applied.insert((entry.seq.0, entry.op));
+        if entry.op == letter(Op::Read) {
+            self.reads.insert((entry.origin.partition, entry.origin.offset), (entry.owner, entry.seq));
+        } else {
+            self.applied.insert((entry.seq.0, entry.op), entry.owner);
+        }
     }
 
     /// Forgets the applied changes that are not among these.
     pub(super) fn keep_applied<'a>(&mut self, entries: impl Iterator<Item = &'a Entry>) {
-        self.applied = entries.map(|entry| (entry.seq.0, entry.op)).collect();
+        (self.applied, self.reads) = Default::default();
+        entries.for_each(|entry| self.note_applied(entry));
     }
 
     /// Reads the ledger that the newest commit names.
@@ -118,14 +129,18 @@ impl Multiset {
         Ok(())
     }
 
-    /// Which rows of a batch add a row and which take one away, after equal ones have met each other and debts.
+    /// Which rows of a batch add a row and which take one away, after equal ones have met each other and debts. The
+    /// floor in force is `raised` where the batch itself brings it.
     pub(super) fn choose(
         &self,
         changes: &[Changes],
         positions: &Positions,
         floor: Sequence,
+        raised: bool,
         hasher: Hasher,
     ) -> Result<Chosen> {
+        let after = raised.then(|| self.raised(floor));
+        let balances = after.as_ref().map_or(&self.balances, |after| &after.balances);
         let mut seen: HashSet<(u128, char)> = HashSet::new();
         let mut by_owner: HashMap<Owner, (Vec<_>, Vec<_>)> = HashMap::new();
         let mut chosen = Chosen::default();
@@ -137,17 +152,17 @@ impl Multiset {
             |at, owner, op, seq| {
                 if op != Op::Read {
                     let id = (seq.0, letter(op));
-                    if self.applied.contains(&id) || !seen.insert(id) {
+                    if self.applied.contains_key(&id) || !seen.insert(id) {
                         return;
                     }
-                    chosen.applied.push((owner, at));
                 }
+                chosen.applied.push((owner, at));
                 let (creates, deletes) = by_owner.entry(owner).or_default();
                 if op == Op::Delete { deletes.push(at) } else { creates.push(at) }
             },
         )?;
         for (owner, (mut creates, mut deletes)) in by_owner {
-            let debts = self.balances.get(&owner).filter(|b| b.seq >= floor).map_or(0, |b| (-b.count).max(0));
+            let debts = balances.get(&owner).map_or(0, |b| (-b.count).max(0));
             let settled = creates.len().min(usize::try_from(debts).unwrap_or(0));
             creates.drain(..settled);
             if settled > 0 {
@@ -164,29 +179,59 @@ impl Multiset {
         Ok(chosen)
     }
 
-    /// Calls `with` for every row older than `floor`.
-    pub(super) fn older_than(&self, floor: Sequence, mut with: impl FnMut(Owner, Place)) {
+    /// Rows, debts and hollow inserts as they are once `floor` is in force: of each image as many rows as the changes
+    /// not older than it leave, the newest.
+    pub(super) fn raised(&self, floor: Sequence) -> Multiset {
+        let mut left: HashMap<Owner, i64> = HashMap::new();
+        for ((_, op), owner) in self.applied.iter().filter(|((seq, _), _)| *seq >= floor.0) {
+            *left.entry(*owner).or_default() += if *op == letter(Op::Delete) { -1 } else { 1 };
+        }
+        let mut reads: HashSet<(Owner, Sequence)> = HashSet::new();
+        for (owner, seq) in self.reads.values().filter(|(_, seq)| *seq >= floor) {
+            *left.entry(*owner).or_default() += 1;
+            reads.insert((*owner, *seq));
+        }
+        let mut after = Multiset { ledger: self.ledger, ..Multiset::default() };
         for (owner, rows) in &self.rows {
-            for (place, _) in rows.iter().filter(|(_, seq)| *seq < floor) {
-                with(*owner, *place);
+            let is_known = |seq: &Sequence| {
+                reads.contains(&(*owner, *seq))
+                    || [Op::Create, Op::Update].iter().any(|op| self.applied.contains_key(&(seq.0, letter(*op))))
+            };
+            let forgotten = rows.iter().filter(|(_, seq)| *seq >= floor && !is_known(seq)).count() as i64;
+            let Some(count) = left.get(owner).map(|n| n + forgotten).or((forgotten > 0).then_some(forgotten)) else {
+                continue;
+            };
+            let mut kept = rows.clone();
+            kept.sort_unstable_by_key(|(place, seq)| (std::cmp::Reverse(*seq), *place));
+            kept.truncate(usize::try_from(count).unwrap_or(0));
+            left.insert(*owner, count - kept.len() as i64);
+            if !kept.is_empty() {
+                after.rows.insert(*owner, kept);
             }
+        }
+        let balances = left.into_iter().filter(|(_, count)| *count != 0);
+        after.balances = balances.map(|(owner, count)| (owner, Balance { count, seq: floor })).collect();
+        after
+    }
+
+    /// Calls `with` for every row that `after` does not have.
+    pub(super) fn lost(&self, after: &Multiset, mut with: impl FnMut(Place)) {
+        for (owner, rows) in &self.rows {
+            let kept = after.rows.get(owner);
+            let stays = |place: &Place| kept.is_some_and(|kept| kept.iter().any(|(at, _)| at == place));
+            rows.iter().map(|(place, _)| place).filter(|place| !stays(place)).for_each(|place| with(*place));
         }
     }
 
-    /// Finds rows for `gone` to take away, of those not below `floor`; what finds none is a debt.
-    pub(super) fn take(&self, gone: impl Iterator<Item = (Owner, Sequence)>, floor: Sequence, effect: &mut Effect) {
+    /// Finds rows for `gone` to take away; what finds none is a debt.
+    pub(super) fn take(&self, gone: impl Iterator<Item = (Owner, Sequence)>, effect: &mut Effect) {
         let mut taken: HashMap<Owner, usize> = HashMap::new();
         for (owner, seq) in gone {
             let used = taken.entry(owner).or_default();
-            let row = self
-                .rows
-                .get(&owner)
-                .and_then(|rows| rows.iter().filter(|(_, seq)| *seq >= floor).nth(*used))
-                .map(|(place, _)| *place);
-            match row {
-                Some(place) => {
+            match self.rows.get(&owner).and_then(|rows| rows.get(*used)) {
+                Some((place, _)) => {
                     *used += 1;
-                    effect.removed.push((owner, place));
+                    effect.removed.push((owner, *place));
                 }
                 // takes a hollow insert where there is one, else becomes a debt
                 None => effect.balance.push((owner, -1, seq)),
@@ -197,7 +242,7 @@ impl Multiset {
     /// Applies what a commit did.
     pub(super) fn apply(&mut self, effect: Effect, floor: Option<Sequence>) {
         if let Some(floor) = floor {
-            self.drop_older(floor);
+            self.raise(floor);
         }
         for (owner, place) in effect.removed {
             if let Some(rows) = self.rows.get_mut(&owner) {
@@ -215,21 +260,16 @@ impl Multiset {
         }
     }
 
-    fn drop_older(&mut self, floor: Sequence) {
-        self.rows.retain(|_, rows| {
-            rows.retain(|(_, seq)| *seq >= floor);
-            !rows.is_empty()
-        });
-        self.balances.retain(|_, b| b.seq >= floor);
-        self.applied.retain(|(seq, _)| *seq >= floor.0);
+    fn raise(&mut self, floor: Sequence) {
+        let after = self.raised(floor);
+        (self.rows, self.balances) = (after.rows, after.balances);
+        self.applied.retain(|(seq, _), _| *seq >= floor.0);
+        self.reads.retain(|_, (_, seq)| *seq >= floor);
     }
 
-    /// The whole ledger after `effect`; `None` when nothing in it changes.
-    pub(super) fn ledger_after(&self, effect: &Effect, floor: Option<Sequence>, origin: &Origin) -> Option<Vec<Entry>> {
-        let mut after = self.balances.clone();
-        if let Some(floor) = floor {
-            after.retain(|_, b| b.seq >= floor);
-        }
+    /// The whole ledger after `effect`, `from` the state that it was made for; `None` when nothing in it changes.
+    pub(super) fn ledger_after(&self, from: &Multiset, effect: &Effect, origin: &Origin) -> Option<Vec<Entry>> {
+        let mut after = from.balances.clone();
         for (owner, by, seq) in &effect.balance {
             change(&mut after, *owner, *by, *seq);
         }
@@ -250,8 +290,12 @@ impl Multiset {
     }
 
     /// Notes a change as applied.
-    pub(super) fn applied(&mut self, seq: Sequence, op: Op) {
-        self.applied.insert((seq.0, letter(op)));
+    pub(super) fn applied(&mut self, op: Op, of: &Gone) {
+        if op == Op::Read {
+            self.reads.insert((of.origin.partition, of.origin.offset), (of.owner, of.seq));
+        } else {
+            self.applied.insert((of.seq.0, letter(op)), of.owner);
+        }
     }
 
     /// Makes `to` the place of the row that was at `from`, if it still was; its image may have become another.

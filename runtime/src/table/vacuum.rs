@@ -18,10 +18,14 @@ use super::commit::{delta_error, now_ms, store_error};
 use super::keyed::{KeyedTable, Owners};
 use super::owners::{self, Entry, Kind};
 use super::{Location, Settings, log, multiset, vector};
+use crate::change::Op;
 use crate::error::{Error, ErrorKind, Result};
 
 /// An entry whose commit is not seen yet is kept this long: it may be on its way.
 const ENTRY_GRACE_MS: i64 = 3_600_000;
+
+/// What tells entries apart: kind, owner, sequence, op, and of snapshot rows their place in Kafka.
+type Said = (Kind, u128, u128, char, (i32, i64));
 
 /// What a vacuum did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -192,7 +196,7 @@ impl KeyedTable {
         let paths = owners::list(&store, generation).await?;
         let now = now_ms();
         let window = i64::try_from(self.committer.settings.owners_window.as_millis()).unwrap_or(i64::MAX);
-        let mut newest: hashbrown::HashMap<(Kind, u128, u128, char), Entry> = hashbrown::HashMap::new();
+        let mut newest: hashbrown::HashMap<Said, Entry> = hashbrown::HashMap::new();
         for path in &paths {
             owners::read(&store, path, |entry| {
                 let age = now.saturating_sub(entry.written_ms);
@@ -208,7 +212,10 @@ impl KeyedTable {
                 // entries that are not valid yet stay apart, each under its own change
                 let seq =
                     if entry.kind == Kind::Gone && entry.is_valid(&self.committer.positions) { 0 } else { entry.seq.0 };
-                let slot = newest.entry((entry.kind, entry.owner, seq, entry.op));
+                // snapshot rows share their sequence
+                let is_read = entry.kind == Kind::Applied && entry.op == multiset::letter(Op::Read);
+                let place = if is_read { (entry.origin.partition, entry.origin.offset) } else { (0, 0) };
+                let slot = newest.entry((entry.kind, entry.owner, seq, entry.op, place));
                 slot.and_modify(|known| {
                     if entry.seq > known.seq {
                         *known = entry.clone();

@@ -311,7 +311,7 @@ async fn faults_of_the_lake_lose_and_double_no_row_without_key() {
     let open = || KeyedTable::open_or_create(location.clone(), spec.clone(), hasty());
     let mut table = open().await.unwrap();
     let mut source = Source::new(12, 3);
-    super::keyless::write(&mut source, &mut rng, &mut 4, &mut Vec::new(), 200);
+    super::keyless::Writer::default().write(&mut source, &mut rng, 200);
     let total: i64 = source.log.iter().map(|log| log.len() as i64).sum();
     for round in 0.. {
         assert!(round < 3000, "seed {seed}: no end");
