@@ -101,34 +101,53 @@ impl Model {
     }
 }
 
-struct Instance {
-    table: KeyedTable,
-    feed: ChangesTable,
+pub(super) struct Instance {
+    pub(super) table: KeyedTable,
+    pub(super) feed: ChangesTable,
+}
+
+pub(super) async fn try_open(root: &Location, settings: Settings) -> Result<Instance> {
+    let table = KeyedTable::open_or_create(root.table("silver/orders")?, spec(), settings).await?;
+    let feed = ChangesTable::open_or_create(root.table("silver/orders_changes")?, "silver/orders_changes", &table);
+    Ok(Instance { feed: feed.await?, table })
 }
 
 async fn open(root: &Location) -> Instance {
-    let table = KeyedTable::open_or_create(root.table("silver/orders").unwrap(), spec(), settings()).await.unwrap();
-    let at = root.table("silver/orders_changes").unwrap();
-    let feed = ChangesTable::open_or_create(at, "silver/orders_changes", &table).await.unwrap();
-    Instance { table, feed }
+    try_open(root, settings()).await.unwrap()
+}
+
+/// Fails unless the feed holds each change of `source` once and folds to the table.
+pub(super) async fn expect_each_once(root: &Location, source: &Source) {
+    let mut model = Model::default();
+    for (number, log) in source.log.iter().enumerate() {
+        let events: Vec<_> = log.iter().enumerate().map(|(at, event)| (number, at as i64, event.clone())).collect();
+        model.apply(&events, &Positions::new());
+    }
+    let feed = feed_rows(&root.table("silver/orders_changes").unwrap()).await;
+    assert_eq!(feed, model.rows());
+    assert_eq!(fold(&feed), rows(&root.table("silver/orders").unwrap()).await);
 }
 
 impl Instance {
     /// One flush up to the table's commit; the feed is not completed yet.
     async fn flush(&mut self, events: &[(usize, i64, Event)], covered: &Ranges) -> Outcome {
+        self.try_flush(events, covered).await.unwrap()
+    }
+
+    pub(super) async fn try_flush(&mut self, events: &[(usize, i64, Event)], covered: &Ranges) -> Result<Outcome> {
         let (changes, floors) = parts(events, vec![0]);
-        let news = self.feed.select(&self.table, &changes, &floors).await.unwrap();
+        let news = self.feed.select(&self.table, &changes, &floors).await?;
         let (output, sources, rejected) = transform(news.all().upserts(), false);
-        let files = self.feed.write(&news, &output, Some(&sources), &rejected).await.unwrap();
-        let settled = news.settle(&self.table, &output, Some(&sources), &rejected).unwrap();
+        let files = self.feed.write(&news, &output, Some(&sources), &rejected).await?;
+        let settled = news.settle(&self.table, &output, Some(&sources), &rejected)?;
         let info = Map::from_iter([("feed".to_string(), files)]);
         let Settled { selection, output, source_rows } = settled;
-        self.table.flush(&selection, &output, Some(&source_rows), &[], covered, info).await.unwrap()
+        self.table.flush(&selection, &output, Some(&source_rows), &[], covered, info).await
     }
 }
 
 /// Some of the records come again, in any partition.
-fn repeat_some(source: &mut Source, rng: &mut StdRng) {
+pub(super) fn repeat_some(source: &mut Source, rng: &mut StdRng) {
     for _ in 0..rng.random_range(0..6) {
         let from = rng.random_range(0..source.log.len());
         let Some(event) = source.log[from].choose(rng).cloned() else { continue };

@@ -5,17 +5,19 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, UploadPart,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::model::{Source, deliver, parts, seeds, transform};
 use super::*;
+use crate::error::Action;
 
 /// What happens to a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,12 +39,44 @@ enum Fault {
 struct Chance {
     rng: StdRng,
     of_hundred: u32,
+    /// requests may stay without an answer: only where the caller can be cut off, which a log being read cannot
+    hangs: bool,
+    /// faults by operation, so that a test sees each of them met
+    met: BTreeMap<&'static str, u32>,
 }
+
+type Shared = Arc<Mutex<Chance>>;
 
 #[derive(Debug)]
 struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
-    chance: Arc<Mutex<Chance>>,
+    chance: Shared,
+}
+
+/// An upload in parts that fails like everything else.
+#[derive(Debug)]
+struct FaultyUpload {
+    inner: Box<dyn MultipartUpload>,
+    chance: Shared,
+}
+
+#[async_trait::async_trait]
+impl MultipartUpload for FaultyUpload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        let fault = next(&self.chance, "put_part");
+        let part = self.inner.put_part(data);
+        Box::pin(run(fault, part))
+    }
+
+    async fn complete(&mut self) -> object_store::Result<PutResult> {
+        let fault = next(&self.chance, "complete");
+        run(fault, self.inner.complete()).await
+    }
+
+    async fn abort(&mut self) -> object_store::Result<()> {
+        let fault = next(&self.chance, "abort");
+        run(fault, self.inner.abort()).await
+    }
 }
 
 impl fmt::Display for FaultyStore {
@@ -55,48 +89,68 @@ fn broken() -> object_store::Error {
     object_store::Error::Generic { store: "faulty", source: "injected".into() }
 }
 
-impl FaultyStore {
-    fn next(&self) -> Option<Fault> {
-        let mut chance = self.chance.lock().unwrap();
-        let limit = chance.of_hundred;
-        if chance.rng.random_range(0..100) >= limit {
-            return None;
-        }
-        let all = [Fault::Reject, Fault::FailAfterWork, Fault::Hang, Fault::HangAfterWork, Fault::Slow];
-        Some(all[chance.rng.random_range(0..all.len())])
+fn next(chance: &Shared, operation: &'static str) -> Option<Fault> {
+    let mut chance = chance.lock().unwrap();
+    let limit = chance.of_hundred;
+    if chance.rng.random_range(0..100) >= limit {
+        return None;
     }
+    *chance.met.entry(operation).or_default() += 1;
+    let all = [Fault::Reject, Fault::FailAfterWork, Fault::Slow, Fault::Hang, Fault::HangAfterWork];
+    let of = if chance.hangs { all.len() } else { 3 };
+    Some(all[chance.rng.random_range(0..of)])
+}
 
-    async fn run<T>(
-        &self,
-        fault: Option<Fault>,
-        work: impl Future<Output = object_store::Result<T>>,
-    ) -> object_store::Result<T> {
-        match fault {
-            None => work.await,
-            Some(Fault::Reject) => Err(broken()),
-            Some(Fault::FailAfterWork) => {
-                work.await?;
-                Err(broken())
+async fn run<T>(fault: Option<Fault>, work: impl Future<Output = object_store::Result<T>>) -> object_store::Result<T> {
+    match fault {
+        None => work.await,
+        Some(Fault::Reject) => Err(broken()),
+        Some(Fault::FailAfterWork) => {
+            work.await?;
+            Err(broken())
+        }
+        Some(Fault::Hang) => std::future::pending().await,
+        Some(Fault::HangAfterWork) => {
+            work.await?;
+            std::future::pending().await
+        }
+        Some(Fault::Slow) => {
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
             }
-            Some(Fault::Hang) => std::future::pending().await,
-            Some(Fault::HangAfterWork) => {
-                work.await?;
-                std::future::pending().await
-            }
-            Some(Fault::Slow) => {
-                for _ in 0..50 {
-                    tokio::task::yield_now().await;
-                }
-                work.await
-            }
+            work.await
         }
     }
+}
+
+/// A stream each of whose answers may be lost; after an error it has ended, as a broken listing has.
+fn run_each<T: Send + 'static>(
+    chance: &Shared,
+    operation: &'static str,
+    inner: BoxStream<'static, object_store::Result<T>>,
+) -> BoxStream<'static, object_store::Result<T>> {
+    let chance = chance.clone();
+    let first = next(&chance, operation);
+    let begun = futures::stream::once(run(first, async { Ok(None) }));
+    let each = inner.then(move |item| {
+        let fault = next(&chance, operation);
+        run(fault, async { item.map(Some) })
+    });
+    begun
+        .chain(each)
+        .scan(false, |broken, item| {
+            let ended = std::mem::replace(broken, item.is_err());
+            std::future::ready((!ended).then_some(item))
+        })
+        .try_filter_map(|item| std::future::ready(Ok(item)))
+        .boxed()
 }
 
 #[async_trait::async_trait]
 impl ObjectStore for FaultyStore {
     async fn put_opts(&self, at: &Path, body: PutPayload, options: PutOptions) -> object_store::Result<PutResult> {
-        self.run(self.next(), self.inner.put_opts(at, body, options)).await
+        let name = if matches!(options.mode, PutMode::Create) { "put_if_absent" } else { "put" };
+        run(next(&self.chance, name), self.inner.put_opts(at, body, options)).await
     }
 
     async fn put_multipart_opts(
@@ -104,31 +158,64 @@ impl ObjectStore for FaultyStore {
         at: &Path,
         options: PutMultipartOptions,
     ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(at, options).await
+        let inner = run(next(&self.chance, "put_multipart"), self.inner.put_multipart_opts(at, options)).await?;
+        Ok(Box::new(FaultyUpload { inner, chance: self.chance.clone() }))
     }
 
     async fn get_opts(&self, at: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        self.run(self.next(), self.inner.get_opts(at, options)).await
+        let name = if options.head { "head" } else { "get" };
+        run(next(&self.chance, name), self.inner.get_opts(at, options)).await
     }
 
     fn delete_stream(
         &self,
         locations: BoxStream<'static, object_store::Result<Path>>,
     ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.inner.delete_stream(locations)
+        run_each(&self.chance, "delete", self.inner.delete_stream(locations))
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.inner.list(prefix)
+        run_each(&self.chance, "list", self.inner.list(prefix))
+    }
+
+    fn list_with_offset(
+        &self,
+        prefix: Option<&Path>,
+        offset: &Path,
+    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+        run_each(&self.chance, "list_with_offset", self.inner.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
+        run(next(&self.chance, "list_with_delimiter"), self.inner.list_with_delimiter(prefix)).await
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
-        self.inner.copy_opts(from, to, options).await
+        run(next(&self.chance, "copy"), self.inner.copy_opts(from, to, options)).await
     }
+
+    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> object_store::Result<()> {
+        run(next(&self.chance, "rename"), self.inner.rename_opts(from, to, options)).await
+    }
+}
+
+/// From now on so many requests of a hundred go wrong.
+fn trouble(chance: &Shared, of_hundred: u32, hangs: bool) {
+    let mut chance = chance.lock().unwrap();
+    (chance.of_hundred, chance.hangs) = (of_hundred, hangs);
+}
+
+/// Asks until the lake answers.
+async fn insist<T>(chance: &Shared, mut ask: impl AsyncFnMut() -> Result<T>) -> T {
+    for round in 0..40 {
+        // the last ones in peace: what the test is about comes before
+        trouble(chance, if round < 20 { 10 } else { 0 }, false);
+        match ask().await {
+            Ok(done) => return done,
+            Err(e) => assert!(e.action() == Action::Retry, "an error of the lake stops the table: {e}"),
+        }
+    }
+    panic!("the lake is sound and does not answer");
 }
 
 #[tokio::test]
@@ -182,25 +269,22 @@ async fn a_lost_put_if_absent_is_always_already_exists() {
 }
 
 /// Every request may fail in any of the ways; what arrives is exact all the same.
-async fn run(seed: u64) {
+async fn run_keyed(seed: u64) {
     println!("TABLE_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     let (_dir, root) = lake();
     let sound = root.table("silver/orders").unwrap();
     let (faulty, chance) = faulty(&sound, seed);
     let settings = hasty();
-    // while the table is being opened all is well: deltalake has no deadline of its own
-    let calm = |of_hundred| chance.lock().unwrap().of_hundred = of_hundred;
-    calm(0);
-    let mut table = KeyedTable::open_or_create(faulty.clone(), spec(), settings.clone()).await.unwrap();
+    let open = || KeyedTable::open_or_create(faulty.clone(), spec(), settings.clone());
+    let mut table = insist(&chance, async || open().await).await;
     let mut source = Source::new(100, 30);
-    source.write(&mut rng, 150);
-    let total: i64 = source.log.iter().map(|log| log.len() as i64).sum();
-    let (mut errors, mut rounds) = (0, 0);
+    source.write(&mut rng, 250);
+    let (mut errors, mut rounds) = (0u32, 0);
     loop {
         rounds += 1;
         assert!(rounds < 3000, "seed {seed}: no end");
-        calm(15);
+        trouble(&chance, 15, true);
         let (events, covered) = deliver(&mut rng, &source, table.positions());
         let (changes, floors) = parts(&events, vec![0]);
         let selection = table.select(&changes, &floors).unwrap();
@@ -222,16 +306,20 @@ async fn run(seed: u64) {
                 errors += 1;
             }
         }
-        calm(0);
-        if rng.random_bool(0.1) {
-            table = KeyedTable::open_or_create(faulty.clone(), spec(), settings.clone()).await.unwrap();
+        trouble(&chance, 15, false);
+        match rng.random_range(0..100) {
+            // compaction, owners, checkpoint and vacuum; what fails is due again
+            0..20 => errors += u32::from(table.maintain().await.is_err()),
+            20..35 => table = insist(&chance, async || open().await).await,
+            _ => {}
         }
-        if table.positions().values().sum::<i64>() == total {
+        if table.positions().values().sum::<i64>() == source.log.iter().map(|log| log.len() as i64).sum::<i64>() {
             break;
         }
     }
+    trouble(&chance, 0, false);
     table.refresh().await.unwrap();
-    println!("seed {seed}: {rounds} rounds, {errors} failed");
+    println!("seed {seed}: {rounds} rounds, {errors} failed; faults met: {:?}", chance.lock().unwrap().met);
     // the same records through a sound lake, in one go
     let (_dir, root) = lake();
     let clean = root.table("silver/orders").unwrap();
@@ -277,12 +365,13 @@ async fn run(seed: u64) {
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_of_the_lake_change_nothing_in_the_end() {
     for seed in seeds(2) {
-        run(seed).await;
+        run_keyed(seed).await;
     }
 }
 
-fn faulty(sound: &Location, seed: u64) -> (Location, Arc<Mutex<Chance>>) {
-    let chance = Arc::new(Mutex::new(Chance { rng: StdRng::seed_from_u64(seed + 1), of_hundred: 0 }));
+fn faulty(sound: &Location, seed: u64) -> (Location, Shared) {
+    let rng = StdRng::seed_from_u64(seed + 1);
+    let chance = Arc::new(Mutex::new(Chance { rng, of_hundred: 0, hangs: false, met: BTreeMap::new() }));
     let shared = chance.clone();
     let location = sound.clone().wrapped(|inner| Arc::new(FaultyStore { inner, chance: shared }));
     (location, chance)
@@ -309,22 +398,24 @@ async fn faults_of_the_lake_lose_and_double_no_row_without_key() {
         partition_by: vec![],
     };
     let open = || KeyedTable::open_or_create(location.clone(), spec.clone(), hasty());
-    let mut table = open().await.unwrap();
+    let mut table = insist(&chance, async || open().await).await;
     let mut source = Source::new(12, 3);
     super::keyless::Writer::default().write(&mut source, &mut rng, 200);
     let total: i64 = source.log.iter().map(|log| log.len() as i64).sum();
     for round in 0.. {
         assert!(round < 3000, "seed {seed}: no end");
-        chance.lock().unwrap().of_hundred = 20;
+        trouble(&chance, 20, true);
         let (events, covered) = deliver(&mut rng, &source, table.positions());
         let (changes, floors) = parts(&events, vec![]);
         let selection = table.select(&changes, &floors).unwrap();
         let (output, sources, rejected) = transform(selection.upserts(), true);
         let flush = table.flush(&selection, &output, Some(&sources), &rejected, &covered, Map::new());
         let _ = tokio::time::timeout(Duration::from_millis(1500), flush).await;
-        chance.lock().unwrap().of_hundred = 0;
-        if rng.random_bool(0.3) {
-            table = open().await.unwrap();
+        trouble(&chance, 15, false);
+        match rng.random_range(0..100) {
+            0..20 => drop(table.maintain().await),
+            20..45 => table = insist(&chance, async || open().await).await,
+            _ => {}
         }
         if table.positions().values().sum::<i64>() == total {
             break;
@@ -351,7 +442,7 @@ async fn faults_of_the_lake_lose_and_double_no_record_of_bronze() {
     let sound = root.table("bronze/t").unwrap();
     let (location, chance) = faulty(&sound, seed);
     let open = || BronzeTable::open_or_create(location.clone(), "bronze/t", hasty());
-    let mut table = open().await.unwrap();
+    let mut table = insist(&chance, async || open().await).await;
     let ends = [300i64, 200];
     for round in 0.. {
         assert!(round < 3000, "seed {seed}: no end");
@@ -364,26 +455,101 @@ async fn faults_of_the_lake_lose_and_double_no_record_of_bronze() {
                 blocks.push(block(number as i32, from..to));
             }
         }
-        chance.lock().unwrap().of_hundred = 20;
-        let work = async {
-            table.append(vec![rows_of(&blocks, 86_400_000)], &covered, Map::new()).await?;
-            if rng.random_bool(0.1) {
-                table.maintain().await?;
+        trouble(&chance, 20, true);
+        let append = table.append(vec![rows_of(&blocks, 86_400_000)], &covered, Map::new());
+        let _ = tokio::time::timeout(Duration::from_millis(1500), append).await;
+        trouble(&chance, 15, false);
+        match rng.random_range(0..100) {
+            0..10 => drop(table.maintain().await),
+            // beside an append, which may be cut off as well
+            10..30 => {
+                if let Ok(Some(packed)) = table.upkeep().packing().await {
+                    trouble(&chance, 20, true);
+                    let mut upkeep = table.upkeep();
+                    let _ = tokio::time::timeout(Duration::from_millis(1500), upkeep.commit(packed)).await;
+                }
             }
-            Ok::<_, crate::error::Error>(())
-        };
-        let _ = tokio::time::timeout(Duration::from_millis(1500), work).await;
-        chance.lock().unwrap().of_hundred = 0;
-        if rng.random_bool(0.2) {
-            table = open().await.unwrap();
+            30..50 => table = insist(&chance, async || open().await).await,
+            _ => {}
         }
         if table.positions().values().sum::<i64>() == 500 {
             break;
         }
     }
+    trouble(&chance, 0, false);
+    println!("seed {seed}: faults met: {:?}", chance.lock().unwrap().met);
     let all = read_all(&table, &crate::record::Positions::new()).await;
     assert_eq!(all[&0], (0..300).collect::<Vec<_>>(), "seed {seed}");
     assert_eq!(all[&1], (0..200).collect::<Vec<_>>(), "seed {seed}");
     let count = query(&sound, "SELECT count(*) FROM t").await;
     assert_eq!(count[0].column(0).as_primitive::<Int64Type>().value(0), 500);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_an_upload_in_parts_leave_no_half_a_file() {
+    let seed = seeds(1)[0];
+    println!("TABLE_SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (_dir, root) = lake();
+    let sound = root.table("bronze/t").unwrap();
+    let (location, chance) = faulty(&sound, seed);
+    let mut table = BronzeTable::open_or_create(location, "bronze/t", hasty()).await.unwrap();
+    // not to be compressed, and above the size of one put
+    let mut block = crate::record::Block::new(partition(0));
+    for offset in 0..20 {
+        let value: Vec<u8> = (0..1 << 20).map(|_| rng.random()).collect();
+        let record = crate::record::Record { offset, timestamp_ms: 0, key: None, value: Some(&value), headers: b"" };
+        assert!(block.push(record));
+    }
+    let rows = super::bronze::rows_of(&[block], 86_400_000);
+    let covered = ranges(&[(0, 0, 20)]);
+    trouble(&chance, 40, true);
+    for round in 0.. {
+        assert!(round < 200, "seed {seed}: no end");
+        let append = table.append(vec![rows.clone()], &covered, Map::new());
+        if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_millis(3000), append).await {
+            break;
+        }
+    }
+    trouble(&chance, 0, false);
+    println!("seed {seed}: faults met: {:?}", chance.lock().unwrap().met);
+    let table = BronzeTable::open_or_create(sound, "bronze/t", hasty()).await.unwrap();
+    let blocks: Vec<_> = table.read(&crate::record::Positions::new()).await.unwrap().try_collect().await.unwrap();
+    let records = blocks.iter().flat_map(|block| block.iter());
+    let lengths: Vec<(i64, usize)> = records.map(|r| (r.offset, r.value.map_or(0, <[u8]>::len))).collect();
+    assert_eq!(lengths, (0..20).map(|offset| (offset, 1 << 20)).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn faults_of_the_lake_lose_and_double_no_change_of_a_feed() {
+    let seed = seeds(1)[0];
+    println!("TABLE_SEED={seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (_dir, sound) = lake();
+    let (root, chance) = faulty(&sound, seed);
+    let mut one = insist(&chance, async || super::changes::try_open(&root, hasty()).await).await;
+    let mut source = Source::new(100, 30);
+    source.write(&mut rng, 150);
+    super::changes::repeat_some(&mut source, &mut rng);
+    let total: i64 = source.log.iter().map(|log| log.len() as i64).sum();
+    for round in 0.. {
+        assert!(round < 3000, "seed {seed}: no end");
+        let (events, covered) = deliver(&mut rng, &source, one.table.positions());
+        trouble(&chance, 10, false);
+        // what is new may have to be looked up in the feed's log, and a log being read cannot be cut off
+        let _ = one.try_flush(&events, &covered).await;
+        match rng.random_range(0..100) {
+            0..30 => drop(one.feed.follow(&one.table).await),
+            30..40 => drop(one.feed.maintain().await),
+            40..60 => one = insist(&chance, async || super::changes::try_open(&root, hasty()).await).await,
+            _ => {}
+        }
+        if one.table.positions().values().sum::<i64>() == total {
+            break;
+        }
+    }
+    trouble(&chance, 0, false);
+    one.table.refresh().await.unwrap();
+    one.feed.follow(&one.table).await.unwrap();
+    super::changes::expect_each_once(&sound, &source).await;
 }
