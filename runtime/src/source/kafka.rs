@@ -145,8 +145,9 @@ impl Kafka<'_> {
         Ok(())
     }
 
-    /// Passes offsets that hold no record: the markers of transactions, and what was aborted or compacted away. The
-    /// consumer's position is past them, and past no record that was not polled; after a seek it has none for a while.
+    /// Passes offsets that hold no record: the markers of transactions, and what was aborted before one. The consumer's
+    /// position is past them, and past no record that was not polled; after a seek it has none for a while. It does not
+    /// pass what was compacted away at a partition's very end: nothing comes of that which could move it.
     fn pass_markers(&mut self) {
         if self.markers_passed.elapsed() < MARKERS_EVERY {
             return;
