@@ -26,14 +26,20 @@ pub struct Truth {
 /// Fails unless Silver equals `truth`, row by row and column by column.
 #[track_caller]
 pub fn expect_silver(pipeline: &Pipeline, truth: &Truth, tables: Option<&str>) {
-    expect_tables(&pipeline.lake().join("silver"), truth, tables);
+    expect_tables(&pipeline.lake().join("silver"), &places::corpus(truth.folder), truth, tables);
 }
 
-/// Fails unless the tables in `folder` equal `truth`.
+/// Fails unless the `tables` of Silver equal those in the folder `state`; times and what to allow as `truth` says.
 #[track_caller]
-fn expect_tables(folder: &Path, truth: &Truth, tables: Option<&str>) {
+pub fn expect_silver_as(pipeline: &Pipeline, state: &Path, truth: &Truth, tables: &str) {
+    expect_tables(&pipeline.lake().join("silver"), state, truth, Some(tables));
+}
+
+/// Fails unless the tables in `folder` equal those in the folder `state`.
+#[track_caller]
+fn expect_tables(folder: &Path, state: &Path, truth: &Truth, tables: Option<&str>) {
     let mut check = Command::new(places::python());
-    check.arg(places::corpus("check.py")).arg(folder).arg(places::corpus(truth.folder));
+    check.arg(places::corpus("check.py")).arg(folder).arg(state);
     if truth.milliseconds {
         check.arg("--ms");
     }
@@ -76,7 +82,7 @@ pub fn expect_fold(pipeline: &Pipeline, capture: &Path, table: &str, rule: &str)
 #[track_caller]
 pub fn expect_feeds(pipeline: &Pipeline, truth: &Truth, tables: &[&str], capture: Option<&Path>) {
     let folded = expect_folds(pipeline, tables.len(), capture);
-    expect_tables(folded.path(), truth, Some(&tables.join(",")));
+    expect_tables(folded.path(), &places::corpus(truth.folder), truth, Some(&tables.join(",")));
 }
 
 /// Fails unless there are `feeds` feeds and each folds to its Silver table; the folder with what they fold to. With

@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use super::columns::{
     align, arrow_error, default_of, is_wider, same, source_key, stored_key, with_defaults, with_pseudo_columns,
 };
-use super::plan::Plan;
 use super::packing::Packing;
+use super::plan::Plan;
 use super::reload::Serving;
 use super::retry::Backoff;
 use super::trial::{Recent, relation};
