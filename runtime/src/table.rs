@@ -13,7 +13,8 @@
 //!   change whose renaming of columns was followed last).
 //! - Columns beside the data: `_seq` decimal(38,0), `_source_ts` timestamp (UTC, µs), and in tables without a key
 //!   `_owner` (16 bytes, the hash of the source row's image, see [`key`]).
-//! - Data files lie in the table's root under names without any data in them; partition values are in the log only.
+//! - Data files lie in the table's root, those of a partition in `column=value/` (see [`files`]); partition values are in
+//!   the log.
 //! - Deletion vectors as [`vector`] describes; owners without rows in `_lode/` as [`owners`] describes.
 //! - The feed of a table, where it has one, is a Delta table of its own: see [`changes`].
 //! - `commitInfo` holds an object `lode` given by the caller, with a `batch` of ours that is unique.

@@ -107,6 +107,7 @@ pub(super) fn pick_column(column: &ArrayRef, rows: &UInt32Array) -> Result<Array
 /// A data file in the making, held in memory.
 pub(super) struct DataFile {
     schema: SchemaRef,
+    partition_by: Vec<String>,
     writer: ArrowWriter<Vec<u8>>,
     stats: Stats,
     rows: u64,
@@ -128,7 +129,8 @@ impl DataFile {
             .with_properties(properties)
             .with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(Vec::new(), fields.clone(), options).map_err(parquet_error)?;
-        Ok(DataFile { stats: Stats::of(&fields), schema: fields, writer, rows: 0 })
+        let partition_by = schema.partition_by.clone();
+        Ok(DataFile { stats: Stats::of(&fields), schema: fields, partition_by, writer, rows: 0 })
     }
 
     /// Appends rows; columns that are not in files are passed over.
@@ -168,7 +170,8 @@ impl DataFile {
         data_change: bool,
     ) -> Result<Add> {
         let bytes = self.writer.into_inner().map_err(parquet_error)?;
-        let path = format!("part-{}.zstd.parquet", uuid::Uuid::new_v4());
+        let folder = folder(&self.partition_by, &partition_values);
+        let path = format!("{folder}part-{}.zstd.parquet", uuid::Uuid::new_v4());
         let size = bytes.len() as i64;
         put(store, &Path::from(path.as_str()), bytes).await?;
         Ok(Add {
@@ -181,6 +184,24 @@ impl DataFile {
             ..Add::default()
         })
     }
+}
+
+/// The folder of files with these partition values, `column=value/` a column. The log says the values, and most readers
+/// ask nothing else; Polars takes them from the folders. A value of other characters than letters, digits, `_`, `-` and
+/// `.`, or a long one, stands in the log alone: stores and readers do not agree on how a path escapes it.
+fn folder(partition_by: &[String], values: &HashMap<String, Option<String>>) -> String {
+    const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+    const BYTES_MAX: usize = 200;
+    let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
+    let mut folder = String::new();
+    for column in partition_by {
+        let value = values.get(column).and_then(Option::as_deref).unwrap_or(NULL);
+        if !plain(column) || !plain(value) || column.len() + value.len() > BYTES_MAX {
+            return String::new();
+        }
+        folder.push_str(&format!("{column}={value}/"));
+    }
+    folder
 }
 
 async fn put(store: &Arc<dyn ObjectStore>, path: &Path, bytes: Vec<u8>) -> Result<()> {
