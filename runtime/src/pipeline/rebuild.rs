@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use super::silver::{Ending, Order, Reader};
 use super::upsert::Opening;
 use super::{Pipeline, decode_settings, feed_name, lake_options};
-use crate::config::Config;
+use crate::config::{Config, Flush};
 use crate::decode::{self, Decoded, Decoder, Patience, TableName, TopicKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::Lake;
@@ -25,6 +25,8 @@ use crate::table::{BronzeTable, Rebuild};
 
 /// Rounds in which the new table takes in what the old one took in meanwhile, before they are exchanged.
 const ROUNDS: usize = 3;
+/// Rows of a commit at least.
+const FLUSH_ROWS: usize = 200_000;
 /// Longest wait for Bronze to hold what Silver has taken in.
 const BRONZE_WAIT: Duration = Duration::from_secs(60);
 /// Pause between two looks at Bronze.
@@ -181,7 +183,8 @@ impl Pipeline {
                 serving: Arc::clone(&self.serving),
                 recent: Arc::default(),
             },
-            flush: self.config.flush,
+            // Nobody waits for a row: few large files.
+            flush: Flush { rows: self.config.flush.rows.max(FLUSH_ROWS), ..self.config.flush },
             schema_wait: self.config.limits.schema_wait,
             committed,
             within_committed: true,

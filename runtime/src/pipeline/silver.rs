@@ -130,6 +130,9 @@ impl Reader {
             learned: self.connector.changed(),
             reader: self,
         };
+        if worker.reader.within_committed {
+            worker.begin_with_newest().await?;
+        }
         loop {
             match worker.run().await {
                 Err(error) if error.kind() == ErrorKind::Rebuilt => {
@@ -209,6 +212,15 @@ impl Worker {
                 // from now on.
                 Ok(()) = committed.changed(), if self.inbox.is_empty() => self.reach_bronze().await?,
             }
+        }
+    }
+
+    /// Makes the table in the structure that the source has by now, so that no row is written in an older one.
+    async fn begin_with_newest(&mut self) -> Result<()> {
+        let newest = self.reader.connector.with_history(|history| history.latest(&self.reader.source));
+        match newest {
+            Some(schema) if self.reader.follows_schema => self.upsert.follow(&schema).await,
+            _ => Ok(()),
         }
     }
 
