@@ -21,6 +21,7 @@ mod evidence;
 mod history;
 mod json;
 mod layout;
+mod lineage;
 mod moment;
 mod output;
 mod peek;
@@ -42,6 +43,7 @@ pub use decoder::Decoder;
 pub use epoch::Epochs;
 pub use evidence::Evidence;
 pub use history::{SchemaChange, SchemaChangeKind, SchemaHistory};
+pub use lineage::{Ancestor, Lineage, Moment, topic_of};
 pub use output::Decoded;
 pub use peek::peek;
 

@@ -9,6 +9,7 @@
 //! The only module that knows every stage. Each table is a task of its own: one that stops, waits or is slow never
 //! holds another back, and Bronze never waits for Silver.
 
+mod ancestry;
 mod bronze;
 mod columns;
 mod connector;
@@ -44,8 +45,9 @@ use crate::error::{Action, Error, ErrorKind, Result};
 use crate::query::Lake;
 use crate::record::{PartitionId, Positions};
 use crate::source::{self, Budget, Delivery, EndQueries, Source, SourceEvent};
-use crate::table::{BronzeTable, Location, Settings};
+use crate::table::{BronzeTable, Location, Settings, positions_of};
 use crate::transform::{Engine, Limits, Module};
+use ancestry::Bronzes;
 use bronze::Bronze;
 use connector::Connector;
 use plan::Plan;
@@ -85,6 +87,7 @@ pub struct Pipeline {
     progress: Arc<Progress>,
     connectors: HashMap<String, Arc<Connector>>,
     routes: HashMap<Arc<str>, Route>,
+    bronzes: Arc<Bronzes>,
     /// Silver table → the topic it comes from
     tables: HashMap<String, Arc<str>>,
     /// tasks of tables that are no longer asked for, or start anew
@@ -167,6 +170,7 @@ impl Pipeline {
             letters,
             connectors: HashMap::new(),
             routes: HashMap::new(),
+            bronzes: Arc::default(),
             tables: HashMap::new(),
             ends: EndQueries::closed(),
         })
@@ -259,6 +263,7 @@ impl Pipeline {
                             positions.insert(id.clone(), *next);
                         }
                     }
+                    self.follow_renamed_tables().await;
                     let _ = reply.send(positions);
                 }
                 Some(SourceEvent::Revoked { done, .. }) => {
@@ -299,6 +304,12 @@ impl Pipeline {
         if self.routes.contains_key(topic) {
             return Ok(());
         }
+        // What Bronze knows of the structures must be known before a row is decoded.
+        if let Some(told) = decode::schema_topic(topic).filter(|told| !self.routes.contains_key(*told))
+            && !positions_of(&self.bronze_location(told)?).await?.is_empty()
+        {
+            Box::pin(self.take_up(&PartitionId { topic: told.into(), partition: 0 })).await?;
+        }
         let mut backoff = Backoff::new();
         let (table, kind) = loop {
             match self.open_bronze(topic).await {
@@ -307,6 +318,8 @@ impl Pipeline {
             }
         };
         let bronze = Bronze::spawn(Arc::clone(topic), table, self.config.flush, Arc::clone(&self.progress));
+        let (location, committed) = (self.bronze_location(topic)?, bronze.committed.clone());
+        self.bronzes.add(ancestry::Source { topic: Arc::clone(topic), bronze: location, committed });
         self.routes.insert(Arc::clone(topic), Route { bronze, kind: TopicKind::Unknown, silvers: Vec::new() });
         self.learn_kind(topic, kind);
         Ok(())
@@ -397,6 +410,48 @@ impl Pipeline {
         }
     }
 
+    /// A table that got another name goes on under it, whether or not a row has come to the new name's topic yet.
+    async fn follow_renamed_tables(&mut self) {
+        if let Err(error) = self.take_up_renamed().await {
+            tracing::warn!(%error, hint = error.next_step(), "a renamed table is not followed yet");
+        }
+    }
+
+    async fn take_up_renamed(&mut self) -> Result<()> {
+        let mut renamed = Vec::new();
+        for connector in self.connectors.values() {
+            let topic =
+                |t: &TableName| -> Arc<str> { format!("{}.{}.{}", connector.topic, t.database, t.table).into() };
+            connector.with_history(|history| {
+                for table in history.renamed_tables() {
+                    let earlier = history.lineage(&table).ancestors;
+                    let earlier: Vec<Arc<str>> = earlier.iter().map(|ancestor| topic(&ancestor.table)).collect();
+                    renamed.push((earlier, topic(&table), table));
+                }
+            });
+        }
+        for (earlier, topic, table) in renamed {
+            if self.routes.get(&topic).is_some_and(|r| !matches!(r.kind, TopicKind::Unknown)) {
+                continue;
+            }
+            for topic in &earlier {
+                // Kafka may have the old topic no more; Bronze has it.
+                if !self.routes.contains_key(topic) && !positions_of(&self.bronze_location(topic)?).await?.is_empty() {
+                    self.take_up(&PartitionId { topic: Arc::clone(topic), partition: 0 }).await?;
+                }
+            }
+            let flattened = earlier.iter().find_map(|topic| match self.routes.get(topic)?.kind {
+                TopicKind::Rows { flattened, .. } => Some(flattened),
+                _ => None,
+            });
+            if let Some(flattened) = flattened {
+                self.take_up(&PartitionId { topic: Arc::clone(&topic), partition: 0 }).await?;
+                self.learn_kind(&topic, TopicKind::Rows { table, flattened });
+            }
+        }
+        Ok(())
+    }
+
     /// How the pipeline file wants the source table: by its sections, else as a typed copy where it asks for copies.
     fn plans(&self, source: &TableName) -> Vec<Plan> {
         let TableName { database, table } = source;
@@ -463,6 +518,7 @@ impl Pipeline {
             committed: route.bronze.committed.clone(),
             within_committed: false,
             bronze: self.bronze_location(topic)?,
+            bronzes: Arc::clone(&self.bronzes),
             settings: self.settings.clone(),
             ends: self.ends.clone(),
             progress: Arc::clone(&self.progress),
@@ -489,6 +545,7 @@ impl Pipeline {
                     self.connector(&topic);
                 }
                 self.learn_kind(&topic, kind);
+                self.follow_renamed_tables().await;
             }
         }
         let Some(route) = self.routes.get_mut(&topic) else { return };
@@ -496,6 +553,7 @@ impl Pipeline {
             let connector = self.connector(&topic);
             connector.take(&delivery.block);
             connector.pass(delivery.block.partition(), delivery.range.to);
+            self.follow_renamed_tables().await;
             return;
         }
         for silver in route.silvers.iter().filter(|silver| silver.live.load(Relaxed)) {

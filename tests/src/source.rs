@@ -107,6 +107,26 @@ impl Source {
         self.ddl("ALTER", to, &format!("RENAME TABLE {from} TO {to}"));
     }
 
+    /// `RENAME TABLE table TO aside, copy TO table`, as tools for online changes do it: `copy`, which the connector does not
+    /// capture, has the rows of `table` in other columns.
+    pub fn swap(&mut self, table: &str, aside: &str, copy: &str, columns: &[(&str, &str)]) {
+        let mut new = self.tables[table].clone();
+        self.tables.insert(aside.to_owned(), new.clone());
+        new.columns = columns.iter().map(|(n, t)| ((*n).to_owned(), (*t).to_owned())).collect();
+        for row in new.rows.values_mut() {
+            for (column, _) in columns {
+                row.entry(*column).or_insert(Value::Null);
+            }
+        }
+        self.tables.insert(table.to_owned(), new);
+        let ddl = format!("RENAME TABLE {table} TO {aside}, {copy} TO {table}");
+        self.step();
+        for name in [aside, table] {
+            let change = json!([self.structure("ALTER", name)]);
+            self.record_ddl(&ddl, "shop", name, &change);
+        }
+    }
+
     /// `INSERT`, or `UPDATE` where the row is there.
     pub fn put(&mut self, table: &str, row: Value) {
         let Value::Object(row) = row else { panic!("a row is an object") };

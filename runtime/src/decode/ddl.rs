@@ -30,6 +30,11 @@ impl Effects {
         self.tables.iter().find(|(_, new)| new == table).map(|(old, _)| old.clone())
     }
 
+    /// True when the statement gives the name `table` to another one.
+    pub(super) fn gives_away(&self, table: &TableName) -> bool {
+        self.tables.iter().any(|(_, new)| new == table)
+    }
+
     /// True when the statement gives a column this name that it had not before.
     pub(super) fn renames_to(&self, column: &str) -> bool {
         self.columns.iter().any(|(_, new)| new.eq_ignore_ascii_case(column))
@@ -180,6 +185,13 @@ pub(super) fn read(ddl: &str, database: &str) -> Effects {
                 }
             }
         }
+    } else if r.words.iter().any(|w| w.is("TO")) && r.words.len() <= 7 && !r.words.iter().any(|w| w.is("ALTER")) {
+        // of a statement with several renamings, Debezium may give each clause alone
+        if let (Some(old), true, Some(new)) = (r.table(), r.take("TO"), r.table())
+            && r.at == words.len()
+        {
+            effects.tables.push((old, new));
+        }
     } else if r.take("ALTER") {
         while r.take("ONLINE") || r.take("IGNORE") {}
         if r.take("TABLE") {
@@ -254,6 +266,7 @@ mod tests {
         );
         assert_eq!(e.columns, [("p".to_owned(), "q".to_owned()), ("r".to_owned(), "s".to_owned())]);
         assert!(e.tables.is_empty());
+        assert_eq!(read("`a` TO e.b", "d").tables, [(name("d", "a"), name("e", "b"))]);
         assert_eq!(read("ALTER TABLE a RENAME TO b", "d").tables, [(name("d", "a"), name("d", "b"))]);
         assert_eq!(read("ALTER TABLE a RENAME b", "d").tables, [(name("d", "a"), name("d", "b"))]);
         let ddl = "SET STATEMENT max_statement_time=60 FOR TRUNCATE /* all */ TABLE a";

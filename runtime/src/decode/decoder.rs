@@ -11,6 +11,7 @@ use super::envelope::{Action, Parsed, Reader};
 use super::epoch::{Epochs, Lost, Origin, Place, Snapshot};
 use super::evidence::Evidence;
 use super::history::{SchemaChange, SchemaHistory};
+use super::lineage::Moment;
 use super::output::{Decoded, RowMark};
 use super::plan::{NoPlan, PlanKey, Plans, Row};
 use super::row::{Texts, delete, upsert, write};
@@ -21,7 +22,12 @@ use crate::record::{Block, Record};
 
 /// Decodes the records of one source table's topic.
 pub struct Decoder {
+    /// of the block at hand
     topic: Arc<str>,
+    /// changes before this are another table's
+    since: Option<Moment>,
+    /// topics of the names that the table had before, and until when
+    ancestors: Vec<(Arc<str>, Moment)>,
     settings: Settings,
     epochs: Epochs,
     reader: Reader,
@@ -85,6 +91,8 @@ impl Decoder {
     pub fn new(topic: Arc<str>, settings: Settings) -> Self {
         Decoder {
             topic,
+            since: None,
+            ancestors: Vec::new(),
             settings,
             epochs: Epochs::new(),
             reader: Reader::default(),
@@ -102,6 +110,13 @@ impl Decoder {
     /// Goes on from the epochs that a commit kept.
     pub fn set_epochs(&mut self, epochs: Epochs) {
         self.epochs = epochs;
+    }
+
+    /// The table had other names: changes of `ancestors`' topics are its own until a moment, those of its own topic since
+    /// one. Every block of another topic is taken for the own topic's.
+    pub fn set_lineage(&mut self, since: Option<Moment>, ancestors: Vec<(Arc<str>, Moment)>) {
+        self.since = since;
+        self.ancestors = ancestors;
     }
 
     /// The table of the last decoded record.
@@ -148,6 +163,9 @@ impl Decoder {
         out: &mut Decoded,
     ) -> Step {
         let partition = block.partition().partition;
+        if self.topic != block.partition().topic {
+            self.topic = Arc::clone(&block.partition().topic);
+        }
         let mut row = from;
         let mut observed = false;
         while let Some(record) = block.get(row) {
@@ -358,7 +376,11 @@ impl Decoder {
             snapshot: parsed.snapshot,
             key_change: parsed.action == Action::Delete && is_key_change(record.headers),
         };
-        let place = self.epochs.place(partition, &origin);
+        let Some(lane) = self.lane(partition, &origin) else {
+            self.place.base = base;
+            return Ok(());
+        };
+        let place = self.epochs.place(lane, &origin);
         let result = match place.map(|place| self.judged(place, known)) {
             Err(Lost::TooLarge) => Err(Stop::Bad("the record's binlog position is too large to be one".to_owned())),
             Err(Lost::Jump) => Err(Stop::Jump(JUMP.to_owned())),
@@ -391,13 +413,23 @@ impl Decoder {
                     if let Some(sequence) = place.floor {
                         out.push_floor(floor(sequence));
                     }
-                    self.epochs.accept(partition, &origin, place);
+                    self.epochs.accept(lane, &origin, place);
                     out.count(rows, size);
                 })
             }
         };
         self.place.base = base;
         result
+    }
+
+    /// What the epochs know a Kafka partition of the block's topic by; `None` of a record that is another table's.
+    #[inline]
+    fn lane(&self, partition: i32, origin: &Origin<'_>) -> Option<i32> {
+        let found = self.ancestors.iter().zip(1..).find(|((topic, _), _)| *topic == self.topic);
+        match found {
+            None => (!self.since.as_ref().is_some_and(|since| since.is_after(origin))).then_some(partition),
+            Some(((_, until), number)) => until.is_after(origin).then_some(partition + number * LANES),
+        }
     }
 
     /// `place` without the floor of a snapshot that may have read a part of the table.
@@ -501,6 +533,9 @@ impl Decoder {
         Ok(2)
     }
 }
+
+/// More than a topic has partitions: those of different topics are never one lane.
+const LANES: i32 = 1 << 24;
 
 const JUMP: &str = "the binlog position jumps back although the source's time goes on: the binlog was reset or the server \
      restored from a backup; check the source, then `lode rebuild` the table";

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::structure::{position, read_version, table_of_id};
+use super::lineage::{Moment, Renaming};
+use super::structure::{both_ids, position, read_version, table_of_id};
 use super::version::{Version, safe_name};
 use super::{BadRecord, SourcePosition, TableName, ddl};
 use crate::record::Record;
@@ -73,6 +74,8 @@ pub(super) struct Entry {
 pub struct SchemaHistory {
     tables: HashMap<TableName, Arc<Vec<Entry>>>,
     renames: HashMap<TableName, Vec<(SourcePosition, Arc<Rename>)>>,
+    /// by the new name, in the order of the topic
+    pub(super) renamed_from: HashMap<TableName, Vec<Renaming>>,
     /// where snapshots of the whole connector were taken
     whole: HashSet<SourcePosition>,
     revision: u64,
@@ -177,6 +180,8 @@ impl SchemaHistory {
         };
         for change in changes {
             let id = change.get("id").and_then(Value::as_str).unwrap_or_default();
+            // of a renaming, some versions of Debezium give both names
+            let (old_id, id) = both_ids(id);
             let table = table_of_id(id, database).ok_or_else(|| BadRecord::new("a table change has no table `id`"))?;
             let dropped = change.get("type").and_then(Value::as_str) == Some("DROP");
             let structure = change.get("table").filter(|t| !t.is_null());
@@ -187,7 +192,8 @@ impl SchemaHistory {
                 }
                 continue;
             }
-            let previous = change.get("previousId").and_then(Value::as_str).and_then(|id| table_of_id(id, database));
+            let previous = change.get("previousId").and_then(Value::as_str).or(old_id);
+            let previous = previous.and_then(|id| table_of_id(id, database));
             let from = previous.or_else(|| effects.renamed_table(&table)).filter(|from| *from != table);
             let before = self.in_force_before(from.as_ref().unwrap_or(&table), &position);
             let version = read_version(&table, structure.unwrap_or(&Value::Null), before.as_deref(), (ddl, &effects))?;
@@ -199,12 +205,16 @@ impl SchemaHistory {
             let anew = created && !snapshot && self.was_another(&table, &position, effects.if_not_exists);
             let mark = self.note_rename(&table, &position, record.offset + 1, &renamed);
             let version = version.map(|version| Arc::new(version.after(mark))).map_err(Arc::from);
+            let taken = self.taken(&table, &position);
             if !self.add(&table, &position, Some(version)) {
                 continue;
             }
             match from {
                 Some(from) => {
                     self.add(&from, &position, None);
+                    let at = Moment { position: position.clone(), ts_ms: ts_ms.unwrap_or(0) };
+                    let renamings = self.renamed_from.entry(table.clone()).or_default();
+                    renamings.push(Renaming { from: from.clone(), at, taken, aside: effects.gives_away(&from) });
                     tell(&table, SchemaChangeKind::Renamed { from });
                 }
                 None if anew => tell(&table, SchemaChangeKind::Recreated),

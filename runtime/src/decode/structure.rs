@@ -22,6 +22,19 @@ pub(super) fn position(source: &Value) -> Option<SourcePosition> {
     Some(SourcePosition { base: base.to_owned(), file, pos: source.get("pos")?.as_u64()? })
 }
 
+/// The old and the new identifier of `"shop"."old","shop"."new"`; of one alone, that one.
+pub(super) fn both_ids(id: &str) -> (Option<&str>, &str) {
+    let mut quoted = false;
+    let comma = id.char_indices().find(|(_, c)| {
+        quoted ^= *c == '"';
+        *c == ',' && !quoted
+    });
+    match comma.and_then(|(at, _)| id.split_at_checked(at)) {
+        Some((old, new)) => (Some(old), new.trim_start_matches(',')),
+        None => (None, id),
+    }
+}
+
 /// `"shop"."orders"`, where a quote within a name is doubled.
 pub(super) fn table_of_id(id: &str, database: &str) -> Option<TableName> {
     let mut parts: Vec<String> = Vec::new();
@@ -112,6 +125,8 @@ mod tests {
         assert_eq!(table_of_id("shop.orders", "x"), name("shop", "orders"));
         assert_eq!(table_of_id("orders", "x"), name("x", "orders"));
         assert_eq!(table_of_id("", "x"), None);
+        assert_eq!(both_ids("\"s\".\"a,b\",\"s\".\"c\""), (Some("\"s\".\"a,b\""), "\"s\".\"c\""));
+        assert_eq!(both_ids("\"s\".\"a,b\""), (None, "\"s\".\"a,b\""));
         assert_eq!(split_file("mysql-bin.changelog.000123"), Some(("mysql-bin.changelog", 123)));
         assert_eq!(split_file("binlog"), None);
     }

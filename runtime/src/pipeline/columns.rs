@@ -71,6 +71,7 @@ pub(super) fn stored_key(schema: &TableSchema, fields: &Schema) -> Vec<String> {
 
 pub(super) fn same(a: &TableSchema, b: &TableSchema) -> bool {
     a.fields.fields().len() == b.fields.fields().len()
+        && source_key(a) == source_key(b)
         && a.fields
             .fields()
             .iter()

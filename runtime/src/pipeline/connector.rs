@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
-use crate::decode::{Evidence, SchemaChange, SchemaChangeKind, SchemaHistory, TableName};
+use crate::decode::{Evidence, Lineage, SchemaChange, SchemaChangeKind, SchemaHistory, TableName};
 use crate::record::{Block, PartitionId, Positions};
 
 /// One connector, known by the name of its schema-change topic.
@@ -77,11 +77,22 @@ impl Connector {
         }
     }
 
-    /// What cleared `table` and was told at or past `next`, in the order of the topic.
-    pub(super) fn clearings(&self, table: &TableName, next: &Positions) -> Vec<Clearing> {
+    /// What cleared `table`, under this name or one it had before, and was told at or past `next`; in the order of the
+    /// topic.
+    pub(super) fn clearings(&self, table: &TableName, lineage: &Lineage, next: &Positions) -> Vec<Clearing> {
         let all = self.clearings.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = |c: &&Clearing| next.get(&c.told_in).is_none_or(|next| c.change.offset >= *next);
-        all.get(table).into_iter().flatten().filter(fresh).cloned().collect()
+        let own = all.get(table).into_iter().flatten();
+        let own =
+            own.filter(|c| !lineage.since.as_ref().is_some_and(|m| m.follows(&c.change.position, c.change.ts_ms)));
+        let earlier = lineage.ancestors.iter().flat_map(|ancestor| {
+            let until = &ancestor.until;
+            let of = all.get(&ancestor.table).into_iter().flatten();
+            of.filter(|c| until.follows(&c.change.position, c.change.ts_ms))
+        });
+        let mut found: Vec<Clearing> = own.chain(earlier).filter(fresh).cloned().collect();
+        found.sort_by_key(|c| c.change.offset);
+        found
     }
 
     /// Every record before `end` has been given; what lies between the last one and `end` holds none.

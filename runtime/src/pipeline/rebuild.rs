@@ -5,6 +5,7 @@
 //! Reads Bronze alone, and of it only what the table in force has taken in: everything that could be known of these
 //! records is known.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use futures::StreamExt;
 use serde_json::Map;
 use tokio::sync::watch;
 
+use super::ancestry::{Bronzes, Source};
 use super::silver::{Ending, Order, Reader};
 use super::upsert::Opening;
 use super::{Pipeline, decode_settings, feed_name, lake_options};
@@ -164,10 +166,21 @@ impl Pipeline {
         self.await_bronze(topic, &own).await?;
         let section = self.config.silver.iter().find(|s| s.name == name);
         let overrides = section.map(|s| s.columns.as_slice()).unwrap_or_default();
-        // The sender is kept until the end: Bronze has not ended, it only holds no more than is wanted.
+        // The senders are kept until the end: Bronze has not ended, it only holds no more than is wanted.
         let (_bronze, committed) = watch::channel(own);
+        let mut earlier: BTreeMap<Arc<str>, Positions> = BTreeMap::new();
+        for (id, next) in wanted.iter().filter(|(id, _)| id.topic != *topic) {
+            earlier.entry(Arc::clone(&id.topic)).or_default().insert(id.clone(), *next);
+        }
+        let (bronzes, mut kept) = (Bronzes::default(), Vec::new());
+        for (topic, positions) in earlier {
+            let (sender, committed) = watch::channel(positions);
+            kept.push(sender);
+            bronzes.add(Source { bronze: self.bronze_location(&topic)?, topic, committed });
+        }
         let silver = Reader {
             name: name.to_owned(),
+            bronzes: Arc::new(bronzes),
             topic: Arc::clone(topic),
             source: source.clone(),
             follows_schema: overrides.is_empty(),

@@ -12,6 +12,7 @@ use futures::StreamExt;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::ancestry::{Bronzes, Source, grown};
 use super::bronze::at;
 use super::connector::Connector;
 use super::progress::Progress;
@@ -19,7 +20,7 @@ use super::reload::Desk;
 use super::retry::Backoff;
 use super::upsert::{Opening, Upsert};
 use crate::buffer::Pending;
-use crate::decode::{self, Decoded, Decoder, Epochs, Patience, Step, TableName};
+use crate::decode::{self, Ancestor, Decoded, Decoder, Epochs, Lineage, Patience, Step, TableName, topic_of};
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Positions, Range};
 use crate::schema::Rename;
@@ -84,6 +85,7 @@ pub(super) struct Reader {
     pub(super) within_committed: bool,
     pub(super) bronze: Location,
     pub(super) settings: Settings,
+    pub(super) bronzes: Arc<Bronzes>,
     pub(super) ends: EndQueries,
     pub(super) progress: Arc<Progress>,
 }
@@ -124,6 +126,8 @@ impl Reader {
             live,
             ending: None,
             alone: false,
+            lineage: Lineage::default(),
+            ancestors: Vec::new(),
             told_gone: false,
             held: None,
             waited: None,
@@ -176,6 +180,10 @@ struct Worker {
     held: Option<PartitionId>,
     /// up to where records have waited long enough to be given up; `None`: all have
     waited: Option<Positions>,
+    /// the names that the table had before
+    lineage: Lineage,
+    /// their Bronze tables
+    ancestors: Vec<Source>,
     /// it was said that the source has no such table any more
     told_gone: bool,
     /// changes once something was learned after the last decoding
@@ -203,6 +211,7 @@ impl Worker {
                 () = at(due) => self.flush().await?,
                 Some(between) = self.due.recv() => self.do_between(between).await?,
                 Ok(()) = learned.changed() => self.follow_schema().await?,
+                () = grown(&mut self.ancestors) => self.catch_up(Patience::Hold).await?,
                 order = self.inbox.recv() => match order {
                     None => self.ending = Some(Ending::BrokenOff),
                     Some(Order::Drain(ending)) => self.ending = Some(ending),
@@ -230,6 +239,7 @@ impl Worker {
         self.upsert = self.reader.opening.open().await?;
         self.decoder = self.reader.decoder(&self.upsert)?;
         self.next = self.upsert.positions().clone();
+        (self.lineage, self.ancestors) = (Lineage::default(), Vec::new());
         self.decoded = Decoded::new();
         self.pending = Pending::new(self.reader.flush);
         Ok(())
@@ -276,7 +286,7 @@ impl Worker {
             return Err(bronze_ended(&self.reader.topic));
         }
         // The queue is kept: what follows on this delivery is in it, and Bronze may not hold it for a while.
-        if let Taken::Held(reason) = self.read_bronze(Patience::Hold).await? {
+        if let Taken::Held(reason) = self.read_bronze(&self.own_source(), Patience::Hold).await? {
             drop(delivery);
             return self.wait_and_reach(&reason).await;
         }
@@ -295,20 +305,16 @@ impl Worker {
         self.catch_up(Patience::Hold).await
     }
 
-    /// True when Bronze holds what was not decoded yet.
-    fn is_behind(&self) -> bool {
-        let committed = self.reader.committed.borrow();
-        committed.iter().any(|(id, end)| self.next.get(id).copied().unwrap_or(0) < *end)
-    }
-
     async fn catch_up(&mut self, mut patience: Patience) -> Result<()> {
-        while self.is_behind() {
+        loop {
+            self.learn_lineage()?;
+            let Some(source) = self.behind() else { break };
             self.live.store(false, Relaxed);
             if self.ending.is_none() {
                 // What was queued is in Bronze by the time it is needed; room for it must not be kept.
                 self.drop_queue();
             }
-            match self.read_bronze(patience).await? {
+            match self.read_bronze(&source, patience).await? {
                 Taken::All => patience = Patience::Hold,
                 Taken::Held(reason) => match self.hold(&reason).await? {
                     Some(next) => patience = next,
@@ -320,6 +326,67 @@ impl Worker {
         Ok(())
     }
 
+    fn own_source(&self) -> Source {
+        Source {
+            topic: Arc::clone(&self.reader.topic),
+            bronze: self.reader.bronze.clone(),
+            committed: self.reader.committed.clone(),
+        }
+    }
+
+    /// A topic of which Bronze holds something that we lack, those of earlier names first.
+    fn behind(&self) -> Option<Source> {
+        let lacks = |committed: &watch::Receiver<Positions>| {
+            committed.borrow().iter().any(|(id, end)| self.next.get(id).copied().unwrap_or(0) < *end)
+        };
+        let earlier = self.ancestors.iter().rev().find(|source| lacks(&source.committed)).cloned();
+        earlier.or_else(|| lacks(&self.reader.committed).then(|| self.own_source()))
+    }
+
+    /// Takes up the names that the table had before, as far as the schema-change topic tells them by now.
+    fn learn_lineage(&mut self) -> Result<()> {
+        let lineage = self.reader.connector.with_history(|history| history.lineage(&self.reader.source));
+        if lineage == Lineage::default() {
+            return Ok(());
+        }
+        let (found, missing) = self.reader.bronzes.of(&self.reader.topic, &lineage);
+        if lineage != self.lineage {
+            let name = &self.reader.name;
+            if lineage.since.is_some() && !self.has_read(&found) {
+                if self.upsert.is_made() {
+                    return Err(reused(name, &lineage));
+                }
+                // what was decoded and not committed may be the other table's
+                (self.decoded, self.next) = (Decoded::new(), Positions::new());
+                self.pending.clear();
+                self.decoder.set_epochs(Epochs::new());
+            }
+            if let Some(by) = &lineage.replaced_by {
+                tracing::warn!(table = %name, %by, "another table took this one's place; its rows are taken to be the same");
+            }
+            for ancestor in &lineage.ancestors {
+                tracing::info!(table = %name, from = %ancestor.table, "renamed in the source; what came under the old name is read");
+            }
+            for topic in &missing {
+                tracing::warn!(table = %name, topic, "renamed in the source, but Bronze has no topic of the old name: its rows are missing");
+            }
+            let window = |a: &Ancestor| Some((Arc::from(topic_of(&self.reader.topic, &a.table)?), a.until.clone()));
+            let windows = lineage.ancestors.iter().filter_map(window).collect();
+            self.decoder.set_lineage(lineage.since.clone(), windows);
+        }
+        self.lineage = lineage;
+        // those that are known have been seen as far as they have grown
+        let known = |source: &Source| self.ancestors.iter().any(|known| known.topic == source.topic);
+        if !found.iter().all(known) {
+            self.ancestors = found;
+        }
+        Ok(())
+    }
+
+    fn has_read(&self, sources: &[Source]) -> bool {
+        self.next.keys().any(|id| sources.iter().any(|source| source.topic == id.topic))
+    }
+
     fn drop_queue(&mut self) {
         while let Ok(order) = self.inbox.try_recv() {
             if let Order::Drain(ending) = order {
@@ -329,29 +396,28 @@ impl Worker {
         }
     }
 
-    async fn read_bronze(&mut self, patience: Patience) -> Result<Taken> {
+    async fn read_bronze(&mut self, source: &Source, patience: Patience) -> Result<Taken> {
         let mut backoff = Backoff::new();
         loop {
-            match self.read_bronze_once(patience).await {
+            match self.read_bronze_once(source, patience).await {
                 Err(error) if error.action() == Action::Retry => backoff.wait(&self.reader.name, &error).await,
                 other => return other,
             }
         }
     }
 
-    async fn read_bronze_once(&mut self, patience: Patience) -> Result<Taken> {
-        let table =
-            BronzeTable::open_or_create(self.reader.bronze.clone(), &self.reader.topic, self.reader.settings.clone())
-                .await?;
+    async fn read_bronze_once(&mut self, source: &Source, patience: Patience) -> Result<Taken> {
+        let (location, settings) = (source.bronze.clone(), self.reader.settings.clone());
+        let table = BronzeTable::open_or_create(location, &source.topic, settings).await?;
         let ends = match self.reader.within_committed {
-            true => self.reader.committed.borrow().clone(),
+            true => source.committed.borrow().clone(),
             false => table.positions().clone(),
         };
         let mut blocks = table.read(&self.next).await?;
         while let Some(block) = blocks.next().await {
             let mut block = block?;
             if self.reader.within_committed {
-                block.cut(self.reader.committed.borrow().get(block.partition()).copied().unwrap_or(0));
+                block.cut(source.committed.borrow().get(block.partition()).copied().unwrap_or(0));
             }
             if let Taken::Held(reason) = self.decode(&block, None, patience)? {
                 return Ok(Taken::Held(reason));
@@ -475,10 +541,17 @@ impl Worker {
     }
 
     fn tell_gone(&mut self) {
-        let gone = self.reader.connector.with_history(|history| history.is_gone(&self.reader.source));
+        let source = &self.reader.source;
+        let (gone, now) = self.reader.connector.with_history(|h| (h.is_gone(source), h.renamed_to(source).cloned()));
         if gone && !self.told_gone {
-            let source = &self.reader.source;
-            tracing::warn!(table = %self.reader.name, %source, "dropped or renamed in the source; the table keeps its last rows");
+            let table = &self.reader.name;
+            match now {
+                Some(now) => {
+                    let hint = format!("a section `[silver.{table}]` goes on with `from = \"{}\"`", now.table);
+                    tracing::warn!(%table, %source, %now, hint, "renamed in the source; the table keeps its last rows");
+                }
+                None => tracing::warn!(%table, %source, "dropped in the source; the table keeps its last rows"),
+            }
         }
         self.told_gone = gone;
     }
@@ -486,7 +559,12 @@ impl Worker {
     /// Brings the table to the structure that the connector announced last.
     async fn follow_schema(&mut self) -> Result<()> {
         self.tell_gone();
-        if !self.reader.connector.clearings(&self.reader.source, &self.next).is_empty() {
+        let known = self.lineage.clone();
+        self.learn_lineage()?;
+        if self.lineage != known {
+            self.catch_up(Patience::Hold).await?;
+        }
+        if !self.reader.connector.clearings(&self.reader.source, &self.lineage, &self.next).is_empty() {
             self.flush().await?;
         }
         let renames = self.renames();
@@ -543,7 +621,7 @@ impl Worker {
         if self.decoded.rows() == 0 && !self.upsert.is_made() {
             return Ok(());
         }
-        for clearing in self.reader.connector.clearings(&self.reader.source, &self.next) {
+        for clearing in self.reader.connector.clearings(&self.reader.source, &self.lineage, &self.next) {
             let (id, change) = (clearing.told_in, clearing.change);
             let floor = self.decoder.floor(&change, &id.topic, id.partition);
             let floor = floor.map_err(|reason| jumped(&self.reader.name, &reason))?;
@@ -579,6 +657,14 @@ impl Worker {
         self.pending.clear();
         self.upsert.maintain().await
     }
+}
+
+fn reused(table: &str, lineage: &Lineage) -> Error {
+    let from = lineage.ancestors.first().map(|a| a.table.to_string()).unwrap_or_default();
+    let message = format!("silver `{table}`: `{from}` was given this name, which another table had before");
+    Error::new(ErrorKind::Gap, message).hint(format!(
+        "remove `silver/{table}` from the lake: it is then made anew from Bronze, with the rows of `{from}`"
+    ))
 }
 
 fn jumped(table: &str, reason: &str) -> Error {
