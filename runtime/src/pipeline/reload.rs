@@ -276,7 +276,6 @@ fn check_fixed(old: &Config, new: &Config) -> Result<()> {
         for (key, same) in [
             ("from", before.from == section.from),
             ("partition_by", before.partition_by == section.partition_by),
-            ("changes", before.changes == section.changes),
             ("columns", before.columns == section.columns),
         ] {
             if !same {

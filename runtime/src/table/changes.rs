@@ -27,9 +27,10 @@
 //!
 //! The feed has no Kafka positions. Its files are written before the table's commit, and the table's commit names them
 //! (`commitInfo.lode.feed`, add actions); only afterwards are they added to the feed, in a commit whose `txn`
-//! `lode/feed/<id of the table>` says up to which version of the table the feed has gone. So the table's log alone
-//! decides what a change is; a process that ends between the two commits leaves what [`ChangesTable::follow`]
-//! completes at the next start, and a version that was added is never added again.
+//! `lode/feed/<id of the table>/g<generation>` says up to which version of the table the feed has gone. So the table's
+//! log alone decides what a change is; a process that ends between the two commits leaves what
+//! [`ChangesTable::follow`] completes at the next start, and a version that was added is never added again. A table
+//! that was rebuilt, or committed to while `changes` was off, has left its feed behind: that is an error.
 //!
 //! A change is new when it is newer than what the table's index knows of its key. Any other is either late or there
 //! already, and the feed itself is asked: files whose `_seq` bounds leave it out are not read. The answer holds at
@@ -149,7 +150,7 @@ impl ChangesTable {
         let mut committer = opened.committer;
         let settled = configuration(&committer.metadata);
         let Some(source) = settled.get("lode.feed_of") else { return Ok(None) };
-        if source != table.id() {
+        if *source != source_of(table) {
             return Err(Error::new(
                 ErrorKind::Config,
                 format!("the feed at `{}` is of a table that is no more", committer.location.url()),
@@ -180,18 +181,24 @@ impl ChangesTable {
 
     /// Adds what the commits of `table` name and the feed lacks, up to the table's version.
     ///
-    /// Errors: the lake's; calling again is right. `Gap` when a commit of the table is gone.
+    /// Errors: the lake's; calling again is right. `Gap` when a commit of the table is gone, or was made with
+    /// `changes` turned off.
     pub async fn follow(&mut self, table: &KeyedTable) -> Result<()> {
         let mut due: Vec<(u64, Vec<Add>)> = Vec::new();
         let mut to = self.seen;
         while to < table.version() {
-            let commit = table.committer.read(to + 1).await?.ok_or_else(|| {
-                Error::new(ErrorKind::Gap, format!("version `{}` of the table is gone, its feed lacks it", to + 1))
-                    .hint("move the feed away: a new one begins with the rows that its table has")
-            })?;
+            let gone = || gap(format!("version `{}` of the table is gone, and its feed lacks it", to + 1));
+            let commit = table.committer.read(to + 1).await?.ok_or_else(gone)?;
             to += 1;
-            if let Some(files) = commit.feed.filter(|files| !files.is_empty()) {
-                due.push((to, files));
+            let generation = table.committer.generation;
+            match commit.feed {
+                Some(files) if files.is_empty() => {}
+                Some(files) => due.push((to, files)),
+                None if commit.txns.keys().any(|id| Committer::partition_of(generation, id).is_some()) => {
+                    return Err(gap(format!("version `{to}` of the table was committed without its feed")));
+                }
+                // what others commit is no change of the source
+                None => {}
             }
         }
         if due.is_empty() && to.saturating_sub(self.stored()) < LAG_MAX {
@@ -393,8 +400,17 @@ impl ChangesTable {
     }
 }
 
-fn app_id(table: &str) -> String {
-    format!("lode/feed/{table}")
+fn gap(message: String) -> Error {
+    Error::new(ErrorKind::Gap, message).hint("move the feed away: a new one begins with the rows that its table has")
+}
+
+/// What a feed is of: a table made anew is another.
+fn source_of(table: &KeyedTable) -> String {
+    format!("{}/g{}", table.id(), table.generation())
+}
+
+fn app_id(source: &str) -> String {
+    format!("lode/feed/{source}")
 }
 
 /// The feed's columns for a table with the columns `fields`.
@@ -423,6 +439,7 @@ fn schema_of(fields: &SchemaRef) -> Result<TableSchema> {
 /// The actions that make the feed: its columns, the rows of the table, and the table's version.
 async fn beginning(location: &Location, name: &str, table: &KeyedTable) -> Result<Vec<Value>> {
     let schema = schema_of(table.schema())?;
+    let source = source_of(table);
     let since = match &table.owners {
         Owners::Keyed(index) => index.newest().max(table.floor),
         Owners::Multiset(_) => table.floor,
@@ -430,14 +447,14 @@ async fn beginning(location: &Location, name: &str, table: &KeyedTable) -> Resul
     let configuration = json!({
         "lode.generation": "0",
         "lode.table": name,
-        "lode.feed_of": table.id(),
+        "lode.feed_of": source,
         "lode.since": since.0.to_string(),
     });
     let version = table.version();
     let mut actions = vec![
         json!({"protocol": schema.protocol(false)}),
         json!({"metaData": schema.metadata(name, configuration)?}),
-        json!({"txn": {"appId": app_id(table.id()), "version": version, "lastUpdated": now_ms()}}),
+        json!({"txn": {"appId": app_id(&source), "version": version, "lastUpdated": now_ms()}}),
     ];
     let store = location.store()?;
     let mut open: Option<DataFile> = None;

@@ -13,13 +13,13 @@ use roaring::RoaringBitmap;
 use serde_json::{Map, Value, json};
 
 use super::Outcome;
-use super::commit::{Commit, Committer, Put, REPLAYS_MAX, Standing, add_action, now_ms, removal, remove_action};
+use super::commit::{Commit, Committer, Put, REPLAYS_MAX, Standing, add_action, removal, remove_action};
 use super::files::{DataFile, pick, split};
 use super::index::Place;
 use super::key::Owner;
 use super::keyed::{KeyedTable, Owners};
 use super::live::{Hide, LiveFile};
-use super::multiset::{Effect, ledger_id, ledger_path, letter, next_ledger};
+use super::multiset::{Effect, letter};
 use super::owners::{self, Entry, Kind};
 use super::schema::{SEQ_TYPE, align, batch_of, utc};
 use super::select::{Origin, Selection};
@@ -44,7 +44,6 @@ struct Plan {
     places: Vec<Place>,
     effect: Effect,
     entries: Vec<Entry>,
-    ledger: Option<(i64, Vec<Entry>)>,
 }
 
 impl KeyedTable {
@@ -90,10 +89,6 @@ impl KeyedTable {
             if !plan.entries.is_empty() {
                 owners::write(&self.committer.store, self.committer.generation, &plan.entries).await?;
             }
-            if let Some((n, entries)) = &plan.ledger {
-                let path = ledger_path(self.committer.generation, *n);
-                owners::write_at(&self.committer.store, &path, entries).await?;
-            }
             match self.committer.put("WRITE", &batch, info.clone(), &actions).await? {
                 Put::Written => {
                     crate::failpoint::pass("flush.after_commit");
@@ -128,7 +123,7 @@ impl KeyedTable {
         let moved = || other.txns.keys().any(|id| Committer::partition_of(generation, id).is_some());
         match &self.owners {
             Owners::Keyed(_) => info.contains_key("feed") && (other.feed.is_some() || other.metadata.is_some()),
-            // what meets what was told by the debts and the changes applied
+            // the rows of an image are counted from all changes that were applied
             Owners::Multiset(_) => moved(),
         }
     }
@@ -243,7 +238,6 @@ impl KeyedTable {
             places: Vec::with_capacity(laid.rows.len()),
             effect: Effect::default(),
             entries: Vec::new(),
-            ledger: None,
         };
         let first_file = self.files.next();
         let floor = selection.floor();
@@ -281,12 +275,11 @@ impl KeyedTable {
                         plan.entries.push(Entry::new(Kind::Gone, *owner, *seq, origin.clone()));
                     }
                 }
-                Owners::Multiset(_) => match own.first() {
-                    Some((_, file, row)) if !refused => {
+                Owners::Multiset(_) => {
+                    if let Some((_, file, row)) = own.first().filter(|_| !refused) {
                         plan.effect.added.push((*owner, Place { file: first_file + file, row: *row }, *seq));
                     }
-                    _ => plan.effect.balance.push((*owner, 1, *seq)),
-                },
+                }
             }
         }
         match &self.owners {
@@ -306,27 +299,15 @@ impl KeyedTable {
                 }
             }
             Owners::Multiset(set) => {
-                let raised = floor.map(|floor| set.raised(floor));
-                let now = raised.as_ref().unwrap_or(set);
-                if let Some(after) = &raised {
-                    set.lost(after, |place| hide(&mut plan.hide, place));
+                if let Some(floor) = floor {
+                    set.voided(floor, |place| hide(&mut plan.hide, place));
                 }
-                let gone = selection.gone.iter().map(|gone| (gone.owner, gone.seq));
-                now.take(gone, &mut plan.effect);
+                set.take(selection.gone.iter().map(|gone| gone.owner), floor, &mut plan.effect);
                 plan.effect.removed.iter().for_each(|(_, place)| hide(&mut plan.hide, *place));
-                for (owner, by) in &selection.settled {
-                    plan.effect.balance.push((*owner, *by, Sequence::MIN));
-                }
                 for (op, of) in &selection.applied {
                     let mut entry = Entry::new(Kind::Applied, of.owner, of.seq, of.origin.clone());
                     entry.op = letter(*op);
                     plan.entries.push(entry);
-                }
-                if let Some((partition, range)) = ranges.iter().next() {
-                    let origin =
-                        Origin { topic: partition.topic.clone(), partition: partition.partition, offset: range.to - 1 };
-                    plan.ledger =
-                        set.ledger_after(now, &plan.effect, &origin).map(|all| (next_ledger(set.ledger), all));
                 }
             }
         }
@@ -356,10 +337,6 @@ impl KeyedTable {
             actions.push(json!({"metaData": metadata}));
         }
         actions.extend(self.committer.txn_actions(ranges));
-        if let Some((n, _)) = &plan.ledger {
-            let id = ledger_id(self.committer.generation);
-            actions.push(json!({"txn": {"appId": id, "version": n, "lastUpdated": now_ms()}}));
-        }
         let mut vectors = VectorFile::default();
         let mut restated = Vec::with_capacity(plan.hide.len());
         for (id, rows) in &plan.hide {
@@ -432,10 +409,6 @@ impl KeyedTable {
                 }
             }
             Owners::Multiset(set) => {
-                if let Some((n, _)) = &plan.ledger {
-                    set.ledger = *n;
-                    self.committer.other_txns.insert(ledger_id(self.committer.generation), *n);
-                }
                 set.apply(plan.effect, floor);
                 for (op, of) in &selection.applied {
                     set.applied(*op, of);

@@ -168,12 +168,11 @@ impl KeyedTable {
         Ok(())
     }
 
-    /// Reads the owners files and the ledger that the newest commit names.
+    /// Reads the owners files.
     pub(super) async fn load_owners(&mut self) -> Result<()> {
         let store = self.committer.store.clone();
         let paths = owners::list(&store, self.committer.generation).await?;
         self.owners_files = paths.len();
-        let ledger = self.committer.other_txns.get(&super::multiset::ledger_id(self.committer.generation)).copied();
         for path in &paths {
             let positions = &self.committer.positions;
             let (floor, owners) = (&mut self.floor, &mut self.owners);
@@ -184,18 +183,16 @@ impl KeyedTable {
                 match (entry.kind, &mut *owners) {
                     (Kind::Floor, _) => *floor = (*floor).max(entry.seq),
                     (Kind::Gone, Owners::Keyed(index)) => index.note(entry.owner, entry.seq),
-                    (Kind::Applied, Owners::Multiset(set)) => set.note_applied(&entry),
+                    (Kind::Applied, Owners::Multiset(set)) => set.note_entry(&entry),
                     _ => {}
                 }
             })
             .await?;
         }
-        if let (Owners::Multiset(set), Some(ledger)) = (&mut self.owners, ledger) {
-            set.load_ledger(&store, self.committer.generation, ledger).await?;
-        }
-        if let Owners::Keyed(index) = &mut self.owners {
-            let floor = self.floor;
-            index.forget_rowless(|seq| seq < floor);
+        let floor = self.floor;
+        match &mut self.owners {
+            Owners::Keyed(index) => index.forget_rowless(|seq| seq < floor),
+            Owners::Multiset(set) => set.forget_older(floor),
         }
         Ok(())
     }

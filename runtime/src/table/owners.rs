@@ -8,8 +8,7 @@
 //! Parquet files `_lode/g<generation>/owners-<uuid>.parquet` beside the table, with columns
 //! `_owner` (binary, 16 bytes big endian, see [`super::key`]), `_seq` decimal(38,0), `_topic`, `_partition`, `_offset`,
 //! `_kind` (`gone`: the owner has no row; `floor`: rows older than `_seq` are void; `applied`: table without key, the
-//! change `_seq` with `_op` was applied; `debt` and `hollow`: table without key, see [`super::multiset`]), `_op`
-//! (Debezium's letter), `_count` int64, `_written` timestamp.
+//! change `_seq` with `_op` was applied, see [`super::multiset`]), `_op` (Debezium's letter), `_written` timestamp.
 //!
 //! **An entry is valid only if its `_offset` is below the table's committed position of that (topic, partition).** A
 //! file is written before the commit, so a commit that never happened leaves entries that do not count, and the same
@@ -49,17 +48,9 @@ pub(super) enum Kind {
     Gone,
     Floor,
     Applied,
-    Debt,
-    Hollow,
 }
 
-const KINDS: [(Kind, &str); 5] = [
-    (Kind::Gone, "gone"),
-    (Kind::Floor, "floor"),
-    (Kind::Applied, "applied"),
-    (Kind::Debt, "debt"),
-    (Kind::Hollow, "hollow"),
-];
+const KINDS: [(Kind, &str); 3] = [(Kind::Gone, "gone"), (Kind::Floor, "floor"), (Kind::Applied, "applied")];
 
 /// One entry of an owners file.
 #[derive(Debug, Clone)]
@@ -69,14 +60,13 @@ pub(super) struct Entry {
     pub(super) origin: Origin,
     pub(super) kind: Kind,
     pub(super) op: char,
-    pub(super) count: i64,
     pub(super) written_ms: i64,
 }
 
 impl Entry {
     /// An entry written now.
     pub(super) fn new(kind: Kind, owner: Owner, seq: Sequence, origin: Origin) -> Self {
-        Entry { owner, seq, origin, kind, op: ' ', count: 0, written_ms: now_ms() }
+        Entry { owner, seq, origin, kind, op: ' ', written_ms: now_ms() }
     }
 
     /// True when the commit this was written for, or an equal one, has happened.
@@ -95,7 +85,6 @@ fn schema() -> SchemaRef {
         Field::new("_offset", DataType::Int64, false),
         Field::new("_kind", DataType::Utf8, false),
         Field::new("_op", DataType::Utf8, false),
-        Field::new("_count", DataType::Int64, false),
         Field::new("_written", utc(), false),
     ]))
 }
@@ -112,7 +101,7 @@ pub(super) async fn write(store: &Arc<dyn ObjectStore>, generation: u64, entries
 }
 
 /// Writes `entries` as the file at `path`.
-pub(super) async fn write_at(store: &Arc<dyn ObjectStore>, path: &Path, entries: &[Entry]) -> Result<()> {
+async fn write_at(store: &Arc<dyn ObjectStore>, path: &Path, entries: &[Entry]) -> Result<()> {
     let failed = |e: parquet::errors::ParquetError| {
         Error::new(ErrorKind::Internal, "an owners file cannot be written").caused_by(e)
     };
@@ -131,7 +120,7 @@ fn batch(entries: &[Entry]) -> Result<RecordBatch> {
     let mut seq = Decimal128Builder::new().with_data_type(SEQ_TYPE);
     let (mut topic, mut kind, mut op) = (StringBuilder::new(), StringBuilder::new(), StringBuilder::new());
     let mut partition = Int32Builder::new();
-    let (mut offset, mut count) = (Int64Builder::new(), Int64Builder::new());
+    let mut offset = Int64Builder::new();
     let mut written = TimestampMicrosecondBuilder::new().with_data_type(utc());
     for entry in entries {
         owner.append_value(entry.owner.to_be_bytes());
@@ -141,7 +130,6 @@ fn batch(entries: &[Entry]) -> Result<RecordBatch> {
         offset.append_value(entry.origin.offset);
         kind.append_value(KINDS.iter().find(|(k, _)| *k == entry.kind).map_or("", |(_, name)| name));
         op.append_value(entry.op.encode_utf8(&mut [0; 4]));
-        count.append_value(entry.count);
         written.append_value(entry.written_ms.saturating_mul(1000));
     }
     RecordBatch::try_new(
@@ -154,7 +142,6 @@ fn batch(entries: &[Entry]) -> Result<RecordBatch> {
             Arc::new(offset.finish()),
             Arc::new(kind.finish()),
             Arc::new(op.finish()),
-            Arc::new(count.finish()),
             Arc::new(written.finish()),
         ],
     )
@@ -203,7 +190,7 @@ pub(super) async fn read(store: &Arc<dyn ObjectStore>, path: &Path, mut with: im
             .as_primitive_opt::<TimestampMicrosecondType>()
             .ok_or_else(|| bad("has a column of another type"))?;
         let (topics, kinds, ops) = (text("_topic")?, text("_kind")?, text("_op")?);
-        let (offsets, counts) = (number("_offset")?, number("_count")?);
+        let offsets = number("_offset")?;
         let mut topic: Arc<str> = Arc::from("");
         for row in 0..batch.num_rows() {
             let owner = owners.value(row).try_into().map_err(|_| bad("has an owner that is not 16 bytes"))?;
@@ -218,7 +205,6 @@ pub(super) async fn read(store: &Arc<dyn ObjectStore>, path: &Path, mut with: im
                 origin: Origin { topic: topic.clone(), partition: partitions.value(row), offset: offsets.value(row) },
                 kind: *kind,
                 op: ops.value(row).chars().next().unwrap_or(' '),
-                count: counts.value(row),
                 written_ms: written.value(row) / 1000,
             });
         }

@@ -53,8 +53,6 @@ pub struct Selection {
     pub(super) positions: Positions,
     /// tables without a key: every change that this batch applies
     pub(super) applied: Vec<(Op, Gone)>,
-    /// tables without a key: inserts that meet deletes which came before them
-    pub(super) settled: Vec<(Owner, i64)>,
 }
 
 impl Selection {
@@ -113,8 +111,6 @@ pub(super) struct Chosen {
     pub(super) upserts: Vec<(Owner, At)>,
     pub(super) gone: Vec<(Owner, At)>,
     pub(super) applied: Vec<(Owner, At)>,
-    /// tables without a key: inserts that meet deletes which came before them
-    pub(super) settled: Vec<(Owner, i64)>,
 }
 
 /// The floor in force: the table's, or a newer one among `floors` that the table does not have yet.
@@ -251,7 +247,6 @@ pub(super) fn gather(
         floor,
         positions,
         applied: Vec::with_capacity(chosen.applied.len()),
-        settled: chosen.settled,
     };
     let tell = |owner: Owner, (batch, row): At| -> Option<(Op, i64, Gone)> {
         let change = changes.get(batch)?;

@@ -233,10 +233,10 @@ impl KeyedTable {
             delete(&store, path).await?;
         }
         if let Owners::Multiset(set) = &mut self.owners {
-            set.keep_applied(entries.iter().filter(|entry| entry.kind == Kind::Applied));
+            let positions = &self.committer.positions;
+            set.keep_applied(entries.iter().filter(|e| e.kind == Kind::Applied && e.is_valid(positions)));
         }
         self.owners_files = usize::from(!entries.is_empty());
-        self.drop_ledgers().await?;
         Ok(true)
     }
 
@@ -250,29 +250,6 @@ impl KeyedTable {
             }
             _ => entry.kind != Kind::Floor && entry.seq < self.floor,
         }
-    }
-
-    /// Deletes the ledgers that no commit names any more.
-    async fn drop_ledgers(&self) -> Result<()> {
-        let Owners::Multiset(set) = &self.owners else { return Ok(()) };
-        let generation = self.committer.generation;
-        let current = multiset::ledger_path(generation, set.ledger);
-        let folder = Path::from(format!("_lode/g{generation}"));
-        let found: Vec<_> = self
-            .committer
-            .store
-            .list(Some(&folder))
-            .try_collect()
-            .await
-            .map_err(|e| store_error("listing the ledgers", e))?;
-        for meta in found {
-            let is_ledger = meta.location.filename().is_some_and(|name| name.starts_with("ledger-"));
-            let old = now_ms().saturating_sub(meta.last_modified.timestamp_millis()) > ENTRY_GRACE_MS;
-            if is_ledger && old && meta.location != current {
-                delete(&self.committer.store, &meta.location).await?;
-            }
-        }
-        Ok(())
     }
 
     /// One round of compaction, owners merge, checkpoint and vacuum, in turn; for callers without a background task.

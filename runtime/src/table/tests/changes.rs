@@ -293,4 +293,9 @@ async fn a_feed_is_refused_where_it_cannot_work() {
     let at = root.table("silver/orders_changes").unwrap();
     let refused = ChangesTable::open_or_create(at, "silver/orders_changes", &table).await.unwrap_err();
     assert!(refused.to_string().contains("of a table that is no more"), "{refused}");
+    // a flush while the feed was turned off
+    let mut one = open(&root.table("other").unwrap()).await;
+    copy(&mut one.table, &of(&[(1, "n3", Op::Create, 4, 0, 0)]), &ranges(&[(0, 0, 1)])).await.unwrap();
+    let refused = one.feed.follow(&one.table).await.unwrap_err();
+    assert!(refused.to_string().contains("without its feed") && refused.next_step().is_some(), "{refused}");
 }

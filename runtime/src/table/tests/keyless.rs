@@ -46,9 +46,12 @@ impl Model {
     pub(super) fn sorted(&self) -> Vec<(i64, String)> {
         let mut rows = Vec::new();
         for ((id, n), all) in &self.events {
-            let count: i64 = all.iter().map(|(_, by)| by).sum();
+            let mut all = all.clone();
+            all.sort_unstable();
+            // in the source's order; a delete before its insert takes nothing yet
+            let count = all.iter().fold(0, |count: i64, (_, by)| (count + by).max(0));
             if matches!(fate(*n, true), Fate::Copied) {
-                rows.extend((0..count.max(0)).map(|_| (*id, format!("n{n}"))));
+                rows.extend((0..count).map(|_| (*id, format!("n{n}"))));
             }
         }
         rows.sort();
