@@ -516,6 +516,16 @@ mod tests {
     }
 
     #[test]
+    fn a_pin_is_a_hash_of_a_module() {
+        let m = message(&format!("{GOOD}[silver.a]\nsha256 = \"{}\"\n", "a".repeat(64)));
+        assert!(m.contains("`silver.a.sha256`") && m.contains("no `transform`"), "{m}");
+        let m = message(&format!("{GOOD}[silver.a]\ntransform = \"a.wasm\"\nsha256 = \"abc\"\n"));
+        assert!(m.contains("`silver.a.sha256`") && m.contains("64 hexadecimal"), "{m}");
+        let text = format!("{GOOD}[silver.a]\ntransform = \"a.wasm\"\nsha256 = \"{}\"\n", "AB".repeat(32));
+        assert_eq!(Config::parse(Path::new("p.toml"), &text).unwrap().silver[0].sha256, Some("ab".repeat(32)));
+    }
+
+    #[test]
     fn broken_toml_names_the_line() {
         let m = message("name = \"x\"\nmirror_tables = [\n");
         assert!(m.contains("p.toml:"), "{m}");
