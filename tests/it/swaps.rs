@@ -89,7 +89,7 @@ fn a_hundred_swaps_under_load_lose_nothing_and_each_row_has_its_author() {
     let sections = "[silver.orders]\ntransform = \"orders.wasm\"\n\n[limits]\nmodule_time = \"300ms\"\n\n\
                     [maintenance]\nsmall_files = 100000\n";
     let wanted = Wanted { flush_rows: 100_000, sections: sections.to_owned(), ..Wanted::default() };
-    let mut broker = Broker::start(&OPEN_B.file(), seed, Pace::PerSecond(RATE));
+    let mut broker = Broker::start_with(OPEN_B.name, &OPEN_B.file(), seed, Pace::PerSecond(RATE));
     let pipeline = OPEN_B.through(&broker, &wanted);
     let first = module(Behaviour::Mark(1), "order_id", 0);
     let mut marks = BTreeMap::from([(sha256(&first), 1)]);
@@ -155,7 +155,7 @@ fn a_module_that_rejects_live_rows_is_rolled_back() {
         let sections = "[silver.orders]\ntransform = \"orders.wasm\"\n".to_owned();
         Wanted { flush_rows: 100_000, flush_age, sections }
     };
-    let mut broker = Broker::start(&OPEN_B.file(), 7, Pace::PerSecond(RATE));
+    let mut broker = Broker::start_with(OPEN_B.name, &OPEN_B.file(), 7, Pace::PerSecond(RATE));
     let pipeline = OPEN_B.through(&broker, &sections("1s"));
     let good = module(Behaviour::Mark(1), "order_id", 0);
     replace(&pipeline, &good);

@@ -1,7 +1,8 @@
-//! `broker --capture FILE [--seed N] [--rate N] [--markers N]`: a mock Kafka broker that holds a capture.
+//! `broker --capture FILE [--seed N] [--rate N] [--markers N] [--first TOPIC]`: a mock Kafka broker that holds a capture.
 //!
 //! Prints `bootstrap HOST:PORT`, then `produced N` when every record is stored at the very offset the capture gives it,
-//! and lives until its standard input closes. Records are mixed at random by the seed, each partition in order. With
+//! and lives until its standard input closes. Records are mixed at random by the seed, each partition in order,
+//! after those of the topic `--first`. With
 //! `--rate`, N records a second are produced after the address is printed; without, all before it. With
 //! `--markers`, N transactions' markers stand at the end of each partition: offsets that hold no record. It never trims a
 //! log: a capture that does not fit the mock's few megabytes a partition is an error.
@@ -59,23 +60,25 @@ struct Options {
     capture: PathBuf,
     seed: u64,
     rate: Option<u32>,
+    first: String,
     markers: u64,
 }
 
 fn options() -> Result<Options, String> {
-    let mut options = Options { capture: PathBuf::new(), seed: 0, rate: None, markers: 0 };
+    let mut options = Options { capture: PathBuf::new(), seed: 0, rate: None, markers: 0, first: String::new() };
     let mut words = std::env::args().skip(1);
     while let Some(name) = words.next() {
         let value = words.next().ok_or_else(|| format!("`{name}` needs a value"))?;
         let number = || value.parse().map_err(|e| format!("`{name} {value}`: {e}"));
         match name.as_str() {
+            "--first" => options.first = value,
             "--capture" => options.capture = PathBuf::from(value),
             "--seed" => options.seed = number()?,
             "--rate" => options.rate = Some(u32::try_from(number()?).map_err(|e| e.to_string())?),
             "--markers" => options.markers = number()?,
             _ => {
                 return Err(format!(
-                    "unknown option `{name}`; hint: --capture FILE [--seed N] [--rate N] [--markers N]"
+                    "unknown option `{name}`; hint: --capture FILE [--seed N] [--rate N] [--first TOPIC] [--markers N]"
                 ));
             }
         }
@@ -115,7 +118,9 @@ fn run() -> Result<(), String> {
         .set("queue.buffering.max.kbytes", "2000000")
         .create_with_context(Offsets::default())
         .map_err(kafka)?;
-    produce(&producer, &capture.interleaved(options.seed), options.rate)?;
+    let mut mixed = capture.interleaved(options.seed);
+    mixed.events.sort_by_key(|event| event.topic != options.first);
+    produce(&producer, &mixed, options.rate)?;
     for (topic, partitions) in capture.topics() {
         for partition in (0..partitions).flat_map(|p| (0..options.markers).map(move |_| p)) {
             wire::append_commit_marker(&address, topic, partition).map_err(|e| e.to_string())?;
