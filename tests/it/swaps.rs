@@ -183,7 +183,7 @@ fn a_module_that_rejects_live_rows_is_rolled_back() {
 }
 
 #[test]
-fn a_changed_pipeline_file_adds_and_removes_tables_and_changes_params_and_a_broken_one_does_nothing() {
+fn a_changed_pipeline_file_adds_and_removes_tables_and_a_broken_one_does_nothing() {
     let few = |more: &str| Wanted { sections: more.to_owned(), ..Wanted::default() };
     let source = Source::Replay(OPEN_B.file());
     let pipeline = Pipeline::new(OPEN_B.name, &source, &few(""));
