@@ -149,12 +149,11 @@ impl<'a> Job<'a> {
     }
 
     fn give_up(&self, row: u32, reason: String, piece: &mut Piece) -> Result<()> {
-        let failed = self.failed.fetch_add(1, Ordering::Relaxed) + 1;
-        if failed > self.may_fail {
+        if self.failed.fetch_add(1, Ordering::Relaxed) >= self.may_fail {
             return Err(self.stop(format!(
-                "failed on `{failed}` of `{}` rows, more than the `{}` allowed; last: {reason}",
-                self.batch.num_rows(),
-                self.may_fail
+                "failed on more than the `{}` of `{}` rows that may fail; last: {reason}",
+                self.may_fail,
+                self.batch.num_rows()
             )));
         }
         piece.failed += 1;
