@@ -70,9 +70,7 @@ demo: build modules ## a small shop's changes from an embedded broker to Delta t
 	@scripts/demo.sh $(PROGRAMS) $(LODE_MODULES) $(abspath $(TARGET))/demo
 
 bench: setup-build ## speed, in the release profile (the first build takes long)
-	for example in $(basename $(notdir $(wildcard runtime/examples/bench_*.rs))); do \
-		$(CARGO) run --release -p lodestream --example $$example; \
-	done
+	@scripts/bench.sh $(abspath $(TARGET))/bench
 
 deny: ## licences, advisories and sources of the dependencies, when cargo-deny is installed
 	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "deny: cargo-deny is not installed"; fi
