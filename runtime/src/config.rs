@@ -116,7 +116,7 @@ pub struct Flush {
 /// Upper bounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// records read but not yet in a table, in bytes
+    /// records read and not yet taken in; apart from that, what all tables buffer before some commit early
     pub memory_bytes: usize,
     /// how long a record that nothing explains waits for the schema-change topic
     pub schema_wait: Duration,

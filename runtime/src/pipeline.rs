@@ -13,14 +13,16 @@ mod ancestry;
 mod bronze;
 mod columns;
 mod connector;
-mod plan;
 mod packing;
+mod plan;
 mod progress;
 mod rebuild;
 mod reload;
 mod report;
 mod retry;
+mod settings;
 mod silver;
+mod topics;
 mod trial;
 mod upsert;
 mod watch;
@@ -30,38 +32,34 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use futures::StreamExt;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 pub use progress::{Progress, Summary, TableCounts};
 pub use rebuild::{Rebuilt, rebuild};
 pub use report::{Refusal, Report, TableReport};
+pub use settings::{lake_options, module_limits, table_settings};
 
+use crate::buffer::Room;
 use crate::config::{self, Config};
 use crate::deadletter::DeadLetters;
-use crate::decode::{self, TableName, TopicKind};
-use crate::error::{Action, Error, ErrorKind, Result};
+use crate::decode::{self, TopicKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::query::Lake;
-use crate::record::{PartitionId, Positions};
+use crate::record::Positions;
 use crate::source::{self, Budget, Delivery, EndQueries, Source, SourceEvent};
-use crate::table::{BronzeTable, Location, Settings, positions_of};
-use crate::transform::{Engine, Limits, Module};
+use crate::table::{Location, Settings};
+use crate::transform::{Engine, Module};
 use ancestry::Bronzes;
 use bronze::Bronze;
 use connector::Connector;
-use plan::Plan;
 use reload::{Reloader, Serving, load_modules};
 use report::{Reporter, keep_module};
-use retry::Backoff;
-use silver::{Ending, Reader, Silver};
-use upsert::Opening;
+use silver::{Ending, Silver};
 use watch::Watch;
 
 /// Longest wait for a live Silver table before it is left behind to read Bronze.
 const SILVER_PATIENCE: Duration = Duration::from_secs(5);
-/// Records of a topic that are looked at to find out what it carries.
-const CLASSIFY_RECORDS_MAX: usize = 10_000;
 /// Time a graceful stop may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -78,6 +76,8 @@ pub struct Pipeline {
     options: Options,
     root: Location,
     settings: Settings,
+    /// what the tables may buffer together
+    room: Room,
     engine: Engine,
     /// bytes of the modules, until they are kept in the lake
     modules: Vec<(String, Vec<u8>, Module)>,
@@ -100,40 +100,6 @@ struct Route {
     kind: TopicKind,
     /// the Silver tables made of it
     silvers: Vec<Silver>,
-}
-
-/// The lake's options as a map.
-pub fn lake_options(config: &Config) -> HashMap<String, String> {
-    config.lake.options.iter().cloned().collect()
-}
-
-/// The limits of a pipeline's modules.
-pub fn module_limits(config: &Config) -> Limits {
-    let limits = &config.limits;
-    Limits {
-        failed_ratio: limits.rejected_ratio,
-        memory_bytes: limits.module_memory_bytes,
-        call_time: limits.module_time,
-        output_bytes: limits.module_output_bytes,
-        output_rows: limits.module_output_rows,
-        log_lines: limits.module_log_lines,
-        module_bytes: limits.module_size_bytes,
-        compile_time: limits.compile_time,
-        ..Limits::default()
-    }
-}
-
-/// The settings of a pipeline's tables.
-pub fn table_settings(config: &Config) -> Settings {
-    Settings {
-        target_file_bytes: config.maintenance.target_file_bytes as u64,
-        small_files_min: config.maintenance.small_files,
-        hidden_ratio: config.maintenance.hidden_ratio,
-        checkpoint_every: config.maintenance.checkpoint_interval,
-        vacuum_retention: config.maintenance.retention,
-        block_rows: config.flush.rows.min(50_000),
-        ..Settings::default()
-    }
 }
 
 impl Pipeline {
@@ -163,6 +129,7 @@ impl Pipeline {
             progress: Arc::new(Progress::new(Arc::clone(&reporter))),
             reporter,
             retired: Vec::new(),
+            room: Room::new(config.limits.memory_bytes),
             config,
             options,
             root,
@@ -298,234 +265,6 @@ impl Pipeline {
         }
     }
 
-    /// Opens the topic's Bronze table and, where Bronze tells what the topic carries, its Silver table.
-    async fn take_up(&mut self, id: &PartitionId) -> Result<()> {
-        let topic = &id.topic;
-        if self.routes.contains_key(topic) {
-            return Ok(());
-        }
-        // What Bronze knows of the structures must be known before a row is decoded.
-        if let Some(told) = decode::schema_topic(topic).filter(|told| !self.routes.contains_key(*told))
-            && !positions_of(&self.bronze_location(told)?).await?.is_empty()
-        {
-            Box::pin(self.take_up(&PartitionId { topic: told.into(), partition: 0 })).await?;
-        }
-        let mut backoff = Backoff::new();
-        let (table, kind) = loop {
-            match self.open_bronze(topic).await {
-                Err(error) if error.action() == Action::Retry => backoff.wait(topic, &error).await,
-                other => break other?,
-            }
-        };
-        let bronze = Bronze::spawn(Arc::clone(topic), table, self.config.flush, Arc::clone(&self.progress));
-        let (location, committed) = (self.bronze_location(topic)?, bronze.committed.clone());
-        self.bronzes.add(ancestry::Source { topic: Arc::clone(topic), bronze: location, committed });
-        self.routes.insert(Arc::clone(topic), Route { bronze, kind: TopicKind::Unknown, silvers: Vec::new() });
-        self.learn_kind(topic, kind);
-        Ok(())
-    }
-
-    async fn open_bronze(&mut self, topic: &Arc<str>) -> Result<(BronzeTable, TopicKind)> {
-        let location = self.bronze_location(topic)?;
-        let table = BronzeTable::open_or_create(location, topic, self.settings.clone()).await?;
-        let kind = self.classify_bronze(topic, &table).await?;
-        Ok((table, kind))
-    }
-
-    fn bronze_location(&self, topic: &str) -> Result<Location> {
-        self.root.table(&format!("bronze/{topic}"))
-    }
-
-    /// Finds out from Bronze what a topic carries; a schema-change topic is taken in whole.
-    async fn classify_bronze(&mut self, topic: &Arc<str>, table: &BronzeTable) -> Result<TopicKind> {
-        if table.positions().is_empty() {
-            return Ok(TopicKind::Unknown);
-        }
-        let mut blocks = table.read(&Positions::new()).await?;
-        let mut seen = 0;
-        let mut kind = TopicKind::Unknown;
-        while let Some(block) = blocks.next().await {
-            let block = block?;
-            if matches!(kind, TopicKind::Unknown) {
-                kind = block
-                    .iter()
-                    .map(|record| decode::classify(topic, record))
-                    .find(|kind| !matches!(kind, TopicKind::Unknown))
-                    .unwrap_or(TopicKind::Unknown);
-            }
-            match &kind {
-                TopicKind::SchemaChanges => self.connector(topic).take(&block),
-                TopicKind::Unknown => {
-                    seen += block.len();
-                    if seen > CLASSIFY_RECORDS_MAX {
-                        break;
-                    }
-                }
-                _ => break,
-            }
-        }
-        if matches!(kind, TopicKind::SchemaChanges) {
-            let connector = self.connector(topic);
-            table.positions().iter().for_each(|(id, end)| connector.pass(id, *end));
-        }
-        Ok(kind)
-    }
-
-    fn connector(&mut self, schema_topic: &str) -> Arc<Connector> {
-        let make = || Arc::new(Connector::new(schema_topic));
-        Arc::clone(self.connectors.entry(schema_topic.to_owned()).or_insert_with(make))
-    }
-
-    /// A topic shows what it carries: rows get their Silver tables.
-    fn learn_kind(&mut self, topic: &Arc<str>, kind: TopicKind) {
-        if let TopicKind::Rows { table, .. } = &kind {
-            for plan in self.plans(table) {
-                self.add_silver(topic, table, plan);
-            }
-        }
-        if let Some(route) = self.routes.get_mut(topic) {
-            route.kind = kind;
-        }
-    }
-
-    fn add_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) {
-        let name = plan.name.clone();
-        let names: Vec<String> = std::iter::once(name.clone()).chain(plan.changes.then(|| feed_name(&name))).collect();
-        let taken = names.iter().find_map(|name| Some((name, self.tables.get(name).filter(|other| *other != topic)?)));
-        let started = match taken {
-            Some((name, other)) => {
-                let message = format!("silver `{name}`: `{other}` writes it already; `{topic}` goes into Bronze only");
-                Err(Error::new(ErrorKind::Config, message)
-                    .hint("give one of them a section `[silver.<other name>]` with `from = \"<database>.<table>\"`"))
-            }
-            None => {
-                self.tables.extend(names.into_iter().map(|name| (name, Arc::clone(topic))));
-                self.start_silver(topic, table, plan)
-            }
-        };
-        match (started, self.routes.get_mut(topic)) {
-            (Ok(silver), Some(route)) => route.silvers.push(silver),
-            (Ok(_), None) => {}
-            (Err(error), _) => self.progress.stop(&name, &error),
-        }
-    }
-
-    /// A table that got another name goes on under it, whether or not a row has come to the new name's topic yet.
-    async fn follow_renamed_tables(&mut self) {
-        if let Err(error) = self.take_up_renamed().await {
-            tracing::warn!(%error, hint = error.next_step(), "a renamed table is not followed yet");
-        }
-    }
-
-    async fn take_up_renamed(&mut self) -> Result<()> {
-        let mut renamed = Vec::new();
-        for connector in self.connectors.values() {
-            let topic =
-                |t: &TableName| -> Arc<str> { format!("{}.{}.{}", connector.topic, t.database, t.table).into() };
-            connector.with_history(|history| {
-                for table in history.renamed_tables() {
-                    let earlier = history.lineage(&table).ancestors;
-                    let earlier: Vec<Arc<str>> = earlier.iter().map(|ancestor| topic(&ancestor.table)).collect();
-                    renamed.push((earlier, topic(&table), table));
-                }
-            });
-        }
-        for (earlier, topic, table) in renamed {
-            if self.routes.get(&topic).is_some_and(|r| !matches!(r.kind, TopicKind::Unknown)) {
-                continue;
-            }
-            for topic in &earlier {
-                // Kafka may have the old topic no more; Bronze has it.
-                if !self.routes.contains_key(topic) && !positions_of(&self.bronze_location(topic)?).await?.is_empty() {
-                    self.take_up(&PartitionId { topic: Arc::clone(topic), partition: 0 }).await?;
-                }
-            }
-            let flattened = earlier.iter().find_map(|topic| match self.routes.get(topic)?.kind {
-                TopicKind::Rows { flattened, .. } => Some(flattened),
-                _ => None,
-            });
-            if let Some(flattened) = flattened {
-                self.take_up(&PartitionId { topic: Arc::clone(&topic), partition: 0 }).await?;
-                self.learn_kind(&topic, TopicKind::Rows { table, flattened });
-            }
-        }
-        Ok(())
-    }
-
-    /// How the pipeline file wants the source table: by its sections, else as a typed copy where it asks for copies.
-    fn plans(&self, source: &TableName) -> Vec<Plan> {
-        let TableName { database, table } = source;
-        let full = format!("{database}.{table}");
-        let sections = self.config.silver.iter().filter(|s| s.from == *table || s.from == full);
-        let plans: Vec<Plan> = sections
-            .map(|section| {
-                let module = section.transform.as_ref().and_then(|_| self.serving.get(&section.name));
-                Plan {
-                    name: section.name.clone(),
-                    module,
-                    partition_by: section.partition_by.clone(),
-                    changes: section.changes,
-                    on_incompatible: section.on_incompatible,
-                }
-            })
-            .collect();
-        if !plans.is_empty() {
-            return plans;
-        }
-        let mirrored = self
-            .config
-            .mirror_tables
-            .iter()
-            .any(|pattern| glob::Pattern::new(pattern).is_ok_and(|p| p.matches(table) || p.matches(&full)));
-        let name: String =
-            table.chars().map(|c| if c.is_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' }).collect();
-        let on_incompatible = self.config.on_incompatible;
-        let copy = Plan { name, module: None, partition_by: Vec::new(), changes: false, on_incompatible };
-        mirrored.then_some(copy).into_iter().collect()
-    }
-
-    fn start_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) -> Result<Silver> {
-        let connector = self.connector(decode::schema_topic(topic).unwrap_or(topic));
-        let Some(route) = self.routes.get(topic) else {
-            return Err(Error::new(ErrorKind::Internal, format!("topic `{topic}` has no route")));
-        };
-        let name = plan.name.clone();
-        let section = self.config.silver.iter().find(|s| s.name == name);
-        let overrides = section.map(|s| s.columns.as_slice()).unwrap_or_default();
-        let decode = decode_settings(&self.config.debezium, overrides)?;
-        let feed = plan.changes.then(|| self.root.table(&format!("silver/{}", feed_name(&name)))).transpose()?;
-        let opening = Opening {
-            plan,
-            feed,
-            generation: None,
-            location: self.root.table(&format!("silver/{name}"))?,
-            settings: self.settings.clone(),
-            letters: Arc::clone(&self.letters),
-            serving: Arc::clone(&self.serving),
-            recent: Arc::default(),
-        };
-        self.progress.start(&name);
-        Ok(Reader {
-            name,
-            topic: Arc::clone(topic),
-            source: table.clone(),
-            follows_schema: overrides.is_empty(),
-            decode,
-            connector,
-            opening,
-            flush: self.config.flush,
-            schema_wait: self.config.limits.schema_wait,
-            committed: route.bronze.committed.clone(),
-            within_committed: false,
-            bronze: self.bronze_location(topic)?,
-            bronzes: Arc::clone(&self.bronzes),
-            settings: self.settings.clone(),
-            ends: self.ends.clone(),
-            progress: Arc::clone(&self.progress),
-        }
-        .spawn())
-    }
-
     /// Hands a delivery to the topic's Bronze, and to whoever else reads the topic. A topic whose Bronze has stopped is
     /// read in vain: nothing of it is committed, and the next start reads it again.
     async fn route(&mut self, delivery: Delivery) {
@@ -642,37 +381,4 @@ impl Pipeline {
             }
         }
     }
-}
-
-/// The name of a Silver table's feed of changes.
-fn feed_name(table: &str) -> String {
-    format!("{table}_changes")
-}
-
-fn decode_settings(debezium: &config::Debezium, columns: &[(String, String)]) -> Result<decode::Settings> {
-    use decode::{BinaryHandling, DecimalHandling, TimePrecision};
-    let columns = columns.iter().map(|(name, kind)| {
-        let parsed = kind.parse().map_err(|e: String| {
-            Error::new(ErrorKind::Config, format!("column `{name}`: `{kind}` is not a type")).caused_by(e)
-        })?;
-        Ok((name.clone(), parsed))
-    });
-    Ok(decode::Settings {
-        time_precision: debezium.time_precision.as_deref().map(|mode| match mode {
-            "connect" => TimePrecision::Connect,
-            "isostring" => TimePrecision::IsoString,
-            _ => TimePrecision::AdaptiveTimeMicroseconds,
-        }),
-        decimal_handling: debezium.decimal_handling.as_deref().map(|mode| match mode {
-            "string" => DecimalHandling::String,
-            "double" => DecimalHandling::Double,
-            _ => DecimalHandling::Precise,
-        }),
-        binary_handling: debezium.binary_handling.as_deref().map(|mode| match mode {
-            "hex" => BinaryHandling::Hex,
-            _ => BinaryHandling::Base64,
-        }),
-        columns: columns.collect::<Result<_>>()?,
-        ..decode::Settings::default()
-    })
 }

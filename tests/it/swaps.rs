@@ -183,6 +183,52 @@ fn a_module_that_rejects_live_rows_is_rolled_back() {
 }
 
 #[test]
+fn params_follow_the_pipeline_file_and_a_pinned_table_takes_no_other_module() {
+    let wanted = |params: u8, pin: &str| Wanted {
+        flush_rows: 100_000,
+        sections: format!(
+            "[silver.orders]\ntransform = \"orders.wasm\"\nsha256 = \"{pin}\"\nparams = {{ mark = {params} }}\n"
+        ),
+        ..Wanted::default()
+    };
+    let [first, second] = [0, 1].map(|nonce| module(Behaviour::MarkOfParams, "order_id", nonce));
+    let mut broker = Broker::start_with(OPEN_B.name, &OPEN_B.file(), 11, Pace::PerSecond(RATE));
+    let source = Source::Kafka { brokers: broker.address().to_owned(), topics: topics(OPEN_B.name) };
+    let pipeline = Pipeline::new(OPEN_B.name, &source, &wanted(1, &sha256(&first)));
+    replace(&pipeline, &first);
+    let orders = || report(&pipeline, OPEN_B.name)["tables"]["orders"].clone();
+    let newest_mark = || {
+        let sql = "SELECT coalesce(max(mark), 0) AS mark FROM silver.orders";
+        let ended = pipeline.output("query", pipeline.command(&["query"], &[sql, "--json"]));
+        serde_json::from_str::<Value>(&ended.out).unwrap_or_default()[0]["mark"].as_i64().unwrap_or_default()
+    };
+    let mut run = pipeline.start();
+    wait_for(&mut run, "a first commit of orders", || commits_by(&pipeline, "orders", &sha256(&first)) > 0);
+
+    replace(&pipeline, &second);
+    wait_for(&mut run, "the refusal of a module that is not pinned", || {
+        orders()["refused"]["sha256"] == sha256(&second)
+    });
+    let reason = orders()["refused"]["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(reason.contains("pinned"), "{reason}");
+    assert_eq!((orders()["module"].as_str(), newest_mark()), (Some(sha256(&first).as_str()), 1));
+
+    pipeline.write(OPEN_B.name, &source, &wanted(2, &sha256(&second)));
+    wait_for(&mut run, "the module of the new pin", || orders()["module"] == sha256(&second));
+    wait_for(&mut run, "rows made with the params that came with it", || newest_mark() == 2);
+    pipeline.write(OPEN_B.name, &source, &wanted(3, &sha256(&second)));
+    wait_for(&mut run, "rows made with other params", || newest_mark() == 3);
+
+    broker.finish();
+    let records = OPEN_B.capture().events.len() as i64;
+    wait_for(&mut run, "the end of the stream", || silver_is_level(&pipeline, 15, records));
+    assert!(run.signal("TERM"));
+    run.end(LIMIT).expect_code(0);
+    lake::expect_bronze(&pipeline, &OPEN_B.file());
+    assert_eq!(pipeline.dead_letters(), []);
+}
+
+#[test]
 fn a_changed_pipeline_file_adds_and_removes_tables_and_a_broken_one_does_nothing() {
     let few = |more: &str| Wanted { sections: more.to_owned(), ..Wanted::default() };
     let source = Source::Replay(OPEN_B.file());

@@ -9,6 +9,8 @@ use sha2::{Digest as _, Sha256};
 pub enum Behaviour {
     /// gives each row the number in the column `mark`
     Mark(i64),
+    /// gives each row the digit before the last byte of its params
+    MarkOfParams,
     /// as `Mark(3)` for batches of up to so many rows; rejects every row of a larger one
     RejectAbove(u32),
     /// half of a good module's file
@@ -78,6 +80,12 @@ fn text(behaviour: Behaviour, key: &str, nonce: usize) -> String {
         Behaviour::RejectAbove(_) => 3,
         _ => -1,
     };
+    let mark = match behaviour {
+        Behaviour::MarkOfParams => "(i64.extend_i32_u (i32.add (i32.const -48)
+            (i32.load8_u (i32.sub (i32.add (local.get 0) (local.get 1)) (i32.const 2)))))"
+            .to_owned(),
+        _ => format!("(i64.const {mark})"),
+    };
     let limit = if let Behaviour::RejectAbove(rows) = behaviour { i64::from(rows) } else { i64::from(u32::MAX) };
     let more = u32::from(behaviour == Behaviour::Lie);
     let first = match behaviour {
@@ -132,7 +140,7 @@ fn text(behaviour: Behaviour, key: &str, nonce: usize) -> String {
                     (i32.mul (local.get $rows) (i32.const 8))))
                 (block $done (loop $next
                     (br_if $done (i32.ge_u (local.get $n) (local.get $rows)))
-                    (i64.store (i32.add (local.get $values) (i32.mul (local.get $n) (i32.const 8))) (i64.const {mark}))
+                    (i64.store (i32.add (local.get $values) (i32.mul (local.get $n) (i32.const 8))) {mark})
                     (local.set $n (i32.add (local.get $n) (i32.const 1)))
                     (br $next)))
                 (if (i64.gt_u (i64.extend_i32_u (local.get $rows)) (i64.const {limit})) (then

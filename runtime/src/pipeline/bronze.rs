@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::packing::Packing;
 use super::progress::Progress;
 use super::retry::Backoff;
-use crate::buffer::Pending;
+use crate::buffer::{Pending, Room};
 use crate::config::Flush;
 use crate::decode;
 use crate::error::{Action, Error, ErrorKind, Result};
@@ -34,7 +34,13 @@ pub(super) struct Bronze {
 }
 
 impl Bronze {
-    pub(super) fn spawn(topic: Arc<str>, table: BronzeTable, flush: Flush, progress: Arc<Progress>) -> Self {
+    pub(super) fn spawn(
+        topic: Arc<str>,
+        table: BronzeTable,
+        flush: Flush,
+        room: Room,
+        progress: Arc<Progress>,
+    ) -> Self {
         let (orders, inbox) = mpsc::channel(QUEUE);
         let name = format!("bronze/{topic}");
         let (committed_in, committed) = watch::channel(table.positions().clone());
@@ -42,7 +48,7 @@ impl Bronze {
             topic,
             table,
             rows: BronzeRows::new(),
-            pending: Pending::new(flush),
+            pending: Pending::new(flush, room),
             committed: committed_in,
             packing: Packing::new(),
             progress: Arc::clone(&progress),

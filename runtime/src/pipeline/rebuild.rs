@@ -13,10 +13,12 @@ use futures::StreamExt;
 use serde_json::Map;
 use tokio::sync::watch;
 
+use super::Pipeline;
 use super::ancestry::{Bronzes, Source};
+use super::settings::{decode_settings, lake_options};
 use super::silver::{Ending, Order, Reader};
+use super::topics::feed_name;
 use super::upsert::Opening;
-use super::{Pipeline, decode_settings, feed_name, lake_options};
 use crate::config::{Config, Flush};
 use crate::decode::{self, Decoded, Decoder, Patience, TableName, TopicKind};
 use crate::error::{Error, ErrorKind, Result};
@@ -198,6 +200,7 @@ impl Pipeline {
             },
             // Nobody waits for a row: few large files.
             flush: Flush { rows: self.config.flush.rows.max(FLUSH_ROWS), ..self.config.flush },
+            room: self.room.clone(),
             schema_wait: self.config.limits.schema_wait,
             committed,
             within_committed: true,

@@ -12,11 +12,13 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
+use super::plan::Plan;
 use super::report::{Reporter, keep_module};
+use super::settings::module_limits;
 use super::silver::Between;
 use super::trial::{Recent, stand_trial};
 use super::watch::{Hash, Settled};
-use super::{Pipeline, Plan, TopicKind, module_limits};
+use super::{Pipeline, TopicKind};
 use crate::config::{self, Config};
 use crate::decode::TableName;
 use crate::error::{Error, ErrorKind, Result};

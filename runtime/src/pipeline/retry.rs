@@ -22,3 +22,19 @@ impl Backoff {
         self.0 = (self.0 * 2).min(LONGEST_PAUSE);
     }
 }
+
+/// Attempts a fallible future until it works, or fails in a way that another try does not mend. A macro, because each
+/// attempt borrows anew what the one before had.
+macro_rules! retrying {
+    ($table:expr, $attempt:expr) => {{
+        let mut backoff = $crate::pipeline::retry::Backoff::new();
+        loop {
+            match $attempt.await {
+                Err(error) if error.action() == $crate::error::Action::Retry => backoff.wait($table, &error).await,
+                ended => break ended,
+            }
+        }
+    }};
+}
+
+pub(super) use retrying;

@@ -4,11 +4,13 @@
 //! just started. Behind, it reads Bronze from its own position until it meets what Bronze has committed, and then
 //! goes over to live. That handover is the same for every cause.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+mod behind;
+mod structure;
 
-use futures::StreamExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -17,19 +19,16 @@ use super::bronze::at;
 use super::connector::Connector;
 use super::progress::Progress;
 use super::reload::Desk;
-use super::retry::Backoff;
 use super::upsert::{Opening, Upsert};
-use crate::buffer::Pending;
-use crate::decode::{self, Ancestor, Decoded, Decoder, Epochs, Lineage, Patience, Step, TableName, topic_of};
-use crate::error::{Action, Error, ErrorKind, Result};
+use crate::buffer::{Pending, Room};
+use crate::decode::{self, Decoded, Decoder, Epochs, Lineage, Patience, Step, TableName};
+use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Positions, Range};
-use crate::schema::Rename;
 use crate::source::{Delivery, EndQueries};
-use crate::table::{BronzeTable, Location, Settings};
+use crate::table::{Location, Settings};
 use crate::transform::Module;
+use structure::forgotten;
 
-/// Pause before a source that could not tell the end of a topic is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Deliveries that wait for a table.
 const QUEUE: usize = 32;
 
@@ -78,6 +77,7 @@ pub(super) struct Reader {
     pub(super) connector: Arc<Connector>,
     pub(super) opening: Opening,
     pub(super) flush: crate::config::Flush,
+    pub(super) room: Room,
     /// how long a record that nothing explains waits for the schema-change topic
     pub(super) schema_wait: Duration,
     pub(super) committed: watch::Receiver<Positions>,
@@ -120,7 +120,7 @@ impl Reader {
             next: upsert.positions().clone(),
             upsert,
             decoded: Decoded::new(),
-            pending: Pending::new(self.flush),
+            pending: Pending::new(self.flush, self.room.clone()),
             inbox,
             due,
             live,
@@ -224,15 +224,6 @@ impl Worker {
         }
     }
 
-    /// Makes the table in the structure that the source has by now, so that no row is written in an older one.
-    async fn begin_with_newest(&mut self) -> Result<()> {
-        let newest = self.reader.connector.with_history(|history| history.latest(&self.reader.source));
-        match newest {
-            Some(schema) if self.reader.follows_schema => self.upsert.follow(&schema).await,
-            _ => Ok(()),
-        }
-    }
-
     /// Begins anew at the table as it is now.
     async fn reopen(&mut self) -> Result<()> {
         self.upsert.settle().await?;
@@ -241,7 +232,7 @@ impl Worker {
         self.next = self.upsert.positions().clone();
         (self.lineage, self.ancestors) = (Lineage::default(), Vec::new());
         self.decoded = Decoded::new();
-        self.pending = Pending::new(self.reader.flush);
+        self.pending.clear();
         Ok(())
     }
 
@@ -274,170 +265,6 @@ impl Worker {
             self.flush().await?;
         }
         Ok(())
-    }
-
-    /// Reads from Bronze what lies before the delivery, then takes it.
-    async fn fill_gap(&mut self, delivery: Delivery) -> Result<()> {
-        let id = delivery.block.partition().clone();
-        let from = delivery.range.from;
-        let mut committed = self.reader.committed.clone();
-        let reached = committed.wait_for(|p| p.get(&id).copied().unwrap_or(0) >= from).await.is_ok();
-        if !reached {
-            return Err(bronze_ended(&self.reader.topic));
-        }
-        // The queue is kept: what follows on this delivery is in it, and Bronze may not hold it for a while.
-        if let Taken::Held(reason) = self.read_bronze(&self.own_source(), Patience::Hold).await? {
-            drop(delivery);
-            return self.wait_and_reach(&reason).await;
-        }
-        Box::pin(self.take(delivery)).await
-    }
-
-    async fn wait_and_reach(&mut self, reason: &str) -> Result<()> {
-        match self.hold(reason).await? {
-            Some(patience) => self.catch_up(patience).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Reads Bronze from our position until it holds nothing that we lack; then the table is live.
-    async fn reach_bronze(&mut self) -> Result<()> {
-        self.catch_up(Patience::Hold).await
-    }
-
-    async fn catch_up(&mut self, mut patience: Patience) -> Result<()> {
-        loop {
-            self.learn_lineage()?;
-            let Some(source) = self.behind() else { break };
-            self.live.store(false, Relaxed);
-            if self.ending.is_none() {
-                // What was queued is in Bronze by the time it is needed; room for it must not be kept.
-                self.drop_queue();
-            }
-            match self.read_bronze(&source, patience).await? {
-                Taken::All => patience = Patience::Hold,
-                Taken::Held(reason) => match self.hold(&reason).await? {
-                    Some(next) => patience = next,
-                    None => return Ok(()),
-                },
-            }
-        }
-        self.live.store(true, Relaxed);
-        Ok(())
-    }
-
-    fn own_source(&self) -> Source {
-        Source {
-            topic: Arc::clone(&self.reader.topic),
-            bronze: self.reader.bronze.clone(),
-            committed: self.reader.committed.clone(),
-        }
-    }
-
-    /// A topic of which Bronze holds something that we lack, those of earlier names first.
-    fn behind(&self) -> Option<Source> {
-        let lacks = |committed: &watch::Receiver<Positions>| {
-            committed.borrow().iter().any(|(id, end)| self.next.get(id).copied().unwrap_or(0) < *end)
-        };
-        let earlier = self.ancestors.iter().rev().find(|source| lacks(&source.committed)).cloned();
-        earlier.or_else(|| lacks(&self.reader.committed).then(|| self.own_source()))
-    }
-
-    /// Takes up the names that the table had before, as far as the schema-change topic tells them by now.
-    fn learn_lineage(&mut self) -> Result<()> {
-        let lineage = self.reader.connector.with_history(|history| history.lineage(&self.reader.source));
-        if lineage == Lineage::default() {
-            return Ok(());
-        }
-        let (found, missing) = self.reader.bronzes.of(&self.reader.topic, &lineage);
-        if lineage != self.lineage {
-            let name = &self.reader.name;
-            if lineage.since.is_some() && !self.has_read(&found) {
-                if self.upsert.is_made() {
-                    return Err(reused(name, &lineage));
-                }
-                // what was decoded and not committed may be the other table's
-                (self.decoded, self.next) = (Decoded::new(), Positions::new());
-                self.pending.clear();
-                self.decoder.set_epochs(Epochs::new());
-            }
-            if let Some(by) = &lineage.replaced_by {
-                tracing::warn!(table = %name, %by, "another table took this one's place; its rows are taken to be the same");
-            }
-            for ancestor in &lineage.ancestors {
-                tracing::info!(table = %name, from = %ancestor.table, "renamed in the source; what came under the old name is read");
-            }
-            for topic in &missing {
-                tracing::warn!(table = %name, topic, "renamed in the source, but Bronze has no topic of the old name: its rows are missing");
-            }
-            let window = |a: &Ancestor| Some((Arc::from(topic_of(&self.reader.topic, &a.table)?), a.until.clone()));
-            let windows = lineage.ancestors.iter().filter_map(window).collect();
-            self.decoder.set_lineage(lineage.since.clone(), windows);
-        }
-        self.lineage = lineage;
-        // those that are known have been seen as far as they have grown
-        let known = |source: &Source| self.ancestors.iter().any(|known| known.topic == source.topic);
-        if !found.iter().all(known) {
-            self.ancestors = found;
-        }
-        Ok(())
-    }
-
-    fn has_read(&self, sources: &[Source]) -> bool {
-        self.next.keys().any(|id| sources.iter().any(|source| source.topic == id.topic))
-    }
-
-    fn drop_queue(&mut self) {
-        while let Ok(order) = self.inbox.try_recv() {
-            if let Order::Drain(ending) = order {
-                self.ending = Some(ending);
-                return;
-            }
-        }
-    }
-
-    async fn read_bronze(&mut self, source: &Source, patience: Patience) -> Result<Taken> {
-        let mut backoff = Backoff::new();
-        loop {
-            match self.read_bronze_once(source, patience).await {
-                Err(error) if error.action() == Action::Retry => backoff.wait(&self.reader.name, &error).await,
-                other => return other,
-            }
-        }
-    }
-
-    async fn read_bronze_once(&mut self, source: &Source, patience: Patience) -> Result<Taken> {
-        let (location, settings) = (source.bronze.clone(), self.reader.settings.clone());
-        let table = BronzeTable::open_or_create(location, &source.topic, settings).await?;
-        let ends = match self.reader.within_committed {
-            true => source.committed.borrow().clone(),
-            false => table.positions().clone(),
-        };
-        let mut blocks = table.read(&self.next).await?;
-        while let Some(block) = blocks.next().await {
-            let mut block = block?;
-            if self.reader.within_committed {
-                block.cut(source.committed.borrow().get(block.partition()).copied().unwrap_or(0));
-            }
-            if let Taken::Held(reason) = self.decode(&block, None, patience)? {
-                return Ok(Taken::Held(reason));
-            }
-            if self.pending.is_full() {
-                self.flush().await?;
-                while let Ok(between) = self.due.try_recv() {
-                    Box::pin(self.do_between(between)).await?;
-                }
-            }
-        }
-        // Offsets that Bronze skipped (transaction markers, compacted topics) are passed as well.
-        for (id, end) in ends {
-            let next = self.next.get(&id).copied().unwrap_or(0);
-            if next < end {
-                self.pending.add(&id, Range { from: next, to: end }, 0, 0);
-                self.next.insert(id, end);
-            }
-        }
-        Ok(Taken::All)
     }
 
     /// Decodes what of `block` lies at or past our position. `range`: what the block covers, gaps included.
@@ -482,115 +309,6 @@ impl Worker {
         Ok(held.map_or(Taken::All, Taken::Held))
     }
 
-    /// What renamed columns of the table, as far as the schema-change topic has been read.
-    fn renames(&self) -> Vec<Arc<Rename>> {
-        self.reader.connector.with_history(|history| history.renames(&self.reader.source))
-    }
-
-    /// Waits until more is known, or until nothing more can come; `None` when the run is broken off meanwhile.
-    async fn hold(&mut self, reason: &str) -> Result<Option<Patience>> {
-        self.live.store(false, Relaxed);
-        tracing::debug!(table = %self.reader.name, reason, "held");
-        self.flush().await?;
-        let mut waited = self.reader.committed.borrow().clone();
-        if let Some(id) = &self.held {
-            let held = self.next.get(id).copied().unwrap_or(0) + 1;
-            waited.entry(id.clone()).and_modify(|end| *end = held.max(*end)).or_insert(held);
-        }
-        let ends = self.reader.ends.clone();
-        let topic = self.reader.connector.topic.clone();
-        // A source that cannot tell, or has ended, says nothing about the topic.
-        let mut asked = Box::pin(async move {
-            loop {
-                match ends.end_of(&topic).await {
-                    Some(known) => break known,
-                    None => tokio::time::sleep(ASK_AGAIN).await,
-                }
-            }
-        });
-        let mut ends: Option<Positions> = None;
-        // Topics have no order among each other: what explains the record may arrive after it.
-        let patient_until = Instant::now() + self.reader.schema_wait;
-        loop {
-            match self.ending {
-                Some(Ending::Complete) => {
-                    self.waited = None;
-                    return Ok(Some(Patience::LastChance));
-                }
-                Some(Ending::BrokenOff) => return Ok(None),
-                None => {}
-            }
-            self.alone |= ends.as_ref().is_some_and(Positions::is_empty);
-            let reached = ends.as_ref().is_some_and(|ends| self.reader.connector.has_reached(ends));
-            if self.alone && self.reader.connector.is_silent() || reached && Instant::now() >= patient_until {
-                self.waited = Some(waited);
-                return Ok(Some(Patience::LastChance));
-            }
-            tokio::select! {
-                Ok(()) = self.learned.changed() => return Ok(Some(Patience::Hold)),
-                () = at(Some(patient_until)), if reached => {}
-                Some(between) = self.due.recv() => self.do_between(between).await?,
-                known = &mut asked, if ends.is_none() => ends = Some(known),
-                order = self.inbox.recv() => match order {
-                    None => self.ending = Some(Ending::BrokenOff),
-                    Some(Order::Drain(ending)) => self.ending = Some(ending),
-                    Some(Order::Take(delivery)) => drop(delivery),
-                },
-            }
-        }
-    }
-
-    fn tell_gone(&mut self) {
-        let source = &self.reader.source;
-        let (gone, now) = self.reader.connector.with_history(|h| (h.is_gone(source), h.renamed_to(source).cloned()));
-        if gone && !self.told_gone {
-            let table = &self.reader.name;
-            match now {
-                Some(now) => {
-                    let hint = format!("a section `[silver.{table}]` goes on with `from = \"{}\"`", now.table);
-                    tracing::warn!(%table, %source, %now, hint, "renamed in the source; the table keeps its last rows");
-                }
-                None => tracing::warn!(%table, %source, "dropped in the source; the table keeps its last rows"),
-            }
-        }
-        self.told_gone = gone;
-    }
-
-    /// Brings the table to the structure that the connector announced last.
-    async fn follow_schema(&mut self) -> Result<()> {
-        self.tell_gone();
-        let known = self.lineage.clone();
-        self.learn_lineage()?;
-        if self.lineage != known {
-            self.catch_up(Patience::Hold).await?;
-        }
-        if !self.reader.connector.clearings(&self.reader.source, &self.lineage, &self.next).is_empty() {
-            self.flush().await?;
-        }
-        let renames = self.renames();
-        if renames.last().is_some_and(|r| r.mark > self.upsert.renamed()) {
-            self.flush().await?;
-            self.upsert.rename(&renames).await?;
-        }
-        if !self.reader.follows_schema {
-            return Ok(());
-        }
-        let schema = self.reader.connector.with_history(|history| history.latest(&self.reader.source));
-        if let Some(schema) = schema
-            && self.upsert.needs(&schema)
-        {
-            self.flush().await?;
-            match self.upsert.follow(&schema).await {
-                // Rows of that structure become dead letters; older ones still fit.
-                Err(error) if error.kind() == ErrorKind::Config => {
-                    tracing::warn!(table = %self.reader.name, %error, "the table cannot follow its source's structure");
-                }
-                other => other?,
-            }
-        }
-        Ok(())
-    }
-
     /// Between two batches: whatever is pending is committed first.
     async fn do_between(&mut self, between: Between) -> Result<()> {
         match between {
@@ -613,27 +331,6 @@ impl Worker {
                 ended
             }
         }
-    }
-
-    /// Takes in the statements that left the table without the rows it had: each is an input of the table like its
-    /// records, with a position in the same commits.
-    fn take_clearings(&mut self) -> Result<()> {
-        if self.decoded.rows() == 0 && !self.upsert.is_made() {
-            return Ok(());
-        }
-        for clearing in self.reader.connector.clearings(&self.reader.source, &self.lineage, &self.next) {
-            let (id, change) = (clearing.told_in, clearing.change);
-            let floor = self.decoder.floor(&change, &id.topic, id.partition);
-            let floor = floor.map_err(|reason| jumped(&self.reader.name, &reason))?;
-            // Without a row there is nothing to clear; what follows waits with it.
-            let Some(floor) = floor else { return Ok(()) };
-            tracing::info!(table = %self.reader.name, what = ?change.kind, "older rows are taken away, as in the source");
-            self.decoded.push_floor(floor);
-            let next = self.next.get(&id).copied().unwrap_or(0);
-            self.pending.add(&id, Range { from: next, to: change.offset + 1 }, 0, 0);
-            self.next.insert(id, change.offset + 1);
-        }
-        Ok(())
     }
 
     async fn flush(&mut self) -> Result<()> {
@@ -659,24 +356,8 @@ impl Worker {
     }
 }
 
-fn reused(table: &str, lineage: &Lineage) -> Error {
-    let from = lineage.ancestors.first().map(|a| a.table.to_string()).unwrap_or_default();
-    let message = format!("silver `{table}`: `{from}` was given this name, which another table had before");
-    Error::new(ErrorKind::Gap, message).hint(format!(
-        "remove `silver/{table}` from the lake: it is then made anew from Bronze, with the rows of `{from}`"
-    ))
-}
-
 fn jumped(table: &str, reason: &str) -> Error {
     Error::new(ErrorKind::Gap, format!("silver `{table}`: {reason}"))
-}
-
-fn forgotten(reader: &Reader) -> Error {
-    let (name, topic) = (&reader.name, &reader.connector.topic);
-    let message =
-        format!("silver `{name}`: its columns were renamed by a record that `{topic}` does not have any more");
-    Error::new(ErrorKind::Gap, message)
-        .hint(format!("bring `{topic}` back, or remove the table: it is then made anew from Bronze"))
 }
 
 fn bronze_ended(topic: &str) -> Error {

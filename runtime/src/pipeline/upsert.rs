@@ -1,8 +1,16 @@
 //! From decoded changes to a committed Silver table: evolve, select, transform, dead letters, flush.
+//!
+//! Receives the changes of a batch and the ranges of offsets they stand for. Promises that both are in one commit, and
+//! that dead letters and files of the feed are written before it. Never commits a range that the table has.
+
+mod feed;
+mod opening;
+mod probation;
+mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take;
@@ -10,19 +18,17 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
-use super::columns::{
-    align, arrow_error, default_of, is_wider, same, source_key, stored_key, with_defaults, with_pseudo_columns,
-};
+use super::columns::{align, arrow_error, is_wider, same, source_key, stored_key, with_defaults, with_pseudo_columns};
 use super::packing::Packing;
 use super::plan::Plan;
 use super::reload::Serving;
-use super::retry::Backoff;
+use super::retry::retrying;
 use super::trial::{Recent, relation};
 use crate::change::{Changes, Floor};
 use crate::config::OnIncompatible;
 use crate::deadletter::{DeadLetter, DeadLetters, Stage};
 use crate::decode::BadRow;
-use crate::error::{Action, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::record::{Positions, Ranges, still_missing};
 use crate::schema::{Rename, RenamedColumn, TableSchema};
@@ -30,11 +36,9 @@ use crate::table::{
     ChangesTable, KeyedTable, Location, News, Outcome, Rewritten, Selection, Settings, Settled, TableSpec,
 };
 use crate::transform::{Module, Prepared};
+use opening::open_feed;
 
-/// Commits in which a module that took over can be taken back.
-const PROBATION_COMMITS: u32 = 100;
-/// Time between two vacuums of a table that is written to.
-const VACUUM_INTERVAL: Duration = Duration::from_secs(3600);
+pub(super) use opening::Opening;
 
 /// What one commit did.
 #[derive(Debug, Default)]
@@ -42,74 +46,6 @@ pub(super) struct Counts {
     pub(super) changes: u64,
     pub(super) rows: u64,
     pub(super) dead_letters: u64,
-}
-
-/// What is needed to open a Silver table, once and again.
-pub(super) struct Opening {
-    pub(super) plan: Plan,
-    pub(super) location: Location,
-    /// where its feed of changes lies, if it has one
-    pub(super) feed: Option<Location>,
-    /// the generation that a rebuild makes; `None` outside of one
-    pub(super) generation: Option<u64>,
-    pub(super) settings: Settings,
-    pub(super) letters: Arc<DeadLetters>,
-    pub(super) serving: Arc<Serving>,
-    pub(super) recent: Arc<Recent>,
-}
-
-impl Opening {
-    /// Opens the table if it is there; it is made when the first schema is known.
-    pub(super) async fn open(&self) -> Result<Upsert> {
-        let mut backoff = Backoff::new();
-        loop {
-            match self.try_open().await {
-                Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
-                other => return other,
-            }
-        }
-    }
-
-    async fn try_open(&self) -> Result<Upsert> {
-        let mut plan = self.plan.clone();
-        // Another module may have taken over since.
-        if let Some(module) = &mut plan.module
-            && let Some(serving) = self.serving.get(&plan.name)
-        {
-            *module = serving;
-        }
-        // The letters of the table in force stay while another generation grows.
-        if self.generation.is_none() {
-            self.letters.forget_from(&plan.name, &self.location).await?;
-        }
-        let table = KeyedTable::open(self.location.clone(), self.settings.clone()).await?;
-        let positions = table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
-        let feed = match (&table, &self.feed) {
-            (Some(table), Some(at)) => Some(open_feed(at, &plan.name, table, &HashMap::new()).await?),
-            (None, Some(at)) if ChangesTable::lies_at(at, &self.settings).await? => return Err(leftover(at)),
-            _ => None,
-        };
-        Ok(Upsert {
-            plan,
-            feed_at: self.feed.clone(),
-            feed,
-            location: self.location.clone(),
-            generation: self.generation.unwrap_or(0),
-            settings: self.settings.clone(),
-            letters: Arc::clone(&self.letters),
-            table,
-            positions,
-            floors: Vec::new(),
-            schema: None,
-            prepared: None,
-            serving: Arc::clone(&self.serving),
-            recent: Arc::clone(&self.recent),
-            prior: None,
-            compaction: None,
-            packing: Packing::new(),
-            vacuumed: Instant::now(),
-        })
-    }
 }
 
 /// What a selection has become.
@@ -174,42 +110,6 @@ impl Upsert {
         self.table.as_ref().and_then(KeyedTable::epochs)
     }
 
-    /// From the next batch on, `module` with `params` makes the table's rows.
-    ///
-    /// # Errors
-    /// Why it does not; the module before goes on.
-    pub(super) async fn adopt(&mut self, module: Module, params: Value) -> Result<()> {
-        let prior = self.plan.module.replace((module.clone(), params.clone()));
-        if let Some(schema) = self.schema.clone()
-            && let Err(error) = self.follow(&schema).await
-        {
-            self.plan.module = prior;
-            return Err(error);
-        }
-        self.prior = prior.map(|(module, params)| (module, params, PROBATION_COMMITS));
-        self.serving.set(&self.plan.name, module, params);
-        Ok(())
-    }
-
-    /// Lets the module before serve again, after `error` of the one on probation; false where there is none.
-    async fn roll_back(&mut self, error: &Error) -> Result<bool> {
-        let Some((module, params, _)) = self.prior.take() else { return Ok(false) };
-        let failed = self.plan.module.replace((module.clone(), params.clone()));
-        if let Some(schema) = self.schema.clone() {
-            self.follow(&schema).await?;
-        }
-        let sha256 = failed.map(|(failed, _)| failed.sha256());
-        let back = module.sha256();
-        self.serving.set(&self.plan.name, module, params);
-        self.serving.refuse(
-            &self.plan.name,
-            sha256,
-            &Error::new(ErrorKind::Module, format!("rolled back to the module `{back}`: {error}"))
-                .hint("mend the module and replace its file"),
-        );
-        Ok(true)
-    }
-
     /// True when `schema` is not what the table was last brought to.
     pub(super) fn needs(&self, schema: &TableSchema) -> bool {
         self.table.is_some() && !self.schema.as_deref().is_some_and(|known| same(known, schema))
@@ -230,13 +130,7 @@ impl Upsert {
             if rename.mark <= table.renamed() {
                 continue;
             }
-            let mut backoff = Backoff::new();
-            while let Err(error) = table.rename(rename).await {
-                match error.action() {
-                    Action::Retry => backoff.wait(&self.plan.name, &error).await,
-                    _ => return Err(error),
-                }
-            }
+            retrying!(&self.plan.name, table.rename(rename))?;
             for RenamedColumn { from, to, .. } in &rename.columns {
                 tracing::info!(table = %self.plan.name, from, to, "column renamed, as in the source");
             }
@@ -263,14 +157,10 @@ impl Upsert {
                 generation: self.generation,
                 partition_by: self.plan.partition_by.clone(),
             };
-            let mut backoff = Backoff::new();
-            self.table = Some(loop {
-                match KeyedTable::open_or_create(self.location.clone(), spec.clone(), self.settings.clone()).await {
-                    Ok(table) => break table,
-                    Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
-                    Err(error) => return Err(error),
-                }
-            });
+            self.table = Some(retrying!(
+                &self.plan.name,
+                KeyedTable::open_or_create(self.location.clone(), spec.clone(), self.settings.clone())
+            )?);
         }
         let Some(table) = &mut self.table else { return Err(unmade(&self.plan.name)) };
         let fills: HashMap<String, ArrayRef> = if prepared.is_some() {
@@ -279,24 +169,11 @@ impl Upsert {
             let named = schema.fields.fields().iter().zip(&schema.defaults);
             named.filter_map(|(f, d)| Some((f.name().clone(), d.clone()?))).collect()
         };
-        let mut backoff = Backoff::new();
-        loop {
-            match table.evolve(&fields, &fills).await {
-                Ok(Outcome::Fenced) => return Err(went_back(&self.plan.name)),
-                Ok(_) => break,
-                Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
-                Err(error) => return Err(error),
-            }
+        if matches!(retrying!(&self.plan.name, table.evolve(&fields, &fills))?, Outcome::Fenced) {
+            return Err(went_back(&self.plan.name));
         }
         if let Some(at) = &self.feed_at {
-            let mut backoff = Backoff::new();
-            self.feed = Some(loop {
-                match open_feed(at, &self.plan.name, table, &fills).await {
-                    Ok(feed) => break feed,
-                    Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
-                    Err(error) => return Err(error),
-                }
-            });
+            self.feed = Some(retrying!(&self.plan.name, open_feed(at, &self.plan.name, table, &fills))?);
         }
         if self.plan.module.is_some() {
             self.recent.note_schema(schema, table.columns(), prepared.clone());
@@ -448,61 +325,15 @@ impl Upsert {
         if table.epochs() != Some(epochs) {
             table.set_epochs(epochs);
         }
-        let mut backoff = Backoff::new();
-        loop {
-            let done =
-                table.flush(&selection, &output, source_rows.as_deref(), &rejected_rows, ranges, info.clone()).await;
-            match done {
-                Ok(Outcome::Fenced) => return Ok(false),
-                Ok(_) => break,
-                Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
-                Err(error) => return Err(error),
-            }
+        let outcome = retrying!(
+            &self.plan.name,
+            table.flush(&selection, &output, source_rows.as_deref(), &rejected_rows, ranges, info.clone())
+        )?;
+        if matches!(outcome, Outcome::Fenced) {
+            return Ok(false);
         }
         self.complete_feed().await?;
         Ok(true)
-    }
-
-    /// What the feed lacks of a batch; `None` of a table without a feed.
-    async fn news(&mut self, changes: &[Changes], floors: &[Floor]) -> Result<Option<News>> {
-        let (Some(feed), Some(table)) = (&mut self.feed, &self.table) else { return Ok(None) };
-        let mut backoff = Backoff::new();
-        loop {
-            match feed.select(table, changes, floors).await {
-                Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
-                other => return other.map(Some),
-            }
-        }
-    }
-
-    /// Writes the feed's files of a batch; what the table's commit has to name.
-    async fn feed_files(
-        &self,
-        news: &News,
-        output: &RecordBatch,
-        source_rows: Option<&[u32]>,
-        rejected: &[u32],
-    ) -> Result<Value> {
-        let Some(feed) = &self.feed else { return Err(unmade(&self.plan.name)) };
-        let mut backoff = Backoff::new();
-        loop {
-            match feed.write(news, output, source_rows, rejected).await {
-                Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
-                other => return other,
-            }
-        }
-    }
-
-    /// Adds to the feed what the table's commits name.
-    async fn complete_feed(&mut self) -> Result<()> {
-        let (Some(feed), Some(table)) = (&mut self.feed, &self.table) else { return Ok(()) };
-        let mut backoff = Backoff::new();
-        loop {
-            match feed.follow(table).await {
-                Err(error) if error.action() == Action::Retry => backoff.wait(&self.plan.name, &error).await,
-                other => return other,
-            }
-        }
     }
 
     /// True when `schema` has a column that the table lacks, a wider one or another key: an older structure brings nothing.
@@ -513,41 +344,6 @@ impl Upsert {
                 Err(_) => true,
                 Ok(have) => have.data_type() != f.data_type() && !is_wider(have.data_type(), f.data_type()),
             })
-    }
-
-    /// As [`Self::transform`]; a module on probation that fails or rejects too much makes room for the one before it.
-    async fn transform_or_roll_back(&mut self, selection: &Selection) -> Result<Transformed> {
-        let transformed = self.transform(selection).await;
-        let Some((_, _, left)) = &mut self.prior else { return transformed };
-        *left -= 1;
-        let ended = *left == 0;
-        let failure = match &transformed {
-            Ok(transformed) => self.excess_of(transformed, selection.upserts().num_rows()),
-            Err(error) if error.kind() == ErrorKind::Module => Some(Error::new(ErrorKind::Module, error.to_string())),
-            Err(_) => None,
-        };
-        if let Some(failure) = failure
-            && self.roll_back(&failure).await?
-        {
-            return self.transform(selection).await;
-        }
-        if ended {
-            self.prior = None;
-        }
-        transformed
-    }
-
-    /// What to say of a module that failed on, or rejected, more than it may on probation.
-    fn excess_of(&self, transformed: &Transformed, rows: usize) -> Option<Error> {
-        let limits = self.plan.module.as_ref()?.0.limits();
-        let share = (rows as f64 * limits.failed_ratio) as usize;
-        let (_, last) = transformed.rejected.last()?;
-        let (done, count, may) = match transformed.failed > share {
-            true => ("failed on", transformed.failed, share),
-            false => ("rejected", transformed.rejected.len(), share.max(limits.failed_rows)),
-        };
-        let message = format!("it {done} `{count}` of `{rows}` rows; last: {last}");
-        (count > may).then(|| Error::new(ErrorKind::Module, message))
     }
 
     /// Puts the selection through the module, where there is one.
@@ -605,64 +401,9 @@ impl Upsert {
         if letters.is_empty() {
             return Ok(0);
         }
-        let mut backoff = Backoff::new();
-        loop {
-            match self.letters.write(&letters).await {
-                Ok(()) => break,
-                Err(error) if error.action() == Action::Retry => backoff.wait("dead_letters", &error).await,
-                Err(error) => return Err(error),
-            }
-        }
+        retrying!("dead_letters", self.letters.write(&letters))?;
         failpoint::pass("dead_letters.after_write");
         Ok(letters.len() as u64)
-    }
-
-    /// Upkeep that is due, between two flushes. Compaction reads and writes files beside the stream; only its commit
-    /// takes a turn here.
-    pub(super) async fn maintain(&mut self) -> Result<()> {
-        match self.upkeep().await {
-            // Upkeep can wait: the next flush brings it up again.
-            Err(error) if error.action() == Action::Retry => {
-                tracing::warn!(table = %self.plan.name, %error, "maintenance put off");
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
-    async fn upkeep(&mut self) -> Result<()> {
-        let Some(table) = &mut self.table else { return Ok(()) };
-        if self.compaction.as_ref().is_some_and(JoinHandle::is_finished)
-            && let Some(done) = self.compaction.take()
-        {
-            let rewritten =
-                done.await.map_err(|e| Error::new(ErrorKind::Internal, "a compaction's task ended").caused_by(e))??;
-            table.commit_compaction(rewritten).await?;
-        }
-        if self.compaction.is_none()
-            && let Some(plan) = table.plan_compaction()
-        {
-            self.compaction = Some(tokio::spawn(plan.rewrite()));
-        }
-        table.checkpoint().await?;
-        table.merge_owners().await?;
-        if let Some(feed) = &mut self.feed {
-            feed.checkpoint().await?;
-            self.packing.tend(&self.plan.name, feed.upkeep()).await;
-        }
-        if self.vacuumed.elapsed() >= VACUUM_INTERVAL {
-            self.vacuumed = Instant::now();
-            table.vacuum().await?;
-        }
-        Ok(())
-    }
-
-    /// The end of a run: a compaction that still works is given up, what it wrote is left to vacuum.
-    pub(super) async fn settle(&mut self) -> Result<()> {
-        if let Some(running) = self.compaction.take() {
-            running.abort();
-        }
-        Ok(())
     }
 }
 
@@ -674,26 +415,6 @@ fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = Bad
         offset,
         reason: error.to_string(),
     })
-}
-
-/// Opens the feed of `table` and brings it to the table's columns; `fills` as in [`KeyedTable::evolve`].
-async fn open_feed(
-    at: &Location,
-    name: &str,
-    table: &KeyedTable,
-    fills: &HashMap<String, ArrayRef>,
-) -> Result<ChangesTable> {
-    let mut feed = ChangesTable::open_or_create(at.clone(), &format!("silver/{name}_changes"), table).await?;
-    let stored = table.schema().fields().iter().filter_map(|f| Some((f.name().clone(), default_of(f)?)));
-    let mut all: HashMap<String, ArrayRef> = stored.collect();
-    all.extend(fills.iter().map(|(name, one)| (name.clone(), Arc::clone(one))));
-    feed.evolve(table.schema(), &all).await?;
-    Ok(feed)
-}
-
-fn leftover(at: &Location) -> Error {
-    Error::new(ErrorKind::Config, format!("the feed at `{}` is of a table that is no more", at.url()))
-        .hint("move it away: the new table gets a new one")
 }
 
 fn went_back(table: &str) -> Error {

@@ -1,0 +1,193 @@
+//! A Silver table that is behind: it reads Bronze from its own position, and waits where a record explains itself later.
+//!
+//! Promises that the table meets Bronze's committed position, then takes what is handed over. Never keeps the queue from
+//! the router meanwhile: what is in it is in Bronze.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use tokio::sync::watch;
+
+use super::{Ending, Order, Taken, Worker, bronze_ended};
+use crate::decode::Patience;
+use crate::error::Result;
+use crate::pipeline::ancestry::Source;
+use crate::pipeline::bronze::at;
+use crate::pipeline::retry::retrying;
+use crate::record::{Positions, Range};
+use crate::source::Delivery;
+use crate::table::BronzeTable;
+
+/// Pause before a source that could not tell the end of a topic is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// Reads from Bronze what lies before the delivery, then takes it.
+    pub(super) async fn fill_gap(&mut self, delivery: Delivery) -> Result<()> {
+        let id = delivery.block.partition().clone();
+        let from = delivery.range.from;
+        let mut committed = self.reader.committed.clone();
+        let reached = committed.wait_for(|p| p.get(&id).copied().unwrap_or(0) >= from).await.is_ok();
+        if !reached {
+            return Err(bronze_ended(&self.reader.topic));
+        }
+        // The queue is kept: what follows on this delivery is in it, and Bronze may not hold it for a while.
+        if let Taken::Held(reason) = self.read_bronze(&self.own_source(), Patience::Hold).await? {
+            drop(delivery);
+            return self.wait_and_reach(&reason).await;
+        }
+        Box::pin(self.take(delivery)).await
+    }
+
+    pub(super) async fn wait_and_reach(&mut self, reason: &str) -> Result<()> {
+        match self.hold(reason).await? {
+            Some(patience) => self.catch_up(patience).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Reads Bronze from our position until it holds nothing that we lack; then the table is live.
+    pub(super) async fn reach_bronze(&mut self) -> Result<()> {
+        self.catch_up(Patience::Hold).await
+    }
+
+    pub(super) async fn catch_up(&mut self, mut patience: Patience) -> Result<()> {
+        loop {
+            self.learn_lineage()?;
+            let Some(source) = self.behind() else { break };
+            self.live.store(false, Relaxed);
+            if self.ending.is_none() {
+                // What was queued is in Bronze by the time it is needed; room for it must not be kept.
+                self.drop_queue();
+            }
+            match self.read_bronze(&source, patience).await? {
+                Taken::All => patience = Patience::Hold,
+                Taken::Held(reason) => match self.hold(&reason).await? {
+                    Some(next) => patience = next,
+                    None => return Ok(()),
+                },
+            }
+        }
+        self.live.store(true, Relaxed);
+        Ok(())
+    }
+
+    fn own_source(&self) -> Source {
+        Source {
+            topic: Arc::clone(&self.reader.topic),
+            bronze: self.reader.bronze.clone(),
+            committed: self.reader.committed.clone(),
+        }
+    }
+
+    /// A topic of which Bronze holds something that we lack, those of earlier names first.
+    fn behind(&self) -> Option<Source> {
+        let lacks = |committed: &watch::Receiver<Positions>| {
+            committed.borrow().iter().any(|(id, end)| self.next.get(id).copied().unwrap_or(0) < *end)
+        };
+        let earlier = self.ancestors.iter().rev().find(|source| lacks(&source.committed)).cloned();
+        earlier.or_else(|| lacks(&self.reader.committed).then(|| self.own_source()))
+    }
+
+    fn drop_queue(&mut self) {
+        while let Ok(order) = self.inbox.try_recv() {
+            if let Order::Drain(ending) = order {
+                self.ending = Some(ending);
+                return;
+            }
+        }
+    }
+
+    async fn read_bronze(&mut self, source: &Source, patience: Patience) -> Result<Taken> {
+        retrying!(&self.reader.name, self.read_bronze_once(source, patience))
+    }
+
+    async fn read_bronze_once(&mut self, source: &Source, patience: Patience) -> Result<Taken> {
+        let (location, settings) = (source.bronze.clone(), self.reader.settings.clone());
+        let table = BronzeTable::open_or_create(location, &source.topic, settings).await?;
+        let ends = match self.reader.within_committed {
+            true => source.committed.borrow().clone(),
+            false => table.positions().clone(),
+        };
+        let mut blocks = table.read(&self.next).await?;
+        while let Some(block) = blocks.next().await {
+            let mut block = block?;
+            if self.reader.within_committed {
+                block.cut(source.committed.borrow().get(block.partition()).copied().unwrap_or(0));
+            }
+            if let Taken::Held(reason) = self.decode(&block, None, patience)? {
+                return Ok(Taken::Held(reason));
+            }
+            if self.pending.is_full() {
+                self.flush().await?;
+                while let Ok(between) = self.due.try_recv() {
+                    Box::pin(self.do_between(between)).await?;
+                }
+            }
+        }
+        // Offsets that Bronze skipped (transaction markers, compacted topics) are passed as well.
+        for (id, end) in ends {
+            let next = self.next.get(&id).copied().unwrap_or(0);
+            if next < end {
+                self.pending.add(&id, Range { from: next, to: end }, 0, 0);
+                self.next.insert(id, end);
+            }
+        }
+        Ok(Taken::All)
+    }
+
+    /// Waits until more is known, or until nothing more can come; `None` when the run is broken off meanwhile.
+    async fn hold(&mut self, reason: &str) -> Result<Option<Patience>> {
+        self.live.store(false, Relaxed);
+        tracing::debug!(table = %self.reader.name, reason, "held");
+        self.flush().await?;
+        let mut waited = self.reader.committed.borrow().clone();
+        if let Some(id) = &self.held {
+            let held = self.next.get(id).copied().unwrap_or(0) + 1;
+            waited.entry(id.clone()).and_modify(|end| *end = held.max(*end)).or_insert(held);
+        }
+        let ends = self.reader.ends.clone();
+        let topic = self.reader.connector.topic.clone();
+        // A source that cannot tell, or has ended, says nothing about the topic.
+        let mut asked = Box::pin(async move {
+            loop {
+                match ends.end_of(&topic).await {
+                    Some(known) => break known,
+                    None => tokio::time::sleep(ASK_AGAIN).await,
+                }
+            }
+        });
+        let mut ends: Option<Positions> = None;
+        // Topics have no order among each other: what explains the record may arrive after it.
+        let patient_until = Instant::now() + self.reader.schema_wait;
+        loop {
+            match self.ending {
+                Some(Ending::Complete) => {
+                    self.waited = None;
+                    return Ok(Some(Patience::LastChance));
+                }
+                Some(Ending::BrokenOff) => return Ok(None),
+                None => {}
+            }
+            self.alone |= ends.as_ref().is_some_and(Positions::is_empty);
+            let reached = ends.as_ref().is_some_and(|ends| self.reader.connector.has_reached(ends));
+            if self.alone && self.reader.connector.is_silent() || reached && Instant::now() >= patient_until {
+                self.waited = Some(waited);
+                return Ok(Some(Patience::LastChance));
+            }
+            tokio::select! {
+                Ok(()) = self.learned.changed() => return Ok(Some(Patience::Hold)),
+                () = at(Some(patient_until)), if reached => {}
+                Some(between) = self.due.recv() => self.do_between(between).await?,
+                known = &mut asked, if ends.is_none() => ends = Some(known),
+                order = self.inbox.recv() => match order {
+                    None => self.ending = Some(Ending::BrokenOff),
+                    Some(Order::Drain(ending)) => self.ending = Some(ending),
+                    Some(Order::Take(delivery)) => drop(delivery),
+                },
+            }
+        }
+    }
+}
