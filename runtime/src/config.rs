@@ -369,7 +369,7 @@ fn read_maintenance(root: &Section<'_>) -> Result<Maintenance> {
     Ok(Maintenance {
         target_file_bytes: s.map(|s| s.bytes("target_file")).transpose()?.flatten().unwrap_or(128 << 20),
         small_files: s.map(|s| s.count("small_files")).transpose()?.flatten().unwrap_or(16),
-        hidden_ratio: s.map(|s| s.ratio("hidden_ratio")).transpose()?.flatten().unwrap_or(0.3),
+        hidden_ratio: s.map(|s| s.ratio("hidden_ratio")).transpose()?.flatten().unwrap_or(0.25),
         checkpoint_interval: s.map(|s| s.count("checkpoint_interval")).transpose()?.flatten().unwrap_or(50) as u64,
         retention: s.map(|s| s.duration("retention")).transpose()?.flatten().unwrap_or(Duration::from_secs(7 * 86_400)),
     })

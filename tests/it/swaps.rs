@@ -197,11 +197,8 @@ fn params_follow_the_pipeline_file_and_a_pinned_table_takes_no_other_module() {
     let pipeline = Pipeline::new(OPEN_B.name, &source, &wanted(1, &sha256(&first)));
     replace(&pipeline, &first);
     let orders = || report(&pipeline, OPEN_B.name)["tables"]["orders"].clone();
-    let newest_mark = || {
-        let sql = "SELECT coalesce(max(mark), 0) AS mark FROM silver.orders";
-        let ended = pipeline.output("query", pipeline.command(&["query"], &[sql, "--json"]));
-        serde_json::from_str::<Value>(&ended.out).unwrap_or_default()[0]["mark"].as_i64().unwrap_or_default()
-    };
+    let newest_mark =
+        || pipeline.query("SELECT max(mark) AS mark FROM silver.orders")[0]["mark"].as_i64().unwrap_or_default();
     let mut run = pipeline.start();
     wait_for(&mut run, "a first commit of orders", || commits_by(&pipeline, "orders", &sha256(&first)) > 0);
 
