@@ -321,7 +321,7 @@ fn read_flush(root: &Section<'_>) -> Result<Flush> {
     let s = section.as_ref();
     Ok(Flush {
         rows: s.map(|s| s.count("rows")).transpose()?.flatten().unwrap_or(200_000),
-        bytes: s.map(|s| s.bytes("bytes")).transpose()?.flatten().unwrap_or(128 << 20),
+        bytes: s.map(|s| s.bytes("bytes")).transpose()?.flatten().unwrap_or(64 << 20),
         age: s.map(|s| s.duration("age")).transpose()?.flatten().unwrap_or(Duration::from_secs(1)),
     })
 }
@@ -347,7 +347,7 @@ fn read_limits(root: &Section<'_>) -> Result<Limits> {
     let count = |key| s.map(|s| s.count(key)).transpose().map(Option::flatten);
     let time = |key| s.map(|s| s.duration(key)).transpose().map(Option::flatten);
     Ok(Limits {
-        memory_bytes: bytes("memory")?.unwrap_or(256 << 20),
+        memory_bytes: bytes("memory")?.unwrap_or(128 << 20),
         schema_wait: time("schema_wait")?.unwrap_or(Duration::from_secs(30)),
         rejected_ratio: s.map(|s| s.ratio("rejected_ratio")).transpose()?.flatten().unwrap_or(0.5),
         module_memory_bytes: bytes("module_memory")?.unwrap_or(256 << 20),

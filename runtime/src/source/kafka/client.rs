@@ -18,9 +18,14 @@ pub(super) fn config(settings: &Settings) -> Result<ClientConfig> {
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "false")
-        .set("queued.max.messages.kbytes", "65536")
-        .set("fetch.message.max.bytes", "67108864")
-        .set("fetch.max.bytes", "67108864")
+        // Of each partition, beside our own budget. A queue that is full is looked at again soon: the default of a second
+        // would leave it empty for most of that.
+        .set("queued.max.messages.kbytes", "16384")
+        .set("fetch.queue.backoff.ms", "20")
+        // A larger record comes all the same, alone.
+        .set("fetch.message.max.bytes", "4194304")
+        .set("fetch.max.bytes", "16777216")
+        .set("receive.message.max.bytes", "134217728")
         .set("fetch.wait.max.ms", "50")
         .set("check.crcs", "true");
     for (key, value) in &settings.options {
