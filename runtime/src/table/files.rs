@@ -77,6 +77,7 @@ pub(super) fn split(batch: &RecordBatch, schema: &TableSchema, partitions_max: u
             group.push(row as u32);
         }
     }
+    let alone = members.len() == 1;
     members
         .into_iter()
         .map(|rows| {
@@ -85,7 +86,7 @@ pub(super) fn split(batch: &RecordBatch, schema: &TableSchema, partitions_max: u
             for (name, column) in schema.partition_by.iter().zip(&columns) {
                 values.insert(name.clone(), partition_text(column.as_ref(), first)?);
             }
-            Ok((values, Some(UInt32Array::from(rows))))
+            Ok((values, (!alone).then(|| UInt32Array::from(rows))))
         })
         .collect()
 }
