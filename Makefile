@@ -66,7 +66,7 @@ e2e: setup modules ## end-to-end tests alone; ONLY=name picks
 test-spark: build ## Spark with Delta reads what lode wrote
 	scripts/test-spark.sh $(PROGRAMS)/lode
 
-demo: build modules ## a small shop's changes from an embedded broker to Delta tables, and some questions to them
+demo: build modules ## the online store: simulator, broker, pipeline and lake; DEMO_SECONDS=30 checks itself and ends
 	@scripts/demo.sh $(PROGRAMS) $(LODE_MODULES) $(abspath $(TARGET))/demo
 
 bench: setup-build ## speed, in the release profile (the first build takes long)

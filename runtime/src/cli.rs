@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
+use crate::demo::{self, Fault};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::lake_options;
 use crate::query::Lake;
@@ -43,6 +44,30 @@ enum Command {
         /// Print the summary as JSON
         #[arg(long)]
         json: bool,
+    },
+    /// Show the online store: embedded broker, simulated database, pipeline and lake in one process
+    Demo {
+        /// Folder for the lake, the modules and the pipeline file in use; what an earlier demo left there is removed
+        #[arg(long, default_value = "target/demo")]
+        folder: PathBuf,
+        /// The pipeline file of the online store
+        #[arg(long, default_value = "pipelines/online_store/online_store.toml")]
+        pipeline: PathBuf,
+        /// Folder of the compiled modules
+        #[arg(long, default_value = "target/modules")]
+        modules: PathBuf,
+        /// Changes a second
+        #[arg(long, default_value_t = 200)]
+        rate: u32,
+        /// The same seed moves the store the same way
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// End after so many seconds: swap a module on the way, check every table, exit with 1 if anything differs
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// What is to go wrong, for tests of the check
+        #[arg(long, hide = true)]
+        fault: Option<Fault>,
     },
     /// Check a pipeline file and everything it names
     Check {
@@ -113,7 +138,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    start_logging(arguments.verbose);
+    // The demo draws its lines in place; what matters of the log, it tells itself.
+    let quiet = matches!(arguments.command, Command::Demo { .. });
+    start_logging(arguments.verbose, quiet);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -130,9 +157,10 @@ pub fn main() -> ExitCode {
     code
 }
 
-fn start_logging(verbose: u8) {
+fn start_logging(verbose: u8, quiet: bool) {
     use tracing_subscriber::EnvFilter;
     let level = match verbose {
+        0 if quiet => "off",
         0 => "warn,lodestream=info",
         1 => "info,lodestream=debug",
         _ => "debug,lodestream=trace",
@@ -153,6 +181,9 @@ fn fail(error: &Error) -> ExitCode {
 async fn execute(command: Command) -> Result<ExitCode> {
     match command {
         Command::Run { pipeline, until_end, json } => run::run(Config::load(&pipeline)?, until_end, json).await?,
+        Command::Demo { folder, pipeline, modules, rate, seed, seconds, fault } => {
+            run::demo(demo::Options { folder, pipeline, modules, rate, seed, seconds, fault }).await?;
+        }
         Command::Check { pipeline, json } => return check::check(&Config::load(&pipeline)?, json).await,
         Command::Status { pipeline, json } => status::status(&Config::load(&pipeline)?, json).await?,
         Command::Query { pipeline, sql, json, csv } => {

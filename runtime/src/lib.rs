@@ -21,4 +21,5 @@ pub mod deadletter;
 pub mod query;
 pub mod pipeline;
 
+pub mod demo;
 pub mod cli;

@@ -3,6 +3,7 @@
 mod changes;
 mod command_line;
 mod corpus;
+mod demo;
 mod documents;
 mod evolution;
 mod example;

@@ -1,4 +1,4 @@
-//! `lode run` and `lode maintain`.
+//! `lode run`, `lode demo`, `lode rebuild` and `lode maintain`.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
@@ -33,6 +33,11 @@ pub(super) async fn run(config: Config, until_end: bool, json: bool) -> Result<(
         print_summary(&name, &summary);
     }
     ended.map(|_| ())
+}
+
+/// Shows the online store until a signal asks for the end, or its time is over.
+pub(super) async fn demo(options: crate::demo::Options) -> Result<()> {
+    crate::demo::run(options, signal()).await
 }
 
 /// Resolves at SIGINT or SIGTERM; a second one ends the process at once.

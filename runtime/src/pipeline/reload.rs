@@ -197,6 +197,7 @@ impl Court {
                 adopted?;
                 let difference = difference.unwrap_or_default();
                 tracing::info!(%table, module = %sha256, %difference, "the table has another module now");
+                self.serving.reporter.differ(&table, difference);
                 return Ok(());
             }
         }

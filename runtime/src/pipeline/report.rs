@@ -44,6 +44,9 @@ pub struct TableReport {
     /// since when, milliseconds since 1970
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<i64>,
+    /// what its rows differ in from those of the module before, as its trial showed
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub difference: Option<String>,
     /// the last module or setting that was not taken over, until a good one is
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refusal>,
@@ -105,6 +108,11 @@ impl Reporter {
             let entry = report.tables.entry(table.to_owned()).or_default();
             *entry = TableReport { module: Some(sha256), since_ms: Some(now_ms()), ..TableReport::default() };
         });
+    }
+
+    /// What the module that took over a table makes otherwise.
+    pub(super) fn differ(&self, table: &str, difference: String) {
+        self.change(|report| report.tables.entry(table.to_owned()).or_default().difference = Some(difference));
     }
 
     /// Something was not taken over for a table.
