@@ -21,7 +21,7 @@ CARGO := cargo
 ALL := --workspace --features lodestream/failpoints
 SUITE := $(CARGO) test $(ALL)
 
-.PHONY: help setup setup-build build modules fmt check-fmt lint unit test test-spark e2e demo bench deny
+.PHONY: help setup setup-build build modules fmt check-fmt lint unit test test-spark test-stack stack stack-down e2e demo bench deny
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -65,6 +65,19 @@ e2e: setup modules ## end-to-end tests alone; ONLY=name picks
 
 test-spark: build ## Spark with Delta reads what lode wrote
 	scripts/test-spark.sh $(PROGRAMS)/lode
+
+test-stack: build ## two thousand transactions through a real MySQL, Debezium, Kafka and Azurite, with faults
+	scripts/stack/install.sh
+	$(LODE_CACHE)/stack/venv/bin/python tests/stack/run.py $(PROGRAMS)/lode
+
+stack: build ## the online store for real: MySQL, Debezium, Kafka and Azurite, STACK_RATE transactions a second
+	scripts/stack/install.sh
+	scripts/stack/up.sh
+	scripts/stack/register.sh $(PROGRAMS)/lode
+	scripts/stack/up.sh shop
+
+stack-down: ## end what `make stack` started; STACK_WIPE=1: its data goes too
+	scripts/stack/down.sh $(if $(STACK_WIPE),--wipe)
 
 demo: build modules ## the online store: simulator, broker, pipeline and lake; DEMO_SECONDS=30 checks itself and ends
 	@scripts/demo.sh $(PROGRAMS) $(LODE_MODULES) $(abspath $(TARGET))/demo

@@ -4,6 +4,7 @@
 //! file or the command line is wrong.
 
 mod check;
+mod connector;
 mod print;
 mod run;
 mod status;
@@ -122,12 +123,52 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Debezium's connector: register it, watch it, check it for what loses data
+    #[command(subcommand)]
+    Connector(ConnectorCommand),
     /// Compact, checkpoint and vacuum the tables now
     Maintain {
         /// The pipeline file
         pipeline: PathBuf,
     },
 }
+
+#[derive(Subcommand)]
+enum ConnectorCommand {
+    /// Register the connector, or give it this configuration; `${NAME}` is filled from the environment
+    Apply {
+        /// The connector's configuration
+        file: PathBuf,
+        /// REST address of a Kafka Connect worker
+        #[arg(long, value_name = "URL", default_value = CONNECT)]
+        connect: String,
+    },
+    /// State of the connector and its tasks, with their errors
+    Status {
+        /// The connector's configuration
+        file: PathBuf,
+        /// REST address of a Kafka Connect worker
+        #[arg(long, value_name = "URL", default_value = CONNECT)]
+        connect: String,
+        /// Print as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// What in the configuration, and in the database's schema, loses data
+    Check {
+        /// The connector's configuration
+        file: PathBuf,
+        /// The database's schema, as CREATE TABLE statements
+        #[arg(long, value_name = "FILE.sql")]
+        schema: Option<PathBuf>,
+        /// Print the warnings as JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Where Connect answers when nothing else is said.
+const CONNECT: &str = "http://localhost:8083";
 
 /// Reads the command line and does what it says.
 pub fn main() -> ExitCode {
@@ -195,6 +236,13 @@ async fn execute(command: Command) -> Result<ExitCode> {
             status::dead_letters(&Config::load(&pipeline)?, table.as_deref(), limit, Form::of(json, false)).await?;
         }
         Command::Rebuild { pipeline, table, json } => run::rebuild(Config::load(&pipeline)?, &table, json).await?,
+        Command::Connector(command) => {
+            return match command {
+                ConnectorCommand::Apply { file, connect } => connector::apply(&file, &connect).await,
+                ConnectorCommand::Status { file, connect, json } => connector::status(&file, &connect, json).await,
+                ConnectorCommand::Check { file, schema, json } => connector::check(&file, schema.as_deref(), json),
+            };
+        }
         Command::Maintain { pipeline } => run::maintain(&Config::load(&pipeline)?).await?,
     }
     Ok(ExitCode::SUCCESS)

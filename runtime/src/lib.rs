@@ -19,6 +19,7 @@ pub mod transform;
 pub mod table;
 pub mod deadletter;
 pub mod query;
+pub mod connector;
 pub mod pipeline;
 
 pub mod demo;

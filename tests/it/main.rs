@@ -2,6 +2,7 @@
 
 mod changes;
 mod command_line;
+mod connector;
 mod corpus;
 mod demo;
 mod documents;

@@ -1,0 +1,180 @@
+-- The shop's own database: fifteen tables, whose changes Debezium reads.
+--
+-- Every table has a key, so that each row is one row in Silver. Foreign keys refuse (RESTRICT, the default) instead of
+-- cascading: what a cascade deletes or changes never reaches the binary log, and so never reaches the lake.
+-- Times are microseconds in UTC; money is DECIMAL(12,2).
+
+CREATE DATABASE IF NOT EXISTS online_store CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci;
+USE online_store;
+
+CREATE TABLE Sellers (
+    SellerID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    Name VARCHAR(120) NOT NULL,
+    Email VARCHAR(254) NOT NULL,
+    PhoneNumber VARCHAR(32),
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)
+);
+
+CREATE TABLE Customers (
+    CustomerID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    Name VARCHAR(120) NOT NULL,
+    Email VARCHAR(254) NOT NULL,
+    PhoneNumber VARCHAR(32),
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)
+);
+
+CREATE TABLE ProductCategories (
+    CategoryID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    CategoryName VARCHAR(80) NOT NULL,
+    CategoryDescription TEXT,
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)
+);
+
+CREATE TABLE Products (
+    ProductID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    Name VARCHAR(200) NOT NULL,
+    Description TEXT,
+    Price DECIMAL(12,2) NOT NULL,
+    Cost DECIMAL(12,2) NOT NULL,
+    CategoryID INT NOT NULL,
+    SellerID INT NOT NULL,
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+    FOREIGN KEY (CategoryID) REFERENCES ProductCategories (CategoryID),
+    FOREIGN KEY (SellerID) REFERENCES Sellers (SellerID)
+);
+
+CREATE TABLE OrderStatus (
+    StatusID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    StatusName VARCHAR(32) NOT NULL,
+    StatusDescription VARCHAR(255),
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)
+);
+
+CREATE TABLE Orders (
+    OrderID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    OrderNumber VARCHAR(32) NOT NULL,
+    TotalAmount DECIMAL(12,2) NOT NULL,
+    StatusID INT NOT NULL,
+    CustomerID INT NOT NULL,
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+    FOREIGN KEY (StatusID) REFERENCES OrderStatus (StatusID),
+    FOREIGN KEY (CustomerID) REFERENCES Customers (CustomerID)
+);
+
+CREATE TABLE Reasons (
+    ReasonID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    OrderID INT NOT NULL,
+    ReasonType ENUM('Cancellation', 'Return') NOT NULL,
+    ReasonDescription VARCHAR(255),
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+    FOREIGN KEY (OrderID) REFERENCES Orders (OrderID)
+);
+
+CREATE TABLE OrderItems (
+    OrderItemID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    OrderID INT NOT NULL,
+    ProductID INT NOT NULL,
+    Quantity INT NOT NULL,
+    CurrentPrice DECIMAL(12,2) NOT NULL,
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+    FOREIGN KEY (OrderID) REFERENCES Orders (OrderID),
+    FOREIGN KEY (ProductID) REFERENCES Products (ProductID)
+);
+
+CREATE TABLE ShoppingCarts (
+    CartID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    CustomerID INT NOT NULL,
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+    FOREIGN KEY (CustomerID) REFERENCES Customers (CustomerID)
+);
+
+CREATE TABLE CartItems (
+    CartItemID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    CartID INT NOT NULL,
+    ProductID INT NOT NULL,
+    Quantity INT NOT NULL,
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+    FOREIGN KEY (CartID) REFERENCES ShoppingCarts (CartID),
+    FOREIGN KEY (ProductID) REFERENCES Products (ProductID)
+);
+
+CREATE TABLE PaymentMethods (
+    PaymentMethodID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    MethodName VARCHAR(32) NOT NULL,
+    MethodDescription VARCHAR(255),
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6)
+);
+
+CREATE TABLE Payments (
+    PaymentID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    OrderID INT NOT NULL,
+    PaymentMethodID INT NOT NULL,
+    Amount DECIMAL(12,2) NOT NULL,
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+    FOREIGN KEY (OrderID) REFERENCES Orders (OrderID),
+    FOREIGN KEY (PaymentMethodID) REFERENCES PaymentMethods (PaymentMethodID)
+);
+
+CREATE TABLE Reviews (
+    ReviewID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    ProductID INT NOT NULL,
+    CustomerID INT NOT NULL,
+    Rating TINYINT NOT NULL,
+    Comment TEXT,
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+    FOREIGN KEY (ProductID) REFERENCES Products (ProductID),
+    FOREIGN KEY (CustomerID) REFERENCES Customers (CustomerID)
+);
+
+CREATE TABLE Addresses (
+    AddressID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    CustomerID INT NOT NULL,
+    AddressLine VARCHAR(255) NOT NULL,
+    City VARCHAR(80) NOT NULL,
+    State VARCHAR(80),
+    ZipCode VARCHAR(16),
+    Country VARCHAR(80) NOT NULL,
+    IsBillingAddress BIT(1) NOT NULL,
+    IsShippingAddress BIT(1) NOT NULL,
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+    FOREIGN KEY (CustomerID) REFERENCES Customers (CustomerID)
+);
+
+CREATE TABLE Inventory (
+    InventoryID INT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+    InventoryName VARCHAR(120) NOT NULL,
+    ProductID INT NOT NULL,
+    QuantityInStock INT NOT NULL,
+    ReorderThreshold INT NOT NULL,
+    CreatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6),
+    UpdatedAt TIMESTAMP(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6) ON UPDATE CURRENT_TIMESTAMP(6),
+    FOREIGN KEY (ProductID) REFERENCES Products (ProductID)
+);
+
+INSERT INTO OrderStatus (StatusName, StatusDescription) VALUES
+    ('Ordered', 'placed by the customer'),
+    ('Shipped', 'on its way'),
+    ('Delivered', 'received by the customer'),
+    ('Returned', 'sent back by the customer'),
+    ('Cancelled', 'called off before it was delivered');
+
+INSERT INTO PaymentMethods (MethodName, MethodDescription) VALUES
+    ('Cash', 'on delivery'),
+    ('Credit Card', NULL),
+    ('Debit Card', NULL),
+    ('Bank Transfer', 'in advance'),
+    ('Digital Wallet', NULL);

@@ -1,0 +1,256 @@
+#!/usr/bin/env python3
+"""run.py LODE: two thousand transactions of the online store through MySQL, Debezium, Kafka and Azurite into Delta tables.
+
+`lode` runs from before the topics exist. While the store works, `lode` is killed, Connect is killed, the broker is
+restarted. Before that a capture goes the same way from its file. At the end every Silver table equals the database, row by row, and every Bronze table has each offset once: both
+read from Azurite by Polars, which shares no code with `lode`. The stack's secret is in nothing that `lode` wrote or said.
+
+The stack of this test is its own: its ports, its folder. What ran is ended at the end, also after a failure.
+"""
+
+import datetime
+import decimal
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "scripts/stack"
+CACHE = Path(os.environ.get("LODE_CACHE", Path.home() / ".cache/lodestream"))
+HOME = CACHE / "stack/test"
+PORTS = {"MYSQL": 23406, "KAFKA": 29192, "CONTROLLER": 29193, "SASL": 29194, "CONNECT": 28183, "BLOB": 21100}
+TRANSACTIONS, RATE = 500, 40  # of one part; there are four
+os.environ.update({f"STACK_{name}_PORT": str(port) for name, port in PORTS.items()}, LODE_STACK=str(HOME))
+
+sys.path.insert(0, str(SCRIPTS))
+import lake  # noqa: E402
+import shop  # noqa: E402
+
+import polars  # noqa: E402
+
+
+def say(text):
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def script(name, *words):
+    subprocess.run([SCRIPTS / name, *words], check=True)
+
+
+def wait(what, holds, seconds=120, runs=None):
+    """Until `holds()`; fails at the deadline, or when the process `runs` has ended."""
+    end = time.monotonic() + seconds
+    while not holds():
+        if runs and runs.poll() is not None:
+            sys.exit(f"test-stack: lode ended with {runs.returncode} while waiting for {what}; see {HOME}/lode.log")
+        if time.monotonic() > end:
+            sys.exit(f"test-stack: {what}: not within {seconds} s")
+        time.sleep(0.2)
+    say(what)
+
+
+class Lode:
+    """The program under test, in a folder of its own; everything that it says goes to one log."""
+
+    def __init__(self, program):
+        self.program, self.log = Path(program).resolve(), (HOME / "lode.log").open("ab")
+        self.environment = dict(
+            os.environ,
+            STACK_SECRET=secret(),
+            AZURE_STORAGE_ACCOUNT_KEY=secret(),
+            AZURITE_BLOB_STORAGE_URL=lake.address(),
+            RUST_LOG="info,lodestream=debug",
+        )
+        self.folder = HOME / "pipeline"
+        self.folder.mkdir()
+        text = (ROOT / "tests/stack/pipeline.toml").read_text()
+        (self.folder / "pipeline.toml").write_text(text.replace("BROKER_PORT", str(PORTS["SASL"])))
+
+    def start(self, *words, file="pipeline.toml", **environment):
+        command = [self.program, *words[:1], file, *words[1:]]
+        return subprocess.Popen(
+            command, cwd=self.folder, env={**self.environment, **environment}, stdout=self.log, stderr=self.log
+        )
+
+    def query(self, sql):
+        command = [self.program, "query", "pipeline.toml", sql, "--csv"]
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=self.log, text=True)
+        return [line.split(",") for line in done.stdout.splitlines()[1:]]
+
+    def commits(self):
+        """Commits of every table so far."""
+        return sum(1 for name in lake.container().list_blob_names() if "/_delta_log/" in name and name.endswith(".json"))
+
+
+def secret():
+    return (HOME / "secret").read_text()
+
+
+def expect(holds, complaint):
+    if not holds:
+        sys.exit(f"test-stack: {complaint}")
+
+
+# --- what is compared
+
+
+def plain(value):
+    """One form for the database's value and for the lake's."""
+    if isinstance(value, datetime.datetime):
+        return value.replace(tzinfo=None)
+    if isinstance(value, bytes) and len(value) == 1:  # BIT(1)
+        return value != b"\0"
+    if isinstance(value, decimal.Decimal):
+        return str(value)
+    return value
+
+
+def expect_silver_equals_the_database(folder):
+    with shop.connect() as database, database.cursor() as cursor:
+        cursor.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'online_store' ORDER BY 1")
+        tables = [row[0] for row in cursor.fetchall()]
+        expect(len(tables) == 15, f"the store has {len(tables)} tables, not fifteen")
+        differ = []
+        for table in tables:
+            cursor.execute(f"SELECT * FROM {table}")
+            columns = [column[0] for column in cursor.description]
+            there = sorted((tuple(map(plain, row)) for row in cursor.fetchall()), key=repr)
+            silver = polars.scan_delta(folder / "silver" / table).select(columns).collect()
+            here = sorted((tuple(map(plain, row)) for row in silver.rows()), key=repr)
+            same = there == here
+            print(f"{'exact ' if same else 'DIFFER'}  {table}: {len(here)} rows of {len(there)}")
+            if not same:
+                differ.append(table)
+                print("  only in the database:", [row for row in there if row not in here][:3])
+                print("  only in silver:      ", [row for row in here if row not in there][:3])
+        expect(not differ, f"{', '.join(differ)} differ from the database")
+
+
+def expect_bronze_has_each_offset_once(folder):
+    topics = sorted(path.name for path in (folder / "bronze").iterdir())
+    for topic in topics:
+        places = polars.scan_delta(folder / "bronze" / topic).select("_partition", "_offset").collect()
+        for (partition,), offsets in places.group_by("_partition"):
+            found = sorted(offsets["_offset"])
+            expect(found == list(range(len(found))), f"bronze `{topic}`, partition {partition}: an offset is missing or double")
+    say(f"bronze: each offset once in {len(topics)} topics")
+
+
+def expect_the_secret_nowhere(*places):
+    canary = secret().encode()
+    files = [path for place in places for path in ([place] if place.is_file() else place.rglob("*")) if path.is_file()]
+    shown = [str(path) for path in files if canary in path.read_bytes()]
+    expect(not shown, f"the secret stands in {', '.join(shown)}")
+    say(f"the secret is in none of {len(files)} files")
+
+
+def shared():
+    """The folder of the captures: beside the clone, or above it."""
+    named = [Path(os.environ["LODE_SHARED"])] if "LODE_SHARED" in os.environ else []
+    places = named or [folder / "shared" for folder in ROOT.parents]
+    return next((place for place in places if (place / "corpus/check.py").exists()), None)
+
+
+# --- the course of the test
+
+
+def replay_a_capture(lode):
+    """One capture from its file to Azurite: what the database had is what a reader finds."""
+    corpus = shared()
+    expect(corpus, "no captures found; hint: set LODE_SHARED to the folder that holds `corpus`")
+    corpus = corpus / "corpus"
+    (lode.folder / "capture.toml").write_text(
+        'name = "capture"\nmirror_tables = ["*"]\n'
+        f'[source.replay]\nfiles = "{corpus}/open_m_a.events.jsonl.gz"\n'
+        '[lake]\nroot = "az://lake/capture"\noptions = { use_emulator = "true" }\n[flush]\nrows = 500\n'
+    )
+    expect(lode.start("run", "--until-end", file="capture.toml").wait(timeout=300) == 0, "the capture was not taken in")
+    folder = HOME / "first"
+    lake.fetch(folder)
+    done = subprocess.run([sys.executable, corpus / "check.py", folder / "capture/silver", corpus / "truth_mysql"])
+    expect(done.returncode == 0, "the capture on Azurite differs from the database")
+
+
+def work(part):
+    command = [sys.executable, SCRIPTS / "shop.py", "run", "--transactions", str(TRANSACTIONS), "--rate", str(RATE), "--seed", str(part)]
+    return subprocess.Popen(command)
+
+
+def finish(process):
+    expect(process.wait(timeout=180) == 0, "the store ended with an error")
+
+
+def run(lode):
+    program = lode.start("run")
+    try:
+        script("register.sh", lode.program)
+        wait("the snapshot of an empty store is in Silver", lambda: lode.query('SELECT count(*) FROM silver."OrderStatus"') == [["5"]], runs=program)
+
+        busy = work(1)
+        before = lode.commits()
+        wait("commits while the store works", lambda: lode.commits() > before + 20, runs=program)
+        program.kill()
+        program.wait()
+        say("lode: kill -9")
+        program = lode.start("run")
+        finish(busy)
+
+        busy = work(2)
+        script("down.sh", "--kill", "connect")
+        script("up.sh", "connect")
+        finish(busy)
+
+        busy = work(3)
+        script("down.sh", "kafka")
+        script("up.sh", "kafka")
+        finish(busy)
+
+        # Two instances that share the tables join and leave here, once `lode` is a member of a consumer group.
+        finish(work(4))
+
+        with shop.connect() as database, database.cursor() as cursor:
+            cursor.execute("INSERT INTO Sellers (Name, Email) VALUES ('the last', 'the-last@example.org')")
+            database.commit()
+        last = "SELECT count(*) FROM silver.\"Sellers\" WHERE \"Email\" = 'the-last@example.org'"
+        wait("the last row is in Silver", lambda: lode.query(last) == [["1"]], runs=program)
+        program.send_signal(signal.SIGTERM)
+        expect(program.wait(timeout=60) == 0, f"lode ended with {program.returncode} on SIGTERM")
+        # Debezium writes in the database's order: with the last row in Kafka, everything is.
+        expect(lode.start("run", "--until-end").wait(timeout=180) == 0, "lode run --until-end failed")
+    finally:
+        program.kill()
+
+    expect(lode.query("SELECT count(*) FROM dead_letters") in ([], [["0"]]), "there are dead letters")
+    lode.start("status").wait()
+    # What is refused must not show the secret either.
+    expect(lode.start("check", AZURE_STORAGE_ACCOUNT_KEY=f"AAAA{secret()}").wait(timeout=120) != 0, "a wrong key is no error")
+
+
+def main(program):
+    expect(not HOME.exists() or not any(HOME.glob("run/*.pid")), f"a stack runs in {HOME}; hint: LODE_STACK={HOME} make stack-down")
+    shutil.rmtree(HOME, ignore_errors=True)
+    begun = time.monotonic()
+    try:
+        script("up.sh")
+        lode = Lode(program)
+        lake.make()
+        replay_a_capture(lode)
+        run(lode)
+        folder = HOME / "lake"
+        lake.fetch(folder)
+        expect_silver_equals_the_database(folder / "online_store")
+        expect_bronze_has_each_offset_once(folder / "online_store")
+        expect_the_secret_nowhere(folder, HOME / "pipeline", HOME / "lode.log", HOME / "data/azurite/__blobstorage__")
+        say(f"passed, {time.monotonic() - begun:.0f} s")
+    finally:
+        script("down.sh")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(sys.argv[1])
