@@ -220,7 +220,7 @@ fn known<'a>(connector: &'a Connector, key: &str) -> Option<&'a str> {
     connector.get(key).filter(|value| !value.contains("${"))
 }
 
-fn keys_matching<'a>(connector: &'a Connector, wanted: impl Fn(&str) -> bool) -> Vec<&'a str> {
+fn keys_matching(connector: &Connector, wanted: impl Fn(&str) -> bool) -> Vec<&str> {
     connector.config.keys().map(String::as_str).filter(|key| wanted(key)).collect()
 }
 

@@ -14,10 +14,12 @@ pub fn advise_schema(sql: &str) -> Vec<Warning> {
             [create, rest @ ..] if is(create, "create") => {
                 let Some(at) = rest.iter().take(4).position(|w| is(w, "table")) else { continue };
                 let mut rest = rest.get(at + 1..).unwrap_or_default();
-                if let [a, b, c, after @ ..] = rest {
-                    if is(a, "if") && is(b, "not") && is(c, "exists") {
-                        rest = after;
-                    }
+                if let [a, b, c, after @ ..] = rest
+                    && is(a, "if")
+                    && is(b, "not")
+                    && is(c, "exists")
+                {
+                    rest = after;
                 }
                 let (name, body) = table_name(rest);
                 cascades(&name, body, &mut found);
