@@ -250,6 +250,6 @@ async fn execute(command: Command) -> Result<ExitCode> {
 
 /// The lake of a pipeline, read-only.
 fn lake(config: &Config) -> Result<Lake> {
-    let options = lake_options(config);
+    let options = lake_options(config)?;
     Ok(Lake::new(Location::open(&config.lake.root, &options)?, options))
 }
