@@ -202,7 +202,8 @@ fn start_logging(verbose: u8, quiet: bool) {
     use tracing_subscriber::EnvFilter;
     let level = match verbose {
         0 if quiet => "off",
-        0 => "warn,lodestream=info",
+        // While a broker is away rdkafka repeats, hundreds of times, what `lodestream` and librdkafka's own log say.
+        0 => "warn,lodestream=info,rdkafka::client=off",
         1 => "info,lodestream=debug",
         _ => "debug,lodestream=trace",
     };
@@ -250,6 +251,6 @@ async fn execute(command: Command) -> Result<ExitCode> {
 
 /// The lake of a pipeline, read-only.
 fn lake(config: &Config) -> Result<Lake> {
-    let options = lake_options(config);
+    let options = lake_options(config)?;
     Ok(Lake::new(Location::open(&config.lake.root, &options)?, options))
 }

@@ -99,7 +99,7 @@ pub struct Lake {
     /// a URL, or an absolute path
     pub root: String,
     /// object store options, passed through
-    pub options: Vec<(String, String)>,
+    pub options: Vec<(String, Setting)>,
 }
 
 /// A table commits when any of these is reached.
@@ -260,7 +260,7 @@ fn read_source(root: &Section<'_>, base: &Path) -> Result<Source> {
                 brokers,
                 topics,
                 refresh: kafka.duration("refresh")?.unwrap_or(Duration::from_secs(10)),
-                options: kafka.settings("options", base)?,
+                options: kafka.settings("options", base, setting::of_the_broker)?,
             })
         }
         (Some(_), Some(_)) => Err(section.error(None, "has both `replay` and `kafka`; a pipeline has one source")),
@@ -310,7 +310,7 @@ fn read_lake(root: &Section<'_>, base: &Path) -> Result<Lake> {
         }
         None => base.join(text).to_string_lossy().into_owned(),
     };
-    Ok(Lake { root, options: section.pairs("options")? })
+    Ok(Lake { root, options: section.settings("options", base, setting::of_the_lake)? })
 }
 
 fn read_flush(root: &Section<'_>) -> Result<Flush> {
@@ -513,6 +513,12 @@ mod tests {
         let options = "[source.kafka.options]\n\"sasl.password\" = \"hunter2\"\n";
         let m = message(&GOOD.replace("[lake]", &format!("{options}[lake]")));
         assert!(m.contains("sasl.password") && m.contains("env = ") && !m.contains("hunter2"), "{m}");
+        for key in ["azure_storage_account_key", "SAS_TOKEN", "aws_secret_access_key", "azure_client_secret"] {
+            let m = message(&format!("{GOOD}[lake.options]\n{key} = \"hunter2\"\n"));
+            assert!(m.contains(key) && m.contains("env = ") && !m.contains("hunter2"), "{m}");
+        }
+        let text = format!("{GOOD}[lake.options]\naws_access_key_id = \"AK\"\nuse_emulator = true\n");
+        assert_eq!(Config::parse(Path::new("p.toml"), &text).unwrap().lake.options.len(), 2);
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Pipeline {
     /// # Errors
     /// A lake, module or setting that cannot be used.
     pub fn new(config: Config, options: Options) -> Result<Self> {
-        let lake_options = lake_options(&config);
+        let lake_options = lake_options(&config)?;
         let root = Location::open(&config.lake.root, &lake_options)?;
         let lake = Lake::new(root.clone(), lake_options);
         let settings = table_settings(&config);

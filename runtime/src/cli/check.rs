@@ -71,7 +71,7 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<ExitCode> {
 }
 
 async fn check_lake(config: &Config) -> Result<()> {
-    let store = Location::open(&config.lake.root, &lake_options(config))?.store()?;
+    let store = Location::open(&config.lake.root, &lake_options(config)?)?.store()?;
     store.list_with_delimiter(None).await.map(|_| ()).map_err(|e| {
         Error::new(ErrorKind::Unavailable, format!("`{}` cannot be listed", config.lake.root))
             .caused_by(e)

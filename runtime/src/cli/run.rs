@@ -122,7 +122,7 @@ pub(super) async fn rebuild(config: Config, table: &str, json: bool) -> Result<(
 /// Compacts, checkpoints and vacuums every table and the dead letters.
 pub(super) async fn maintain(config: &Config) -> Result<()> {
     let lake = lake(config)?;
-    let root = Location::open(&config.lake.root, &lake_options(config))?;
+    let root = Location::open(&config.lake.root, &lake_options(config)?)?;
     let settings = table_settings(config);
     for topic in lake.tables("bronze").await? {
         let path = format!("bronze/{topic}");

@@ -40,7 +40,7 @@ struct TableStatus {
 /// Prints every table with its version, size, positions, module, dead letters, and what was refused or stopped.
 pub(super) async fn status(config: &Config, json: bool) -> Result<()> {
     let lake = lake(config)?;
-    let root = Location::open(&config.lake.root, &lake_options(config))?;
+    let root = Location::open(&config.lake.root, &lake_options(config)?)?;
     let mut report = Report::read(&root, &config.name).await?.unwrap_or_default();
     let letters = count_letters(config).await?;
     let mut tables = Vec::new();
@@ -117,7 +117,7 @@ fn rows(positions: &BTreeMap<String, i64>) -> impl Iterator<Item = (&String, &i6
 }
 
 async fn read(config: &Config, layer: &str, name: &str) -> Result<TableStatus> {
-    let options = lake_options(config);
+    let options = lake_options(config)?;
     let location = Location::open(&config.lake.root, &options)?.table(&format!("{layer}/{name}"))?;
     let broken = || Error::new(ErrorKind::Corrupt, format!("table `{layer}/{name}` cannot be read"));
     let table = DeltaTableBuilder::from_url(location.url().clone())

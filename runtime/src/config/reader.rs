@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use toml_edit::{Document as Toml, Item, TableLike, Value};
 
-use super::setting::{Setting, must_be_kept_apart};
+use super::setting::{Secrets, Setting};
 use super::units::{parse_bytes, parse_duration};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -184,14 +184,14 @@ impl<'a> Section<'a> {
     }
 
     /// A section of plain values, each in the file or in a place that `{ env = "NAME" }` or `{ file = "path" }` names.
-    pub(super) fn settings(&self, key: &str, base: &Path) -> Result<Vec<(String, Setting)>> {
+    pub(super) fn settings(&self, key: &str, base: &Path, secrets: Secrets) -> Result<Vec<(String, Setting)>> {
         let Some(section) = self.section(key)? else { return Ok(Vec::new()) };
         let setting = |(name, item): (&str, &Item)| {
             let setting = match item.as_table_like() {
                 Some(place) => section.place(name, place, base)?,
                 None => Setting::Text(section.plain(name, item)?),
             };
-            if must_be_kept_apart(name) && !setting.is_secret() {
+            if secrets(name) && !setting.is_secret() {
                 return Err(section
                     .error(Some(name), "is a secret, which does not belong in a pipeline file")
                     .hint(format!("write `\"{name}\" = {{ env = \"NAME\" }}` or `{{ file = \"path\" }}`")));

@@ -27,12 +27,8 @@ impl Setting {
     /// # Errors
     /// [`ErrorKind::Config`] when the variable or the file is not there, empty or not text.
     pub fn fetch(&self, key: &str) -> Result<String> {
-        let missing = |place: String| {
-            Error::new(
-                ErrorKind::Config,
-                format!("`source.kafka.options`: {place}, which holds `{key}`, cannot be read"),
-            )
-        };
+        let missing =
+            |place: String| Error::new(ErrorKind::Config, format!("{place}, which holds `{key}`, cannot be read"));
         let (place, text) = match self {
             Setting::Text(text) => return Ok(text.clone()),
             Setting::Env(name) => {
@@ -68,9 +64,18 @@ impl Setting {
     }
 }
 
-/// True for a librdkafka setting whose value is a secret, and so must not stand in a pipeline file.
-pub(super) fn must_be_kept_apart(key: &str) -> bool {
+/// Tells the settings whose values are secrets, and so must not stand in a pipeline file.
+pub(super) type Secrets = fn(&str) -> bool;
+
+/// librdkafka's.
+pub(super) fn of_the_broker(key: &str) -> bool {
     key.ends_with("password") || key.ends_with("secret") || matches!(key, "ssl.key.pem" | "sasl.oauthbearer.config")
+}
+
+/// object_store's; it takes its keys in any case: `azure_storage_account_key`, `SAS_TOKEN`, `aws_secret_access_key`.
+pub(super) fn of_the_lake(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    ["key", "secret", "token", "password", "key_base64"].iter().any(|end| key.ends_with(end))
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ impl Stage {
     /// # Errors
     /// `Config` where it is none.
     pub(super) fn root(&self) -> Result<Location> {
-        Location::open(&self.config.lake.root, &lake_options(&self.config))
+        Location::open(&self.config.lake.root, &lake_options(&self.config)?)
     }
 
     /// Puts the masking module in the place of the one that serves contacts.

@@ -8,9 +8,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::table::Settings;
 use crate::transform::Limits;
 
-/// The lake's options as a map.
-pub fn lake_options(config: &Config) -> HashMap<String, String> {
-    config.lake.options.iter().cloned().collect()
+/// The lake's options, secrets included, read where they are kept.
+///
+/// # Errors
+/// [`ErrorKind::Config`] when a secret cannot be read.
+pub fn lake_options(config: &Config) -> Result<HashMap<String, String>> {
+    config.lake.options.iter().map(|(key, value)| Ok((key.clone(), value.fetch(key)?))).collect()
 }
 
 /// The limits of a pipeline's modules.

@@ -53,6 +53,13 @@ impl Location {
             .map_err(|e| Error::new(ErrorKind::Config, format!("options of the lake at `{address}`")).caused_by(e))?;
         let scheme = Url::parse(&format!("{}://", url.scheme()))
             .map_err(|e| Error::new(ErrorKind::Config, format!("address `{address}`")).caused_by(e))?;
+        if let Some(key) = overwriting(url.scheme(), options, |name| std::env::var(name).ok()) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("with `{key}` two writers of `{address}` can overwrite each other's commit"),
+            )
+            .hint("take it out of `lake.options` and the environment: S3 and its likes know put-if-absent"));
+        }
         let Some(factory) = object_store_factories().get(&scheme).map(|entry| entry.value().clone()) else {
             return Err(Error::new(ErrorKind::Config, format!("no store for addresses like `{address}`"))
                 .hint("use a local path, abfss://, az:// or s3://"));
@@ -107,6 +114,31 @@ impl Location {
     pub fn log_store(&self) -> Result<LogStoreRef> {
         Ok(default_logstore(self.store()?, self.root.clone(), &self.url, &self.config))
     }
+}
+
+/// The setting, among the options or in the environment, with which S3 does without put-if-absent. Nothing is exactly once
+/// without it.
+fn overwriting(
+    scheme: &str,
+    options: &HashMap<String, String>,
+    lookup: impl Fn(&str) -> Option<String>,
+) -> Option<&'static str> {
+    if !scheme.starts_with("s3") {
+        return None;
+    }
+    let value = |name: &str| {
+        let short = name.strip_prefix("AWS_").unwrap_or(name);
+        let given = options.iter().find(|(key, _)| key.eq_ignore_ascii_case(name) || key.eq_ignore_ascii_case(short));
+        given.map(|(_, value)| value.clone()).or_else(|| lookup(name)).unwrap_or_default().trim().to_ascii_lowercase()
+    };
+    if value("AWS_CONDITIONAL_PUT") == "disabled" {
+        return Some("aws_conditional_put");
+    }
+    if value("AWS_S3_LOCKING_PROVIDER") == "dynamodb" {
+        return Some("aws_s3_locking_provider");
+    }
+    matches!(value("AWS_S3_ALLOW_UNSAFE_RENAME").as_str(), "1" | "true" | "on" | "yes" | "y")
+        .then_some("aws_s3_allow_unsafe_rename")
 }
 
 fn folder_url(address: &str) -> Result<Url> {
@@ -227,5 +259,33 @@ impl ObjectStore for MapConflicts {
 
     async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> object_store::Result<()> {
         self.0.rename_opts(from, to, options).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(pairs: &[(&str, &str)]) -> HashMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn s3_without_put_if_absent_is_refused() {
+        for (key, value) in [
+            ("conditional_put", "disabled"),
+            ("AWS_CONDITIONAL_PUT", "disabled"),
+            ("aws_s3_locking_provider", "dynamodb"),
+            ("AWS_S3_ALLOW_UNSAFE_RENAME", "true"),
+        ] {
+            let error = Location::open("s3://lake/x", &options(&[(key, value)])).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{key}");
+            assert!(overwriting("az", &options(&[(key, value)]), |_| None).is_none(), "{key} means nothing elsewhere");
+        }
+        let told =
+            overwriting("s3", &options(&[]), |name| (name == "AWS_CONDITIONAL_PUT").then(|| "disabled".to_owned()));
+        assert_eq!(told, Some("aws_conditional_put"), "of the environment");
+        let sound = options(&[("aws_conditional_put", "etag"), ("aws_region", "eu-north-1")]);
+        assert_eq!(overwriting("s3", &sound, |_| None), None);
     }
 }

@@ -13,7 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{refused, unavailable};
 use super::reading::Reading;
-use super::{Kafka, REQUEST_TIMEOUT};
+use super::{ENDS_TIMEOUT, Kafka, REQUEST_TIMEOUT};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::PartitionId;
 
@@ -41,8 +41,10 @@ impl Kafka<'_> {
     /// Waits for the first matching topics; false when the pipeline is gone.
     pub(super) fn take_up_first(&mut self) -> Result<bool> {
         let started = Instant::now();
+        // A request cannot be interrupted: where it may be made again, a short one lets a stop be heeded and the waiting be said.
+        let patience = if self.settings.until_end { REQUEST_TIMEOUT } else { ENDS_TIMEOUT };
         loop {
-            let error = match self.look(true, REQUEST_TIMEOUT) {
+            let error = match self.look(true, patience) {
                 Ok(None) => return Ok(false),
                 Ok(Some(look)) => {
                     if !self.lose_all(look.losses)? {
