@@ -38,7 +38,7 @@
 //! key is known for [`super::Settings::owners_window`].
 //!
 //! A feed that is begun on a table with rows begins with these rows, in the commit that makes it; `lode.since` of its
-//! configuration is the newest sequence known then, and late changes up to it are left out.
+//! configuration is the newest sequence known then, and changes up to it that do nothing to the table are left out.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -314,10 +314,14 @@ impl ChangesTable {
             let partition = PartitionId { topic: floor.topic.clone(), partition: floor.partition };
             let name = (self.nobody, floor.sequence);
             let known = positions.get(&partition).is_some_and(|at| floor.offset < *at);
-            if known || floor.sequence <= self.since || !seen.insert(name) {
+            if known || !seen.insert(name) {
                 continue;
             }
+            // a truncate that comes late takes rows away all the same, those that the feed began with among them
             if floor.sequence <= table.floor {
+                if floor.sequence <= self.since {
+                    continue;
+                }
                 doubtful.insert(name);
             }
             let origin = Origin { topic: floor.topic.clone(), partition: floor.partition, offset: floor.offset };

@@ -214,7 +214,16 @@ async fn a_feed_holds_every_change_once_and_folds_to_the_table_whatever_happens(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feed_begun_later_begins_with_the_rows_of_its_table() {
-    let seed = seeds(1)[0];
+    begin_later(seeds(1)[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_truncate_older_than_the_feed_takes_its_first_rows_away() {
+    // of another partition, delivered after the feed had begun
+    begin_later(210_250_854).await;
+}
+
+async fn begin_later(seed: u64) {
     println!("TABLE_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     let (_dir, root) = lake();
