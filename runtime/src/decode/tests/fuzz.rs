@@ -62,7 +62,7 @@ fn mutated_records_never_panic() {
     let captures: Vec<Capture> = ["open_a", "open_b", "open_e"].iter().map(|v| load(v)).collect();
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut records = 0;
-    while Instant::now() < until {
+    while Instant::now() < until || records < 1000 {
         let capture = &captures[random.random_range(0..captures.len())];
         let mut history = SchemaHistory::new();
         for (_, lines) in capture.iter().filter(|(p, _)| !p.topic.contains('.')) {
@@ -125,5 +125,4 @@ fn mutated_records_never_panic() {
         records += block.len();
     }
     println!("{records} records");
-    assert!(records > 1000);
 }

@@ -85,7 +85,7 @@ fn the_gate_never_panics_and_admits_only_valid_arrays() {
     println!("FUZZ_SEED={seed} FUZZ_SECONDS={seconds}");
     let mut rng = StdRng::seed_from_u64(seed);
     let (start, mut admitted, mut refused) = (Instant::now(), 0_u64, 0_u64);
-    while start.elapsed() < Duration::from_secs_f64(seconds) {
+    while start.elapsed() < Duration::from_secs_f64(seconds) || admitted < 100 || refused < 100 {
         let array = random_array(&mut rng);
         let rows = array.len() as u32;
         let mut column = Column::of(&array);
@@ -123,5 +123,4 @@ fn the_gate_never_panics_and_admits_only_valid_arrays() {
         }
     }
     println!("{admitted} admitted, {refused} refused");
-    assert!(admitted > 0 && refused > 0);
 }
