@@ -75,6 +75,8 @@ pub enum Source {
         brokers: String,
         /// patterns of topic names (`*` any run of characters, `?` one)
         topics: Vec<String>,
+        /// the consumer group whose members share the tables; `None`: this process writes them all
+        group: Option<String>,
         /// how often new topics and partitions are looked for
         refresh: Duration,
         /// librdkafka settings, passed through
@@ -250,7 +252,7 @@ fn read_source(root: &Section<'_>, base: &Path) -> Result<Source> {
             Ok(Source::Replay { files: expand(&replay, &patterns, base)? })
         }
         (None, Some(kafka)) => {
-            kafka.allow(&["brokers", "topics", "refresh", "options"])?;
+            kafka.allow(&["brokers", "topics", "group", "refresh", "options"])?;
             let brokers = kafka.required_string("brokers")?;
             let topics = kafka.required_strings("topics")?;
             if topics.is_empty() {
@@ -259,6 +261,7 @@ fn read_source(root: &Section<'_>, base: &Path) -> Result<Source> {
             Ok(Source::Kafka {
                 brokers,
                 topics,
+                group: kafka.string("group")?,
                 refresh: kafka.duration("refresh")?.unwrap_or(Duration::from_secs(10)),
                 options: kafka.settings("options", base, setting::of_the_broker)?,
             })

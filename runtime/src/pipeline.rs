@@ -21,6 +21,7 @@ mod reload;
 mod report;
 mod retry;
 mod settings;
+mod sharing;
 mod silver;
 mod topics;
 mod trial;
@@ -55,6 +56,7 @@ use bronze::Bronze;
 use connector::Connector;
 use reload::{Reloader, Serving, load_modules};
 use report::{Reporter, keep_module};
+use sharing::Sharing;
 use silver::{Ending, Silver};
 use watch::Watch;
 
@@ -92,6 +94,8 @@ pub struct Pipeline {
     tables: HashMap<String, Arc<str>>,
     /// tasks of tables that are no longer asked for, or start anew
     retired: Vec<(String, JoinHandle<Result<()>>)>,
+    /// with the other instances of the pipeline
+    sharing: Sharing,
     ends: EndQueries,
 }
 
@@ -114,7 +118,9 @@ impl Pipeline {
         let settings = table_settings(&config);
         let letters = Arc::new(DeadLetters::new(&root, lake, settings.clone())?);
         let engine = Engine::new(module_limits(&config))?;
-        let reporter = Arc::new(Reporter::new());
+        let group = group(&config, options);
+        let reporter = Arc::new(Reporter::new(&config.name, group.is_some()));
+        let bronzes = group.map_or_else(Bronzes::default, |_| Bronzes::shared(root.clone()));
         let serving = Arc::new(Serving::new(Arc::clone(&reporter)));
         let modules = load_modules(&engine, &config)?;
         for section in &config.silver {
@@ -137,7 +143,8 @@ impl Pipeline {
             letters,
             connectors: HashMap::new(),
             routes: HashMap::new(),
-            bronzes: Arc::default(),
+            bronzes: Arc::new(bronzes),
+            sharing: Sharing::default(),
             tables: HashMap::new(),
             ends: EndQueries::closed(),
         })
@@ -164,12 +171,14 @@ impl Pipeline {
 
     async fn work(mut self, stopping: oneshot::Receiver<()>) -> Result<Summary> {
         let (progress, reporter) = (Arc::clone(&self.progress), Arc::clone(&self.reporter));
-        let (root, name) = (self.root.clone(), self.config.name.clone());
+        let root = self.root.clone();
         let reporting = tokio::spawn({
-            let (reporter, root, name) = (Arc::clone(&reporter), root.clone(), name.clone());
-            async move { reporter.keep_written(&root, &name).await }
+            let (reporter, root) = (Arc::clone(&reporter), root.clone());
+            async move { reporter.keep_written(&root).await }
         });
         let mut source = self.start_source()?;
+        // Others take the tables over when these are done with them.
+        let membership = source.membership.take();
         self.ends = source.ends.clone();
         let ended = tokio::select! {
             biased;
@@ -191,7 +200,8 @@ impl Pipeline {
             }
         };
         reporting.abort();
-        reporter.write(&root, &name).await;
+        reporter.conclude(&root).await;
+        let _ = tokio::task::spawn_blocking(move || drop(membership)).await;
         ended.and(settled).map(|()| progress.summary())
     }
 
@@ -233,9 +243,10 @@ impl Pipeline {
                     self.follow_renamed_tables().await;
                     let _ = reply.send(positions);
                 }
-                Some(SourceEvent::Revoked { done, .. }) => {
-                    let _ = done.send(());
+                Some(SourceEvent::Followed { partitions, reply }) => {
+                    let _ = reply.send(self.follow(partitions).await);
                 }
+                Some(SourceEvent::Revoked { topics, done }) => self.release(topics, done),
                 Some(SourceEvent::Block(delivery)) => self.route(delivery).await,
                 Some(SourceEvent::Lost { topic, error }) => self.progress.stop(&format!("bronze/{topic}"), &error),
                 Some(SourceEvent::Drained) if self.options.until_end => return Ok(Ending::Complete),
@@ -250,13 +261,14 @@ impl Pipeline {
         let block_rows = self.config.flush.rows;
         match &self.config.source {
             config::Source::Replay { files } => source::replay::start(files.clone(), budget, block_rows),
-            config::Source::Kafka { brokers, topics, refresh, options } => source::kafka::start(
+            config::Source::Kafka { brokers, topics, refresh, options, .. } => source::kafka::start(
                 source::kafka::Settings {
                     name: self.config.name.clone(),
                     brokers: brokers.clone(),
                     topics: topics.clone(),
                     refresh: *refresh,
                     options: options.clone(),
+                    group: group(&self.config, self.options).map(str::to_owned),
                     until_end: self.options.until_end,
                 },
                 budget,
@@ -270,7 +282,7 @@ impl Pipeline {
     async fn route(&mut self, delivery: Delivery) {
         let topic = Arc::clone(&delivery.block.partition().topic);
         self.progress.read(delivery.block.len());
-        let Some(route) = self.routes.get_mut(&topic) else { return };
+        let Some(route) = self.routes.get_mut(&topic) else { return self.listen(&delivery) };
         if route.bronze.orders.send(bronze::Order::Take(delivery.clone())).await.is_err() {
             // It has said why.
             self.routes.remove(&topic);
@@ -306,6 +318,7 @@ impl Pipeline {
 
     /// Commits everything that was handed over: Bronze first, then each Silver up to what Bronze holds.
     async fn drain(&mut self, ending: Ending) -> Result<()> {
+        self.sharing.settle().await;
         let mut answers = Vec::new();
         for (topic, route) in &self.routes {
             let (done, answer) = oneshot::channel();
@@ -380,5 +393,14 @@ impl Pipeline {
                 })
             }
         }
+    }
+}
+
+/// The group whose members share the tables. A run to the end reads everything itself: it ends, and what is another's by
+/// then would not be done.
+fn group(config: &Config, options: Options) -> Option<&str> {
+    match &config.source {
+        config::Source::Kafka { group: Some(group), .. } if !options.until_end => Some(group),
+        _ => None,
     }
 }

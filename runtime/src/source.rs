@@ -34,12 +34,20 @@ pub enum SourceEvent {
         /// where the positions go
         reply: oneshot::Sender<Positions>,
     },
-    /// it gave these partitions up; their tables must not commit for them once `done` is answered
-    Revoked {
+    /// it listens to these partitions, which another instance appends: what they tell of tables counts, and nothing of
+    /// them is committed; it needs the next offset of each
+    Followed {
         /// the partitions
         partitions: Vec<PartitionId>,
-        /// answered when the right to commit has ended
-        done: oneshot::Sender<()>,
+        /// where the positions go
+        reply: oneshot::Sender<Positions>,
+    },
+    /// these topics are another's: their tables must not commit once `done` is dropped
+    Revoked {
+        /// the topics
+        topics: Vec<Arc<str>>,
+        /// dropped when the right to commit has ended
+        done: std::sync::mpsc::SyncSender<()>,
     },
     /// records, following without a gap on what was handed over before
     Block(Delivery),
@@ -104,6 +112,8 @@ pub struct Source {
     pub events: mpsc::Receiver<SourceEvent>,
     /// asks for the end of a topic as it is now
     pub ends: EndQueries,
+    /// what others take over as soon as it is dropped; for as long as tables commit
+    pub(crate) membership: Option<kafka::Membership>,
     stop: Arc<std::sync::atomic::AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -155,8 +165,17 @@ impl Outlet {
 
     /// Announces partitions and waits for their positions; `None` when the pipeline is gone.
     pub(crate) fn assign(&self, partitions: Vec<PartitionId>) -> Option<Positions> {
+        self.announce(|reply| SourceEvent::Assigned { partitions, reply })
+    }
+
+    /// The same for partitions that another instance appends.
+    pub(crate) fn follow(&self, partitions: Vec<PartitionId>) -> Option<Positions> {
+        self.announce(|reply| SourceEvent::Followed { partitions, reply })
+    }
+
+    fn announce(&self, event: impl FnOnce(oneshot::Sender<Positions>) -> SourceEvent) -> Option<Positions> {
         let (reply, answer) = oneshot::channel();
-        if !self.send(SourceEvent::Assigned { partitions, reply }) {
+        if !self.send(event(reply)) {
             return None;
         }
         answer.blocking_recv().ok()
@@ -204,7 +223,7 @@ impl Source {
                 }
             })
             .map_err(|e| Error::new(ErrorKind::Internal, "cannot start the source thread").caused_by(e))?;
-        Ok(Source { events, ends: EndQueries(queries_in), stop, thread: Some(thread) })
+        Ok(Source { events, ends: EndQueries(queries_in), membership: None, stop, thread: Some(thread) })
     }
 
     /// Asks the thread to end; it does so at its next turn.

@@ -153,7 +153,7 @@ fn a_module_that_rejects_live_rows_is_rolled_back() {
     // Sound for the few rows of a second, which the trial sees, and not for those of twenty.
     let sections = |flush_age| {
         let sections = "[silver.orders]\ntransform = \"orders.wasm\"\n".to_owned();
-        Wanted { flush_rows: 100_000, flush_age, sections }
+        Wanted { flush_rows: 100_000, flush_age, kafka: "", sections }
     };
     let mut broker = Broker::start_with(OPEN_B.name, &OPEN_B.file(), 7, Pace::PerSecond(RATE));
     let pipeline = OPEN_B.through(&broker, &sections("1s"));

@@ -36,13 +36,15 @@ pub struct Wanted {
     pub flush_rows: u32,
     /// `[flush] age`
     pub flush_age: &'static str,
+    /// lines for `[source.kafka]`
+    pub kafka: &'static str,
     /// TOML put at the end: tables, maintenance
     pub sections: String,
 }
 
 impl Default for Wanted {
     fn default() -> Self {
-        Wanted { flush_rows: 1000, flush_age: "1s", sections: String::new() }
+        Wanted { flush_rows: 1000, flush_age: "1s", kafka: "", sections: String::new() }
     }
 }
 
@@ -61,7 +63,7 @@ impl Pipeline {
         let put = match source {
             Source::Replay(file) => write!(text, "[source.replay]\nfiles = {:?}\n", file.display().to_string()),
             Source::Kafka { brokers, topics } => {
-                write!(text, "[source.kafka]\nbrokers = {brokers:?}\ntopics = {topics:?}\n")
+                write!(text, "[source.kafka]\nbrokers = {brokers:?}\ntopics = {topics:?}\n{}\n", wanted.kafka)
             }
         };
         put.expect("writing to a string");

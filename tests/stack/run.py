@@ -2,14 +2,17 @@
 """run.py LODE: two thousand transactions of the online store through MySQL, Debezium, Kafka and Azurite into Delta tables.
 
 `lode` runs from before the topics exist. While the store works, `lode` is killed, Connect is killed, the broker is
-restarted. Before that a capture goes the same way from its file. At the end every Silver table equals the database, row by row, and every Bronze table has each offset once: both
-read from Azurite by Polars, which shares no code with `lode`. The stack's secret is in nothing that `lode` wrote or said.
+restarted, other instances join and leave, one is frozen until it has lost its tables. Before that a capture goes the same
+way from its file. At the end every Silver table equals the database, row by row, and every Bronze table has each offset
+once: both read from Azurite by Polars, which shares no code with `lode`. The stack's secret is in nothing that `lode` wrote
+or said.
 
 The stack of this test is its own: its ports, its folder. What ran is ended at the end, also after a failure.
 """
 
 import datetime
 import decimal
+import json
 import os
 import shutil
 import signal
@@ -24,6 +27,7 @@ CACHE = Path(os.environ.get("LODE_CACHE", Path.home() / ".cache/lodestream"))
 HOME = CACHE / "stack/test"
 PORTS = {"MYSQL": 23406, "KAFKA": 29192, "CONTROLLER": 29193, "SASL": 29194, "CONNECT": 28183, "BLOB": 21100}
 TRANSACTIONS, RATE = 500, 40  # of one part; there are four
+SLOW_RATE = 8  # of the part in which instances come and go
 os.environ.update({f"STACK_{name}_PORT": str(port) for name, port in PORTS.items()}, LODE_STACK=str(HOME))
 
 sys.path.insert(0, str(SCRIPTS))
@@ -31,6 +35,7 @@ import lake  # noqa: E402
 import shop  # noqa: E402
 
 import polars  # noqa: E402
+from azure.core.exceptions import ResourceNotFoundError  # noqa: E402
 
 
 def say(text):
@@ -80,6 +85,18 @@ class Lode:
         command = [self.program, "query", "pipeline.toml", sql, "--csv"]
         done = subprocess.run(command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=self.log, text=True)
         return [line.split(",") for line in done.stdout.splitlines()[1:]]
+
+    def shared_by(self, instances):
+        """Whether so many instances run every table, as their reports in the lake say; the newest word of a table counts."""
+        names = [name for name in lake.container().list_blob_names() if "/_lode/instances/" in name]
+        try:
+            reports = [json.loads(lake.container().download_blob(name).readall()) for name in names]
+        except ResourceNotFoundError:  # one has just left
+            return False
+        owners = {}
+        for number, report in enumerate(sorted(reports, key=lambda report: report["written_ms"])):
+            owners.update({table: number for table, told in report["tables"].items() if told["here"]})
+        return len(owners) == 15 and len(set(owners.values())) == instances
 
     def commits(self):
         """Commits of every table so far."""
@@ -175,13 +192,38 @@ def replay_a_capture(lode):
     expect(done.returncode == 0, "the capture on Azurite differs from the database")
 
 
-def work(part):
-    command = [sys.executable, SCRIPTS / "shop.py", "run", "--transactions", str(TRANSACTIONS), "--rate", str(RATE), "--seed", str(part)]
+def work(part, rate=RATE):
+    command = [sys.executable, SCRIPTS / "shop.py", "run", "--transactions", str(TRANSACTIONS), "--rate", str(rate), "--seed", str(part)]
     return subprocess.Popen(command)
 
 
 def finish(process):
     expect(process.wait(timeout=180) == 0, "the store ended with an error")
+
+
+def share(lode, first):
+    """Two more instances join; one is frozen until it has lost its tables, comes back, and both leave."""
+    wait("one instance runs every table", lambda: lode.shared_by(1), runs=first)
+    second = lode.start("run")
+    third = None
+    try:
+        wait("two instances share the tables", lambda: lode.shared_by(2), runs=second)
+        third = lode.start("run")
+        wait("three instances share the tables", lambda: lode.shared_by(3), runs=third)
+        second.send_signal(signal.SIGSTOP)
+        wait("one is frozen, the others have its tables", lambda: lode.shared_by(2), runs=first)
+        before = lode.commits()
+        wait("they commit", lambda: lode.commits() > before + 15, runs=first)
+        second.send_signal(signal.SIGCONT)
+        wait("it comes back, and three share the tables", lambda: lode.shared_by(3), runs=second)
+        for which, program, left in (("third", third, 2), ("second", second, 1)):
+            program.send_signal(signal.SIGTERM)
+            expect(program.wait(timeout=60) == 0, f"the {which} instance ended with {program.returncode} on SIGTERM")
+            wait(f"the {which} instance left its tables to the others", lambda: lode.shared_by(left), runs=first)
+    finally:
+        for program in filter(None, (second, third)):
+            program.kill()
+            program.wait()
 
 
 def run(lode):
@@ -209,8 +251,9 @@ def run(lode):
         script("up.sh", "kafka")
         finish(busy)
 
-        # Two instances that share the tables join and leave here, once `lode` is a member of a consumer group.
-        finish(work(4))
+        busy = work(4, SLOW_RATE)
+        share(lode, program)
+        finish(busy)
 
         with shop.connect() as database, database.cursor() as cursor:
             cursor.execute("INSERT INTO Sellers (Name, Email) VALUES ('the last', 'the-last@example.org')")

@@ -108,6 +108,11 @@ impl Connector {
         self.changes.send_modify(|n| *n += 1);
     }
 
+    /// The next offset of the partition that was not taken in.
+    pub(super) fn position(&self, id: &PartitionId) -> Option<i64> {
+        self.positions.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
+    }
+
     /// True when everything before `ends` has been taken in.
     pub(super) fn has_reached(&self, ends: &Positions) -> bool {
         let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);

@@ -98,6 +98,12 @@ impl Progress {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
+    /// A Silver table is another instance's.
+    pub(super) fn release(&self, name: &str) {
+        self.forget(name);
+        self.reporter.release(name);
+    }
+
     /// The counts as they stand.
     pub fn summary(&self) -> Summary {
         Summary {

@@ -1,12 +1,14 @@
 //! What a running pipeline says of itself: for each table its module, what was refused and why, and why it stopped.
 //!
-//! Receives word from everywhere. Promises that the file `_lode/<pipeline>.json` in the lake follows within moments, so
-//! that `lode status` can tell without asking the process. Never holds anything that the tables need: it may be lost.
+//! Receives word from everywhere. Promises that the file `_lode/<pipeline>.json` in the lake, or where instances share the
+//! tables `_lode/instances/<pipeline>/<id>.json`, follows within moments, so that `lode status` can tell without asking any
+//! process. Never holds anything that the tables need: it may be lost.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,8 @@ use crate::table::Location;
 
 /// Shortest time between two writes of the file.
 const WRITE_EVERY: Duration = Duration::from_millis(500);
+/// Age at which the report of an instance that ended without a word is removed.
+const LEFTOVER_AGE_DAYS: i64 = 7;
 /// The largest report that is read.
 const BYTES_MAX: u64 = 16 << 20;
 
@@ -38,6 +42,9 @@ pub struct Refusal {
 /// One table in the report.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct TableReport {
+    /// the table's task was started here, and the table was not given to another instance since
+    #[serde(default)]
+    pub here: bool,
     /// hash of the module that serves
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub module: Option<String>,
@@ -58,6 +65,9 @@ pub struct TableReport {
 /// The whole report.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Report {
+    /// when it was written, milliseconds since 1970
+    #[serde(default)]
+    pub written_ms: i64,
     /// the pipeline file's last version that was not taken over, until a good one is
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pipeline_file: Option<Refusal>,
@@ -66,27 +76,47 @@ pub struct Report {
 }
 
 impl Report {
-    /// The report in the lake at `root`; `None` where the pipeline never ran.
+    /// The report in the lake at `root`, put together where several instances wrote some; `None` where the pipeline never
+    /// ran.
     ///
     /// # Errors
-    /// `Unavailable` or `Denied` when the lake cannot be read, `Corrupt` when the file is no report.
+    /// `Unavailable` or `Denied` when the lake cannot be read, `Corrupt` when a file is no report.
     pub async fn read(root: &Location, pipeline: &str) -> Result<Option<Report>> {
-        let found = match root.store()?.get(&path(pipeline)).await {
-            Ok(found) => found,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(e) => {
-                return Err(Error::new(ErrorKind::Unavailable, "the pipeline's report cannot be read").caused_by(e));
+        let store = root.store()?;
+        let unreadable = |e| Error::new(ErrorKind::Unavailable, "the pipeline's report cannot be read").caused_by(e);
+        let mut paths: Vec<Path> = vec![alone(pipeline)];
+        let listed: Vec<_> = store.list(Some(&folder(pipeline))).try_collect().await.map_err(unreadable)?;
+        paths.extend(listed.into_iter().map(|file| file.location));
+        let mut reports = Vec::new();
+        for path in paths {
+            let found = match store.get(&path).await {
+                Ok(found) => found,
+                Err(object_store::Error::NotFound { .. }) => continue,
+                Err(e) => return Err(unreadable(e)),
+            };
+            let bad = || Error::new(ErrorKind::Corrupt, format!("`{path}` is not a report of lode"));
+            if found.meta.size > BYTES_MAX {
+                return Err(bad());
             }
-        };
-        let bad = || Error::new(ErrorKind::Corrupt, format!("`{}` is not a report of lode", path(pipeline)));
-        if found.meta.size > BYTES_MAX {
-            return Err(bad());
+            let bytes = found.bytes().await.map_err(unreadable)?;
+            reports.push(serde_json::from_slice(&bytes).map_err(|e| bad().caused_by(e))?);
         }
-        let bytes = found
-            .bytes()
-            .await
-            .map_err(|e| Error::new(ErrorKind::Unavailable, "the pipeline's report cannot be read").caused_by(e))?;
-        serde_json::from_slice(&bytes).map(Some).map_err(|e| bad().caused_by(e))
+        Ok(Report::put_together(reports))
+    }
+
+    /// Of each table what the instance says that runs it; the newest word counts where several do, or none.
+    fn put_together(mut reports: Vec<Report>) -> Option<Report> {
+        reports.sort_by_key(|report| report.written_ms);
+        let mut whole = reports.pop()?;
+        while let Some(older) = reports.pop() {
+            for (table, told) in older.tables {
+                match whole.tables.get(&table) {
+                    Some(known) if known.here || !told.here => {}
+                    _ => drop(whole.tables.insert(table, told)),
+                }
+            }
+        }
+        Some(whole)
     }
 }
 
@@ -95,18 +125,28 @@ impl Report {
 pub(super) struct Reporter {
     report: Mutex<Report>,
     changes: watch::Sender<u64>,
+    path: Path,
+    /// where other instances keep theirs, if there may be some
+    shared: Option<Path>,
 }
 
 impl Reporter {
-    pub(super) fn new() -> Self {
-        Reporter { report: Mutex::default(), changes: watch::Sender::new(0) }
+    /// `shared`: other instances may run beside this one.
+    pub(super) fn new(pipeline: &str, shared: bool) -> Self {
+        let path = match shared {
+            true => folder(pipeline).join(format!("{}.json", uuid::Uuid::new_v4().simple())),
+            false => alone(pipeline),
+        };
+        let shared = shared.then(|| folder(pipeline));
+        Reporter { report: Mutex::default(), changes: watch::Sender::new(0), path, shared }
     }
 
     /// A module took over a table.
     pub(super) fn serve(&self, table: &str, sha256: String) {
         self.change(|report| {
             let entry = report.tables.entry(table.to_owned()).or_default();
-            *entry = TableReport { module: Some(sha256), since_ms: Some(now_ms()), ..TableReport::default() };
+            let here = entry.here;
+            *entry = TableReport { here, module: Some(sha256), since_ms: Some(now_ms()), ..TableReport::default() };
         });
     }
 
@@ -134,9 +174,16 @@ impl Reporter {
     /// A table starts, perhaps again.
     pub(super) fn start(&self, table: &str) {
         self.change(|report| {
-            if let Some(entry) = report.tables.get_mut(table) {
-                entry.stopped = None;
-            }
+            let entry = report.tables.entry(table.to_owned()).or_default();
+            (entry.here, entry.stopped) = (true, None);
+        });
+    }
+
+    /// A table is another instance's.
+    pub(super) fn release(&self, table: &str) {
+        self.change(|report| {
+            let entry = report.tables.entry(table.to_owned()).or_default();
+            (entry.here, entry.stopped) = (false, None);
         });
     }
 
@@ -157,26 +204,60 @@ impl Reporter {
     }
 
     /// Keeps the file in the lake as the report is, until it is dropped.
-    pub(super) async fn keep_written(&self, root: &Location, pipeline: &str) {
+    pub(super) async fn keep_written(&self, root: &Location) {
+        if let Some(folder) = &self.shared {
+            remove_leftovers(root, folder).await;
+        }
         let mut changes = self.changes.subscribe();
         changes.mark_changed();
         while changes.changed().await.is_ok() {
-            self.write(root, pipeline).await;
+            self.write(root).await;
             tokio::time::sleep(WRITE_EVERY).await;
         }
     }
 
+    /// Leaves the last word: the report, or nothing where the other instances go on with the tables.
+    pub(super) async fn conclude(&self, root: &Location) {
+        if self.shared.is_some() {
+            self.change(|report| report.tables.values_mut().for_each(|told| told.here = false));
+        }
+        if self.shared.is_none() || self.has_something_to_say() {
+            return self.write(root).await;
+        }
+        let removed =
+            async { root.store().map_err(|e| e.to_string())?.delete(&self.path).await.map_err(|e| e.to_string()) };
+        if let Err(error) = removed.await {
+            tracing::debug!(error, "the report cannot be removed");
+        }
+    }
+
+    fn has_something_to_say(&self) -> bool {
+        let report = self.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.pipeline_file.is_some() || report.tables.values().any(|t| t.refused.is_some() || t.stopped.is_some())
+    }
+
     /// Writes the report now; a failure is only logged.
-    pub(super) async fn write(&self, root: &Location, pipeline: &str) {
+    async fn write(&self, root: &Location) {
         let report = self.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let report = Report { written_ms: now_ms(), ..report };
         let written = async {
             let text = serde_json::to_vec(&report).map_err(|e| e.to_string())?;
             let store = root.store().map_err(|e| e.to_string())?;
-            store.put(&path(pipeline), text.into()).await.map_err(|e| e.to_string())
+            store.put(&self.path, text.into()).await.map_err(|e| e.to_string())
         };
         if let Err(error) = written.await {
             tracing::warn!(error, "the report for `lode status` cannot be written");
         }
+    }
+}
+
+/// Removes the reports of instances that ended long ago without a word.
+async fn remove_leftovers(root: &Location, folder: &Path) {
+    let Ok(store) = root.store() else { return };
+    let old = chrono::Utc::now() - chrono::TimeDelta::days(LEFTOVER_AGE_DAYS);
+    let Ok(files) = store.list(Some(folder)).try_collect::<Vec<_>>().await else { return };
+    for file in files.into_iter().filter(|file| file.last_modified < old) {
+        let _ = store.delete(&file.location).await;
     }
 }
 
@@ -196,8 +277,12 @@ pub(super) async fn keep_module(root: &Location, sha256: &str, bytes: Vec<u8>) {
     }
 }
 
-fn path(pipeline: &str) -> Path {
+fn alone(pipeline: &str) -> Path {
     Path::from(format!("_lode/{pipeline}.json"))
+}
+
+fn folder(pipeline: &str) -> Path {
+    Path::from(format!("_lode/instances/{pipeline}"))
 }
 
 fn refusal(error: &Error, sha256: Option<String>) -> Refusal {
@@ -206,4 +291,30 @@ fn refusal(error: &Error, sha256: Option<String>) -> Refusal {
 
 fn now_ms() -> i64 {
     chrono::Utc::now().timestamp_millis()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(written_ms: i64, tables: &[(&str, bool, Option<&str>)]) -> Report {
+        let told = |(name, here, module): &(&str, bool, Option<&str>)| {
+            let told = TableReport { here: *here, module: module.map(str::to_owned), ..TableReport::default() };
+            ((*name).to_owned(), told)
+        };
+        Report { written_ms, pipeline_file: None, tables: tables.iter().map(told).collect() }
+    }
+
+    #[test]
+    fn of_several_instances_the_one_that_runs_a_table_is_heard() {
+        let reports = vec![
+            report(3, &[("a", false, Some("loaded")), ("b", true, Some("newest"))]),
+            report(2, &[("a", true, Some("runs")), ("b", true, Some("older")), ("c", false, Some("loaded"))]),
+            report(1, &[("a", true, Some("died")), ("c", false, None)]),
+        ];
+        let whole = Report::put_together(reports).unwrap();
+        let modules: Vec<_> = whole.tables.iter().map(|(name, t)| (name.as_str(), t.module.as_deref())).collect();
+        assert_eq!(modules, [("a", Some("runs")), ("b", Some("newest")), ("c", Some("loaded"))]);
+        assert!(Report::put_together(Vec::new()).is_none());
+    }
 }

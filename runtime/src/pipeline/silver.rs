@@ -21,7 +21,7 @@ use super::progress::Progress;
 use super::reload::Desk;
 use super::upsert::{Opening, Upsert};
 use crate::buffer::{Pending, Room};
-use crate::decode::{self, Decoded, Decoder, Epochs, Lineage, Patience, Step, TableName};
+use crate::decode::{self, Decoded, Decoder, Epochs, Lineage, Patience, Step, TableName, topic_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Positions, Range};
 use crate::source::{Delivery, EndQueries};
@@ -115,6 +115,7 @@ impl Reader {
         live: Arc<AtomicBool>,
     ) -> Result<()> {
         let upsert = self.opening.open().await?;
+        self.check_alone(upsert.positions())?;
         let mut worker = Worker {
             decoder: self.decoder(&upsert)?,
             next: upsert.positions().clone(),
@@ -146,6 +147,22 @@ impl Reader {
                 ended => return ended,
             }
         }
+    }
+
+    /// Refuses a table that another topic is written into. One instance alone knows that from its own tables.
+    fn check_alone(&self, positions: &Positions) -> Result<()> {
+        if !self.bronzes.are_shared() {
+            return Ok(());
+        }
+        let lineage = self.connector.with_history(|history| history.lineage(&self.source));
+        let earlier: Vec<String> =
+            lineage.ancestors.iter().filter_map(|ancestor| topic_of(&self.topic, &ancestor.table)).collect();
+        let is_own = |topic: &str| topic == &*self.topic || topic == self.connector.topic;
+        let other = positions.keys().find(|id| !is_own(&id.topic) && !earlier.iter().any(|name| **name == *id.topic));
+        let Some(PartitionId { topic: other, .. }) = other else { return Ok(()) };
+        let message = format!("silver `{}`: `{other}` is written into it, and so would be `{}`", self.name, self.topic);
+        Err(Error::new(ErrorKind::Config, message)
+            .hint("give one of them a section `[silver.<other name>]` with `from = \"<database>.<table>\"`"))
     }
 
     /// A decoder that goes on from the epochs that the table has.
@@ -211,7 +228,7 @@ impl Worker {
                 () = at(due) => self.flush().await?,
                 Some(between) = self.due.recv() => self.do_between(between).await?,
                 Ok(()) = learned.changed() => self.follow_schema().await?,
-                () = grown(&mut self.ancestors) => self.catch_up(Patience::Hold).await?,
+                () = grown(&mut self.ancestors, self.reader.bronzes.are_shared()) => self.catch_up(Patience::Hold).await?,
                 order = self.inbox.recv() => match order {
                     None => self.ending = Some(Ending::BrokenOff),
                     Some(Order::Drain(ending)) => self.ending = Some(ending),
@@ -338,6 +355,7 @@ impl Worker {
         if self.pending.is_empty() {
             return Ok(());
         }
+        self.reader.check_alone(self.upsert.stands())?;
         let (changes, floors, bad) = self.decoded.finish();
         // Rows of an older structure come under the names that their columns have by now.
         let renames = self.renames();

@@ -27,11 +27,16 @@ impl Pipeline {
         if self.routes.contains_key(topic) {
             return Ok(());
         }
+        self.sharing.take_over(topic).await;
         // What Bronze knows of the structures must be known before a row is decoded.
         if let Some(told) = decode::schema_topic(topic).filter(|told| !self.routes.contains_key(*told))
             && !positions_of(&self.bronze_location(told)?).await?.is_empty()
         {
-            Box::pin(self.take_up(&PartitionId { topic: told.into(), partition: 0 })).await?;
+            if self.bronzes.are_shared() {
+                self.listen_to_teller(&told.into()).await?;
+            } else {
+                Box::pin(self.take_up(&PartitionId { topic: told.into(), partition: 0 })).await?;
+            }
         }
         let (table, kind) = retrying!(topic, self.open_bronze(topic))?;
         let bronze =
@@ -129,7 +134,11 @@ impl Pipeline {
     }
 
     /// A table that got another name goes on under it, whether or not a row has come to the new name's topic yet.
+    /// With other instances, that is with the first record of the new name's topic: it has no owner before.
     pub(super) async fn follow_renamed_tables(&mut self) {
+        if self.bronzes.are_shared() {
+            return;
+        }
         if let Err(error) = self.take_up_renamed().await {
             tracing::warn!(%error, hint = error.next_step(), "a renamed table is not followed yet");
         }

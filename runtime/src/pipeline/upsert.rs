@@ -100,6 +100,11 @@ impl Upsert {
         &self.positions
     }
 
+    /// Next offset of each Kafka partition, as committed by now.
+    pub(super) fn stands(&self) -> &Positions {
+        self.table.as_ref().map_or(&self.positions, KeyedTable::positions)
+    }
+
     /// True once there is a table to commit to.
     pub(super) fn is_made(&self) -> bool {
         self.table.is_some()

@@ -1,18 +1,21 @@
 //! Kafka, through librdkafka.
 //!
-//! Takes up every partition of every topic that matches, each from the position its table committed; the broker's
-//! group offsets are never read. Topics that look like a connector's schema-change topic (another topic's name
+//! Takes up every partition of every topic that matches, or with a group of those that are this instance's, each from the
+//! position its table committed; the broker's group offsets are never read. Topics that look like a connector's schema-change topic (another topic's name
 //! starts with theirs and a dot) are read to their end before the others begin, because rows can only be typed by
 //! what those say. A topic that cannot go on is given up; the others go on.
 //!
 //! While the memory budget is used up, or the pipeline is slow to take an event, nothing is polled: librdkafka fetches
 //! on threads of its own until its queue is full, and then waits. Nothing that was fetched is thrown away. There is no
 //! poll deadline, since `max.poll.interval.ms` binds the members of a group only, and partitions are assigned by hand.
+//! While it waits for room, it heeds the group: what is another's is put down at once.
 
 mod client;
+mod group;
 mod headers;
 mod loss;
 mod reading;
+mod sharing;
 mod takeup;
 #[cfg(test)]
 mod tests;
@@ -25,13 +28,15 @@ use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX, Budget, Delivery, EndQuery, Outlet, Source, SourceEvent};
 use crate::config::Setting;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{PartitionId, Positions};
+use group::Group;
+pub(crate) use group::Membership;
 use reading::Reading;
+use sharing::Taken;
 use takeup::Found;
 
 /// How long a request to the broker may take.
@@ -58,6 +63,8 @@ pub struct Settings {
     pub refresh: Duration,
     /// librdkafka settings, passed through
     pub options: Vec<(String, Setting)>,
+    /// the consumer group whose members share the topics; `None`: everything is read here
+    pub group: Option<String>,
     /// announce when everything present at the start has been handed over
     pub until_end: bool,
 }
@@ -74,12 +81,17 @@ pub fn start(settings: Settings, budget: Budget, block_rows: usize) -> Result<So
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| Error::new(ErrorKind::Config, "`source.kafka.topics` holds a bad pattern").caused_by(e))?;
     let consumer = client::consumer(&client::config(&settings)?)?;
-    Source::spawn("kafka", budget, block_rows, move |outlet| {
+    let joined = settings.group.as_deref().map(|name| Group::join(&settings, name)).transpose()?;
+    let (group, membership) = joined.unzip();
+    let mut source = Source::spawn("kafka", budget, block_rows, move |outlet| {
         Kafka {
             outlet,
             settings,
             patterns,
             consumer,
+            group,
+            taken: HashMap::new(),
+            look_due: true,
             topics: HashMap::new(),
             held: Vec::new(),
             lost: HashSet::new(),
@@ -91,7 +103,9 @@ pub fn start(settings: Settings, budget: Budget, block_rows: usize) -> Result<So
             drained: false,
         }
         .run()
-    })
+    })?;
+    source.membership = membership;
+    Ok(source)
 }
 
 struct Kafka<'a> {
@@ -99,6 +113,11 @@ struct Kafka<'a> {
     settings: Settings,
     patterns: Vec<glob::Pattern>,
     consumer: BaseConsumer,
+    group: Option<Group>,
+    /// what was taken up, and as what
+    taken: HashMap<Arc<str>, Taken>,
+    /// the group gave or took something since the last look
+    look_due: bool,
     /// what is being read, by topic and partition
     topics: HashMap<Arc<str>, BTreeMap<i32, Reading>>,
     /// what can be read and is not yet
@@ -120,7 +139,7 @@ struct Kafka<'a> {
 
 impl Kafka<'_> {
     fn run(mut self) -> Result<()> {
-        if !self.take_up_first()? {
+        if self.group.is_none() && !self.take_up_first()? {
             return Ok(());
         }
         let mut refreshed = Instant::now();
@@ -128,8 +147,12 @@ impl Kafka<'_> {
             while let Ok(query) = self.outlet.queries.try_recv() {
                 self.answer(query);
             }
-            if refreshed.elapsed() >= self.settings.refresh {
+            if !self.heed_group()? {
+                return Ok(());
+            }
+            if refreshed.elapsed() >= self.settings.refresh || self.group.is_some() && self.look_due {
                 refreshed = Instant::now();
+                self.look_due = false;
                 if !self.take_up_new()? {
                     return Ok(());
                 }
@@ -138,7 +161,7 @@ impl Kafka<'_> {
                 return Ok(());
             }
             self.pass_markers();
-            if !self.hand_over_due() {
+            if !self.hand_over_due()? {
                 return Ok(());
             }
         }
@@ -184,7 +207,7 @@ impl Kafka<'_> {
             if block.len() >= self.outlet.block_rows || block.bytes() >= BLOCK_BYTES_MAX {
                 let PartitionId { topic, partition } = block.partition().clone();
                 drop(message);
-                if !self.hand_over(&topic, partition) {
+                if !self.hand_over(&topic, partition)? {
                     return Ok(false);
                 }
             }
@@ -192,32 +215,35 @@ impl Kafka<'_> {
         self.give_up_strayed(false)
     }
 
-    fn hand_over_due(&mut self) -> bool {
+    fn hand_over_due(&mut self) -> Result<bool> {
         let readings = self.topics.values().flat_map(BTreeMap::values);
         let due: Vec<PartitionId> = readings
             .filter(|r| r.since.is_some_and(|s| s.elapsed() >= BLOCK_AGE_MAX))
             .map(|r| r.block().partition().clone())
             .collect();
-        due.iter().all(|id| self.hand_over(&id.topic, id.partition))
-    }
-
-    /// Hands over what was read of a partition; false when the pipeline is gone.
-    fn hand_over(&mut self, topic: &str, partition: i32) -> bool {
-        let reading = self.topics.get_mut(topic).and_then(|p| p.get_mut(&partition));
-        let Some((block, range)) = reading.and_then(Reading::take_out) else { return true };
-        let Some(room) = self.room_for(block.bytes()) else { return false };
-        self.outlet.send(SourceEvent::Block(Delivery::new(block, range, room)))
-    }
-
-    /// Waits for room in the budget, and answers queries meanwhile: who holds the room may wait for the answer. `None`
-    /// when the pipeline is gone.
-    fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        loop {
-            if let Some(room) = self.outlet.budget.try_take(bytes) {
-                return Some(room);
+        for id in due {
+            if !self.hand_over(&id.topic, id.partition)? {
+                return Ok(false);
             }
-            if self.outlet.stopped() {
-                return None;
+        }
+        Ok(true)
+    }
+
+    /// Hands over what was read of a partition, once there is room for it, and answers queries meanwhile: who holds the
+    /// room may wait for the answer. False when the pipeline is gone.
+    fn hand_over(&mut self, topic: &str, partition: i32) -> Result<bool> {
+        let reading = self.topics.get_mut(topic).and_then(|p| p.get_mut(&partition));
+        let Some((block, range)) = reading.and_then(Reading::take_out) else { return Ok(true) };
+        loop {
+            if let Some(room) = self.outlet.budget.try_take(block.bytes()) {
+                return Ok(self.outlet.send(SourceEvent::Block(Delivery::new(block, range, room))));
+            }
+            if self.outlet.stopped() || !self.heed_group()? {
+                return Ok(false);
+            }
+            if !self.topics.contains_key(topic) {
+                // It is another's by now, who reads it from where our table stands.
+                return Ok(true);
             }
             if let Ok(query) = self.outlet.queries.recv_timeout(ROOM_WAIT) {
                 self.answer(query);
@@ -233,7 +259,7 @@ impl Kafka<'_> {
         self.first.retain(|id| targets.get(id).is_some_and(|end| is_behind(id, *end)));
         if !self.settings.until_end {
             self.begin()?;
-            if self.topics.is_empty() && !self.lost.is_empty() {
+            if self.group.is_none() && self.topics.is_empty() && !self.lost.is_empty() {
                 return Err(Error::new(ErrorKind::Gap, "no topic is left to read")
                     .hint("each topic said before why it cannot go on"));
             }

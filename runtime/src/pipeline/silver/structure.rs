@@ -46,7 +46,7 @@ impl Worker {
         }
         self.lineage = lineage;
         // those that are known have been seen as far as they have grown
-        let known = |source: &Source| self.ancestors.iter().any(|known| known.topic == source.topic);
+        let known = |source: &Source| self.ancestors.iter().any(|k| k.committed.same_channel(&source.committed));
         if !found.iter().all(known) {
             self.ancestors = found;
         }

@@ -1,7 +1,7 @@
 //! The librdkafka client: its settings, and what its errors mean.
 
 use rdkafka::ClientConfig;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext, DefaultConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::Settings;
@@ -35,7 +35,11 @@ pub(super) fn config(settings: &Settings) -> Result<ClientConfig> {
 }
 
 pub(super) fn consumer(config: &ClientConfig) -> Result<BaseConsumer> {
-    config.create().map_err(|error| {
+    consumer_with(config, DefaultConsumerContext)
+}
+
+pub(super) fn consumer_with<C: ConsumerContext>(config: &ClientConfig, context: C) -> Result<BaseConsumer<C>> {
+    config.create_with_context(context).map_err(|error| {
         let refused = match error {
             // Its text repeats the value, which may be a secret.
             KafkaError::ClientConfig(_, _, key, _) => {

@@ -3,6 +3,7 @@
 //! librdkafka's errors reach us without the partition they belong to. A partition whose next offset is gone has left its
 //! fetching state, which a seek tells. A topic that may not be read answers another consumer as it answered ours.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -149,25 +150,37 @@ impl Kafka<'_> {
     }
 
     fn lose(&mut self, topic: &Arc<str>, error: Error) -> Result<bool> {
-        let mut list = TopicPartitionList::new();
+        let was = self.role_of(topic);
         let partitions: Vec<i32> = self.topics.get(topic).into_iter().flat_map(|p| p.keys().copied()).collect();
         for partition in partitions {
-            list.add_partition(topic, partition);
             // What came before the loss follows on what was handed over.
-            if !self.hand_over(topic, partition) {
+            if !self.hand_over(topic, partition)? {
                 return Ok(false);
             }
         }
-        if list.count() > 0 {
-            self.consumer
-                .incremental_unassign(&list)
-                .map_err(|e| client::unavailable(format!("cannot give `{topic}` up"), e))?;
+        if was.is_some() && self.role_of(topic).is_none() {
+            // It became another's meanwhile.
+            return Ok(true);
         }
+        self.stop_reading(topic)?;
         self.lost.insert(Arc::clone(topic));
-        self.topics.remove(topic);
+        Ok(self.outlet.send(SourceEvent::Lost { topic: Arc::clone(topic), error }))
+    }
+
+    /// Reads nothing more of the topic; what was not handed over is dropped.
+    pub(super) fn stop_reading(&mut self, topic: &Arc<str>) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for partition in self.topics.remove(topic).into_iter().flat_map(BTreeMap::into_keys) {
+            list.add_partition(topic, partition);
+        }
         self.held.retain(|found| found.id.topic != *topic);
         self.first.retain(|id| id.topic != *topic);
         self.targets.retain(|id, _| id.topic != *topic);
-        Ok(self.outlet.send(SourceEvent::Lost { topic: Arc::clone(topic), error }))
+        if list.count() == 0 {
+            return Ok(());
+        }
+        self.consumer
+            .incremental_unassign(&list)
+            .map_err(|e| client::unavailable(format!("cannot give `{topic}` up"), e))
     }
 }

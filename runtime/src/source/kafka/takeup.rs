@@ -13,12 +13,15 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::client::{refused, unavailable};
 use super::reading::Reading;
+use super::sharing::Role;
 use super::{ENDS_TIMEOUT, Kafka, REQUEST_TIMEOUT};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::PartitionId;
+use crate::record::{PartitionId, Positions};
 
-/// How long a start waits for the first matching topic, and a run to the end for every partition of it.
+/// How long a start waits for the broker, and a run to the end for every partition of the first topics.
 const FIRST_TOPIC_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often is said what a start waits for.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long a start waits for the last of several partitions before it begins with the others.
 const LAST_PARTITION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -41,6 +44,7 @@ impl Kafka<'_> {
     /// Waits for the first matching topics; false when the pipeline is gone.
     pub(super) fn take_up_first(&mut self) -> Result<bool> {
         let started = Instant::now();
+        let mut told: Option<Instant> = None;
         // A request cannot be interrupted: where it may be made again, a short one lets a stop be heeded and the waiting be said.
         let patience = if self.settings.until_end { REQUEST_TIMEOUT } else { ENDS_TIMEOUT };
         loop {
@@ -53,7 +57,19 @@ impl Kafka<'_> {
                     match look.put_off {
                         None if !self.held.is_empty() || !self.lost.is_empty() => break,
                         None if self.settings.until_end => return Err(self.no_topic()),
-                        None => self.no_topic(),
+                        None => {
+                            // The broker answers: a topic may come at any time.
+                            if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                                let error = self.no_topic();
+                                tracing::warn!(%error, hint = error.next_step(), "waiting for the first topic");
+                                told = Some(Instant::now());
+                            }
+                            if self.outlet.stopped() {
+                                return Ok(false);
+                            }
+                            std::thread::park_timeout(Duration::from_millis(500));
+                            continue;
+                        }
                         Some(error) => error,
                     }
                 }
@@ -70,7 +86,10 @@ impl Kafka<'_> {
             if started.elapsed() >= FIRST_TOPIC_TIMEOUT {
                 return Err(error);
             }
-            tracing::warn!(%error, "waiting for topics");
+            if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                tracing::warn!(%error, "waiting for topics");
+                told = Some(Instant::now());
+            }
             std::thread::park_timeout(Duration::from_millis(500));
         }
         Ok(true)
@@ -78,7 +97,8 @@ impl Kafka<'_> {
 
     /// Looks for partitions that came since; false when the pipeline is gone.
     pub(super) fn take_up_new(&mut self) -> Result<bool> {
-        match self.look(false, REQUEST_TIMEOUT / 6) {
+        // Members of a group take topics up at any time, each after its schema-change topic.
+        match self.look(self.group.is_some(), REQUEST_TIMEOUT / 6) {
             Ok(None) => return Ok(false),
             Ok(Some(look)) => {
                 if let Some(error) = look.put_off {
@@ -107,11 +127,17 @@ impl Kafka<'_> {
             .fetch_metadata(None, timeout)
             .map_err(|e| unavailable(format!("cannot list the topics of `{}`", self.settings.brokers), e))?;
         let mut look = Look::default();
-        let fresh = self.fresh(&metadata, &mut look);
-        if fresh.is_empty() {
-            return Ok(Some(look));
+        for topic in metadata.topics().iter().filter(|t| t.error().is_none()) {
+            if !self.wants(topic.name()) {
+                continue;
+            }
+            let name = Arc::from(topic.name());
+            if !self.settle_role(&name, &metadata, topic.partitions().len())? {
+                return Ok(None);
+            }
         }
-        let Some(positions) = self.outlet.assign(fresh.clone()) else { return Ok(None) };
+        let fresh = self.fresh(&metadata, &mut look);
+        let Some(positions) = self.announce(&fresh) else { return Ok(None) };
         for id in fresh {
             if look.losses.iter().any(|(topic, _)| *topic == id.topic) {
                 continue;
@@ -134,8 +160,7 @@ impl Kafka<'_> {
             }
             if at_start && from < high {
                 self.targets.insert(id.clone(), high);
-                let is_below = |name: &str| name.strip_prefix(&*id.topic).is_some_and(|rest| rest.starts_with('.'));
-                if metadata.topics().iter().any(|t| is_below(t.name()) && self.wants(t.name())) {
+                if self.tells_of_others(&id.topic, &metadata) {
                     self.first.insert(id.clone());
                 }
             }
@@ -144,10 +169,25 @@ impl Kafka<'_> {
         Ok(Some(look))
     }
 
+    /// Announces partitions to the pipeline, each by its role; their positions, or `None` when it is gone.
+    fn announce(&self, fresh: &[PartitionId]) -> Option<Positions> {
+        let is_followed = |id: &&PartitionId| self.role_of(&id.topic) == Some(Role::Follow);
+        let (followed, written): (Vec<_>, Vec<_>) = fresh.iter().partition(is_followed);
+        let mut positions = Positions::new();
+        if !followed.is_empty() {
+            positions.extend(self.outlet.follow(followed.into_iter().cloned().collect())?);
+        }
+        if !written.is_empty() {
+            positions.extend(self.outlet.assign(written.into_iter().cloned().collect())?);
+        }
+        Some(positions)
+    }
+
     /// The partitions that match, have a leader and are not known yet.
     fn fresh(&self, metadata: &Metadata, look: &mut Look) -> Vec<PartitionId> {
         let mut fresh = Vec::new();
-        for topic in metadata.topics().iter().filter(|t| self.wants(t.name()) && !self.lost.contains(t.name())) {
+        let concerns = |name: &str| self.wants(name) && !self.lost.contains(name);
+        for topic in metadata.topics().iter().filter(|t| concerns(t.name())) {
             let name: Arc<str> = Arc::from(topic.name());
             match topic.error().map(RDKafkaErrorCode::from) {
                 None => {}
@@ -159,6 +199,9 @@ impl Kafka<'_> {
                     look.put_off = Some(unavailable(format!("`{name}` cannot be read"), KafkaError::Global(code)));
                     continue;
                 }
+            }
+            if self.role_of(&name).is_none() {
+                continue;
             }
             for partition in topic.partitions() {
                 let id = PartitionId { topic: Arc::clone(&name), partition: partition.id() };

@@ -2,7 +2,7 @@
 
 mod broker;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
@@ -28,6 +28,10 @@ struct Run {
     /// deliveries that keep their room
     kept: Option<Vec<Delivery>>,
     drained: bool,
+    /// topics that another instance writes
+    followed: BTreeSet<String>,
+    /// topics that are ours to write
+    written: BTreeSet<String>,
 }
 
 impl Run {
@@ -44,6 +48,18 @@ impl Run {
             assigned: Vec::new(),
             kept: None,
             drained: false,
+            followed: BTreeSet::new(),
+            written: BTreeSet::new(),
+        }
+    }
+
+    /// Takes one event, if there is one soon.
+    fn step(&mut self) {
+        let events = &mut self.source.events;
+        let wait = Duration::from_millis(10);
+        let event = self.runtime.block_on(async { tokio::time::timeout(wait, events.recv()).await });
+        if let Ok(event) = event {
+            self.take(event.expect("the source ended without a word"));
         }
     }
 
@@ -69,6 +85,10 @@ impl Run {
         match event {
             SourceEvent::Assigned { partitions, reply } => {
                 self.assigned.extend(partitions.iter().map(|id| id.topic.to_string()));
+                for id in &partitions {
+                    self.begin(&id.topic);
+                    self.written.insert(id.topic.to_string());
+                }
                 let stands = |id: PartitionId| Some((id.clone(), *self.stands.get(&*id.topic)?));
                 reply.send(partitions.into_iter().filter_map(stands).collect()).unwrap();
             }
@@ -88,8 +108,30 @@ impl Run {
                 self.lost.insert(topic.to_string(), error);
             }
             SourceEvent::Drained => self.drained = true,
+            SourceEvent::Followed { partitions, reply } => {
+                for id in &partitions {
+                    self.begin(&id.topic);
+                    self.followed.insert(id.topic.to_string());
+                }
+                reply.send(Positions::new()).unwrap();
+            }
+            SourceEvent::Revoked { topics, done } => {
+                for topic in &topics {
+                    self.begin(topic);
+                }
+                drop(done);
+            }
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The topic is read from its table's position again, or by another instance.
+    fn begin(&mut self, topic: &str) {
+        for known in [&mut self.written, &mut self.followed] {
+            known.remove(topic);
+        }
+        self.ends.remove(topic);
+        self.read.remove(topic);
     }
 
     fn count(&self, topic: &str) -> usize {
@@ -114,7 +156,19 @@ fn settings(until_end: bool) -> Settings {
         topics: vec!["shop".to_owned(), "shop.*".to_owned()],
         refresh: Duration::from_millis(100),
         options: Vec::new(),
+        group: None,
         until_end,
+    }
+}
+
+/// Takes events of all runs until `done`.
+#[track_caller]
+fn until_all(runs: &mut [Run], done: impl Fn(&[Run]) -> bool) {
+    let deadline = Instant::now() + 2 * LIMIT;
+    while !done(runs) {
+        let told: Vec<_> = runs.iter().map(|r| (&r.written, &r.followed, &r.read)).collect();
+        assert!(Instant::now() < deadline, "not within {:?}: {told:?}", 2 * LIMIT);
+        runs.iter_mut().for_each(Run::step);
     }
 }
 
@@ -321,4 +375,63 @@ fn a_header_whose_name_is_not_text_costs_neither_the_record_nor_its_other_header
     run.expect_all("shop.a", 3);
     let expected = [r#"[["first","1"],[null],["third",null,"/w=="]]"#, r#"[["a \"name\"",""]]"#, ""];
     assert_eq!(run.headers, expected);
+}
+
+#[test]
+fn members_of_a_group_share_the_topics_and_all_read_what_tells_of_tables() {
+    let rows = ["shop.a", "shop.b", "shop.c", "shop.d", "shop.e", "shop.f"];
+    let all: BTreeSet<String> = rows.iter().chain(&["shop"]).map(|t| (*t).to_owned()).collect();
+    let broker = Broker::with(&["shop"]);
+    for topic in rows {
+        broker.cluster.create_topic(topic, 1, 1).unwrap();
+        broker.fill(topic, 3, 10);
+    }
+    broker.fill("shop", 2, 10);
+    let member = || Settings {
+        group: Some("tables".to_owned()),
+        options: vec![("session.timeout.ms".to_owned(), Setting::Text("6000".to_owned()))],
+        ..settings(false)
+    };
+    let is_whole = |run: &Run, topic: &str| run.count(topic) == if topic == "shop" { 2 } else { 3 };
+    let mut runs = vec![Run::start(&broker, member(), ROOM, 10)];
+    until_all(&mut runs, |r| r[0].written == all && all.iter().all(|topic| is_whole(&r[0], topic)));
+
+    runs.push(Run::start(&broker, member(), ROOM, 10));
+    until_all(&mut runs, |r| {
+        let (one, two) = (&r[0].written, &r[1].written);
+        let is_shared = one.is_disjoint(two) && one.union(two).cloned().collect::<BTreeSet<_>>() == all;
+        let reads = |run: &Run| run.written.iter().all(|topic| is_whole(run, topic)) && is_whole(run, "shop");
+        is_shared && one.len() >= 3 && two.len() >= 3 && r.iter().all(reads)
+    });
+    let follower = runs.iter().find(|run| !run.written.contains("shop")).expect("one writes it");
+    assert_eq!(follower.followed, BTreeSet::from(["shop".to_owned()]));
+    broker.fill("shop", 1, 10);
+    until_all(&mut runs, |r| r.iter().all(|run| run.count("shop") == 3));
+
+    // It leaves, and the other takes over what it had, each topic from where its table stands.
+    drop(runs.pop());
+    runs[0].stands.extend(rows.map(|topic| (topic, 2)));
+    let had = runs[0].written.clone();
+    until_all(&mut runs, |r| r[0].written == all && all.iter().all(|topic| r[0].count(topic) > 0));
+    for topic in all.difference(&had).filter(|topic| *topic != "shop") {
+        assert_eq!(runs[0].read[topic], [2], "`{topic}` goes on from its table's position");
+    }
+}
+
+#[test]
+fn patterns_of_topics_are_told_to_the_group_as_regular_expressions() {
+    let told = |pattern: &str| group::regex_of(pattern);
+    assert_eq!(told("shop.orders"), "^shop\\.orders$");
+    assert_eq!(told("shop.*"), "^shop\\..*$");
+    assert_eq!(told("s?op.[!ab]c[x.]"), "^s.op\\.[^ab]c[x.]$");
+}
+
+#[test]
+fn a_run_without_a_topic_waits_for_the_first_one() {
+    let broker = Broker::with(&["other"]);
+    let mut run = Run::start(&broker, settings(false), ROOM, 10);
+    run.step();
+    broker.cluster.create_topic("shop.a", 1, 1).unwrap();
+    broker.fill("shop.a", 3, 10);
+    run.until(|r| r.count("shop.a") == 3);
 }
