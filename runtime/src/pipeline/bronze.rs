@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use arrow::array::RecordBatch;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::packing::Packing;
@@ -17,6 +18,8 @@ use crate::table::{BronzeRows, BronzeTable, Outcome};
 
 /// Deliveries that wait for a table.
 const QUEUE: usize = 32;
+/// Bytes of records of one batch of rows: buffers of this size are used again, larger ones are mapped anew each time.
+const BATCH_BYTES: usize = 8 << 20;
 
 pub(super) enum Order {
     Take(Delivery),
@@ -48,6 +51,7 @@ impl Bronze {
             topic,
             table,
             rows: BronzeRows::new(),
+            batches: Vec::new(),
             pending: Pending::new(flush, room),
             committed: committed_in,
             packing: Packing::new(),
@@ -68,6 +72,8 @@ struct Writer {
     topic: Arc<str>,
     table: BronzeTable,
     rows: BronzeRows,
+    /// what follows before `rows`
+    batches: Vec<RecordBatch>,
     pending: Pending,
     committed: watch::Sender<Positions>,
     packing: Packing,
@@ -96,6 +102,10 @@ impl Writer {
                     self.rows.push(block, 0, meta);
                     self.pending.add(block.partition(), delivery.range, block.len(), block.bytes());
                     drop(delivery);
+                    if self.rows.bytes() >= BATCH_BYTES {
+                        self.close_batch()?;
+                        self.rows = self.batches.last().map_or_else(BronzeRows::new, BronzeRows::like);
+                    }
                     if self.pending.is_full() {
                         self.flush().await?;
                     }
@@ -104,18 +114,25 @@ impl Writer {
         }
     }
 
+    fn close_batch(&mut self) -> Result<()> {
+        self.batches.push(self.rows.finish(chrono::Utc::now().timestamp_millis())?);
+        Ok(())
+    }
+
     async fn flush(&mut self) -> Result<()> {
         if self.pending.is_empty() {
             return Ok(());
         }
-        let batch = self.rows.finish(chrono::Utc::now().timestamp_millis())?;
+        self.close_batch()?;
+        let batches = std::mem::take(&mut self.batches);
+        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let mut backoff = Backoff::new();
         let mut ranges = self.pending.ranges().clone();
         while !ranges.is_empty() {
-            let info = serde_json::Map::from_iter([("rows".to_owned(), batch.num_rows().into())]);
-            match self.table.append(vec![batch.clone()], &ranges, info).await {
+            let info = serde_json::Map::from_iter([("rows".to_owned(), rows.into())]);
+            match self.table.append(batches.clone(), &ranges, info).await {
                 Ok(Outcome::Committed { .. }) => {
-                    self.progress.bronze(batch.num_rows());
+                    self.progress.bronze(rows);
                     break;
                 }
                 Ok(Outcome::AlreadyCommitted { .. }) => break,

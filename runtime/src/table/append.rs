@@ -4,6 +4,7 @@
 //! commit that moves the positions; and gives them back as blocks in offset order from any position on, for a table that is
 //! behind. Never looks into a value.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -16,7 +17,7 @@ use deltalake::kernel::Add;
 use serde_json::{Map, Value, json};
 
 use super::commit::{Committer, Put, REPLAYS_MAX, Standing, add_action};
-use super::files::{DataFile, join, pick, split};
+use super::files::{DataFile, pick, split};
 use super::schema::{TableSchema, align, utc};
 use super::{Location, Outcome, Settings, log};
 use crate::change::Op;
@@ -100,6 +101,25 @@ impl BronzeRows {
     /// Bytes held, about. A batch must stay below 2 GiB of text: finish well before.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// An empty builder with room for rows like those of `batch`, of [`bronze_schema`], and some more.
+    pub fn like(batch: &RecordBatch) -> Self {
+        let count = batch.num_rows() + batch.num_rows() / 8;
+        let text = |name: &str| {
+            let column = batch.column_by_name(name).and_then(|c| c.as_string_opt::<i32>());
+            let bytes = column.map_or(0, |c| c.value_data().len());
+            StringBuilder::with_capacity(count, bytes + bytes / 8)
+        };
+        BronzeRows {
+            topics: text("_topic"),
+            partitions: Vec::with_capacity(count),
+            offsets: Vec::with_capacity(count),
+            timestamps: Vec::with_capacity(count),
+            keys: text("_key"),
+            values: text("_value"),
+            ..BronzeRows::default()
+        }
     }
 
     /// The rows as one batch of [`bronze_schema`], ingested at `ingest_ts_ms`; empties the builder.
@@ -247,19 +267,23 @@ impl BronzeTable {
 
     async fn write(&self, batches: Vec<RecordBatch>, due: &Ranges) -> Result<Vec<Add>> {
         let schema = &self.committer.schema;
-        let mut adds = Vec::new();
-        let rows = batches
-            .iter()
-            .map(|batch| align(&only(batch, due)?, &schema.all))
-            .filter(|batch| batch.as_ref().map_or(true, |b| b.num_rows() > 0))
-            .collect::<Result<Vec<_>>>()?;
-        if rows.is_empty() {
-            return Ok(adds);
+        let mut files: Vec<(HashMap<String, Option<String>>, DataFile)> = Vec::new();
+        for batch in batches {
+            let batch = align(&only(&batch, due)?, &schema.all)?;
+            for (values, picked) in split(&batch, schema, self.committer.settings.partitions_max)? {
+                let rows = pick(&batch, picked.as_ref())?;
+                match files.iter_mut().find(|(day, _)| *day == values) {
+                    Some((_, file)) => file.push(&rows)?,
+                    None => {
+                        let mut file = DataFile::new(schema)?;
+                        file.push(&rows)?;
+                        files.push((values, file));
+                    }
+                }
+            }
         }
-        let all = join(&schema.all, &rows)?;
-        for (values, picked) in split(&all, schema, self.committer.settings.partitions_max)? {
-            let mut file = DataFile::new(schema)?;
-            file.push(&pick(&all, picked.as_ref())?)?;
+        let mut adds = Vec::with_capacity(files.len());
+        for (values, file) in files {
             adds.push(file.write(&self.committer.store, values, true).await?);
         }
         Ok(adds)

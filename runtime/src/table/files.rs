@@ -105,6 +105,9 @@ pub(super) fn pick_column(column: &ArrayRef, rows: &UInt32Array) -> Result<Array
     take(column, rows, None).map_err(|e| Error::new(ErrorKind::Internal, "rows cannot be picked").caused_by(e))
 }
 
+/// Columns that hold what came, whole: nobody looks for a range of them, and comparing them costs.
+pub(super) const WHOLE_RECORDS: [&str; 5] = ["_key", "_key_bytes", "_value", "_value_bytes", "_headers"];
+
 /// A data file in the making, held in memory.
 pub(super) struct DataFile {
     schema: SchemaRef,
@@ -119,13 +122,16 @@ impl DataFile {
     pub(super) fn new(schema: &TableSchema) -> Result<Self> {
         let fields = schema.in_files();
         // values of changed rows seldom repeat within a flush: dictionaries cost and do not pay
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_dictionary_enabled(false)
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-            .set_offset_index_disabled(true)
-            .build();
+            .set_offset_index_disabled(true);
+        for column in WHOLE_RECORDS {
+            properties = properties.set_column_statistics_enabled(column.into(), EnabledStatistics::None);
+        }
+        let properties = properties.build();
         let options = parquet::arrow::arrow_writer::ArrowWriterOptions::new()
             .with_properties(properties)
             .with_skip_arrow_metadata(true);

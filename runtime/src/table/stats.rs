@@ -14,6 +14,8 @@ use arrow::datatypes::{
 };
 use chrono::{DateTime, Datelike, NaiveDate};
 
+use super::files::WHOLE_RECORDS;
+
 const COLUMNS_MAX: usize = 32;
 const TEXT_CHARS: usize = 32;
 
@@ -30,7 +32,7 @@ struct Column {
     of: DataType,
     nulls: u64,
     bounds: Option<(Bound, Bound)>,
-    /// a value was seen that no bound can state
+    /// has no bounds, or a value was seen that none can state
     open: bool,
 }
 
@@ -57,7 +59,7 @@ impl Stats {
                         of: field.data_type().clone(),
                         nulls: 0,
                         bounds: None,
-                        open: false,
+                        open: WHOLE_RECORDS.contains(&field.name().as_str()),
                     },
                 )
             })
