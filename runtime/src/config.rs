@@ -84,6 +84,16 @@ pub enum Source {
     },
 }
 
+impl Source {
+    /// The capture files, in order; none where the source is a broker.
+    pub fn captures(&self) -> &[PathBuf] {
+        match self {
+            Source::Replay { files } => files,
+            Source::Kafka { .. } => &[],
+        }
+    }
+}
+
 /// How the connector writes values; `None`: told by the records' schema, else inferred from the values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Debezium {

@@ -13,7 +13,7 @@ use crate::table::{BronzeTable, ChangesTable, KeyedTable, Location};
 /// Runs the pipeline until its source is drained or a signal asks for the end.
 pub(super) async fn run(config: Config, until_end: bool, json: bool) -> Result<()> {
     let name = config.name.clone();
-    let pipeline = Pipeline::new(config, Options { until_end })?;
+    let pipeline = Pipeline::new(config, Options { until_end, ..Options::default() })?;
     let progress = pipeline.progress();
     let ticker = std::io::stderr().is_terminal().then(|| tokio::spawn(show_progress(Arc::clone(&progress))));
     let ended = pipeline.run(signal()).await;
