@@ -17,7 +17,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
 use crate::modules::place_module;
-use crate::streaming::silver_is_level;
+use crate::streaming::{silver_is_level, status};
 use crate::variants::{OPEN_B, seed};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -250,6 +250,8 @@ fn a_changed_pipeline_file_adds_and_removes_tables_and_a_broken_one_does_nothing
         let tables = fs::read_dir(pipeline.lake().join("silver")).expect("silver").count();
         assert_eq!(tables, 15);
     }
+    let told = status(&pipeline)["pipeline_file"].clone();
+    assert!(told["reason"].as_str().is_some_and(|reason| reason.contains("absent.wasm")), "{told}");
 
     // A table added: it is made of what Bronze holds.
     let tags = "[silver.tags]\nfrom = \"customers\"\ntransform = \"shop_tags.wasm\"\n\n[silver.customers]\ntransform = \"shop_customers.wasm\"\n";
