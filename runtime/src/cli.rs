@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::config::Config;
+use crate::config::{Config, Server};
 use crate::demo::{self, Fault};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::lake_options;
@@ -42,6 +42,9 @@ enum Command {
         /// End when everything present at the start is committed
         #[arg(long)]
         until_end: bool,
+        /// Answer those who watch at this address, whatever `[server]` says; port 0 is any that is free
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listen: Option<String>,
         /// Print the summary as JSON
         #[arg(long)]
         json: bool,
@@ -222,7 +225,11 @@ fn fail(error: &Error) -> ExitCode {
 
 async fn execute(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Run { pipeline, until_end, json } => run::run(Config::load(&pipeline)?, until_end, json).await?,
+        Command::Run { pipeline, until_end, listen, json } => {
+            let config = Config::load(&pipeline)?;
+            let server = Server::overridden(config.server, listen.as_deref())?;
+            run::run(config, run::Wanted { until_end, server, json }).await?;
+        }
         Command::Demo { folder, pipeline, modules, rate, seed, seconds, fault } => {
             run::demo(demo::Options { folder, pipeline, modules, rate, seed, seconds, fault }).await?;
         }

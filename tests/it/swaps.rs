@@ -243,6 +243,7 @@ fn a_changed_pipeline_file_adds_and_removes_tables_and_a_broken_one_does_nothing
     for (more, word) in [
         ("[silver.customers]\nfrm = \"customers\"\n", "frm"),
         ("[maintenance]\nsmall_files = 3\n", "cannot change while it runs"),
+        ("[server]\n", "cannot change while it runs"),
         ("[silver.tags]\nfrom = \"customers\"\ntransform = \"absent.wasm\"\n", "absent.wasm"),
     ] {
         pipeline.write(OPEN_B.name, &source, &few(more));
