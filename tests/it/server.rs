@@ -1,4 +1,4 @@
-//! What those who watch a run are told: pages, lag, readiness.
+//! What those who watch a run are told: pages, lag, readiness, logs.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -177,4 +177,26 @@ fn an_address_that_cannot_be_had_ends_the_start_with_what_to_do() {
         assert!(ended.err.contains(address) && ended.err.contains(words), "{}", ended.last_words());
     }
     assert_eq!(lake::commits(&pipeline.lake()), 0, "nothing is written before it listens");
+}
+
+#[test]
+fn every_line_of_a_log_in_json_is_an_object() {
+    let pipeline = OPEN_B.replayed(&Wanted::default());
+    let more = ["--until-end", "--listen", "127.0.0.1:0", "--log-format", "json"];
+    let ended = pipeline.output("run", pipeline.command(&["run"], &more)).expect_code(0);
+    let refused = pipeline.output("run", pipeline.command(&["run"], &["--listen", "x", "--log-format", "json"]));
+    let mut told = Vec::new();
+    for text in [&ended.err, &refused.expect_code(2).err] {
+        assert!(!text.is_empty());
+        for line in text.lines() {
+            let object: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+            for name in ["timestamp", "level", "message", "target"] {
+                assert!(object[name].is_string(), "no `{name}`: {line}");
+            }
+            told.push(object);
+        }
+    }
+    assert!(told.iter().any(|o| o["address"].as_str().is_some_and(|a| a.starts_with("127.0.0.1:"))), "{told:?}");
+    let last = told.last().expect("a last word");
+    assert!(last["level"] == "ERROR" && last["hint"].as_str().is_some_and(|h| h.contains("9464")), "{last}");
 }

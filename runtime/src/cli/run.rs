@@ -19,11 +19,13 @@ pub(super) struct Wanted {
     pub(super) server: Option<config::Server>,
     /// the summary as JSON
     pub(super) json: bool,
+    /// show progress on a terminal
+    pub(super) live: bool,
 }
 
 /// Runs the pipeline until its source is drained or a signal asks for the end.
 pub(super) async fn run(config: Config, wanted: Wanted) -> Result<()> {
-    let Wanted { until_end, server, json } = wanted;
+    let Wanted { until_end, server, json, live } = wanted;
     let name = config.name.clone();
     let pipeline = Pipeline::new(config, Options { until_end, watched: server.is_some() })?;
     let progress = pipeline.progress();
@@ -31,7 +33,8 @@ pub(super) async fn run(config: Config, wanted: Wanted) -> Result<()> {
         Some(settings) => Some(Server::start(&settings, Arc::clone(&progress)).await?),
         None => None,
     };
-    let ticker = std::io::stderr().is_terminal().then(|| tokio::spawn(show_progress(Arc::clone(&progress))));
+    let live = live && std::io::stderr().is_terminal();
+    let ticker = live.then(|| tokio::spawn(show_progress(Arc::clone(&progress))));
     let ended = pipeline.run(signal()).await;
     if let Some(server) = server {
         server.stop().await;
