@@ -25,6 +25,16 @@ impl Room {
         Room { bytes, taken_bytes: Arc::default(), tables: Arc::default() }
     }
 
+    /// Bytes that tables may buffer together before some commit early.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes that they buffer now.
+    pub fn taken_bytes(&self) -> usize {
+        self.taken_bytes.load(Relaxed)
+    }
+
     /// True where there is no room left, and a table with `bytes` has at least an equal share of it. Those with less
     /// are let alone, so that a busy table does not make the quiet ones commit crumbs.
     fn wants_back(&self, bytes: usize) -> bool {

@@ -12,9 +12,9 @@ mod status;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
-use crate::config::Config;
+use crate::config::{Config, Server};
 use crate::demo::{self, Fault};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::lake_options;
@@ -29,8 +29,19 @@ struct Arguments {
     /// More messages (-v: debug, -vv: trace); RUST_LOG overrides
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
+    /// How messages are written to standard error
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Lines for people
+    Text,
+    /// One JSON object a line: `timestamp`, `level`, `message`, `target`, and the values that the message is about
+    Json,
 }
 
 #[derive(Subcommand)]
@@ -42,6 +53,9 @@ enum Command {
         /// End when everything present at the start is committed
         #[arg(long)]
         until_end: bool,
+        /// Answer those who watch at this address, whatever `[server]` says; port 0 is any that is free
+        #[arg(long, value_name = "ADDRESS:PORT")]
+        listen: Option<String>,
         /// Print the summary as JSON
         #[arg(long)]
         json: bool,
@@ -181,16 +195,17 @@ pub fn main() -> ExitCode {
     };
     // The demo draws its lines in place; what matters of the log, it tells itself.
     let quiet = matches!(arguments.command, Command::Demo { .. });
-    start_logging(arguments.verbose, quiet);
+    let format = arguments.log_format;
+    start_logging(arguments.verbose, quiet, format);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return fail(&Error::new(ErrorKind::Internal, "cannot start the runtime").caused_by(error));
+            return fail(&Error::new(ErrorKind::Internal, "cannot start the runtime").caused_by(error), format);
         }
     };
-    let code = match runtime.block_on(execute(arguments.command)) {
+    let code = match runtime.block_on(execute(arguments.command, format)) {
         Ok(code) => code,
-        Err(error) => fail(&error),
+        Err(error) => fail(&error, format),
     };
     // What still runs (a log being read, a compaction) has nothing left to do for anyone: the process ends under it.
     // Dropping the runtime would make it panic on the way out.
@@ -198,7 +213,7 @@ pub fn main() -> ExitCode {
     code
 }
 
-fn start_logging(verbose: u8, quiet: bool) {
+fn start_logging(verbose: u8, quiet: bool, format: LogFormat) {
     use tracing_subscriber::EnvFilter;
     let level = match verbose {
         0 if quiet => "off",
@@ -208,21 +223,35 @@ fn start_logging(verbose: u8, quiet: bool) {
         _ => "debug,lodestream=trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
 }
 
-fn fail(error: &Error) -> ExitCode {
-    eprintln!("error: {error}");
-    if let Some(hint) = error.next_step() {
-        eprintln!("\nhint: {hint}");
+fn fail(error: &Error, format: LogFormat) -> ExitCode {
+    // Whoever filters the log must still be told why it ended.
+    if format == LogFormat::Json && tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!(hint = error.next_step(), "{error}");
+    } else {
+        eprintln!("error: {error}");
+        if let Some(hint) = error.next_step() {
+            eprintln!("\nhint: {hint}");
+        }
     }
     ExitCode::from(if error.kind() == ErrorKind::Config { 2 } else { 1 })
 }
 
-async fn execute(command: Command) -> Result<ExitCode> {
+async fn execute(command: Command, format: LogFormat) -> Result<ExitCode> {
     match command {
-        Command::Run { pipeline, until_end, json } => run::run(Config::load(&pipeline)?, until_end, json).await?,
+        Command::Run { pipeline, until_end, listen, json } => {
+            let config = Config::load(&pipeline)?;
+            let server = Server::overridden(config.server, listen.as_deref())?;
+            // A line that is drawn in place is no log.
+            let live = format == LogFormat::Text;
+            run::run(config, run::Wanted { until_end, server, json, live }).await?;
+        }
         Command::Demo { folder, pipeline, modules, rate, seed, seconds, fault } => {
             run::demo(demo::Options { folder, pipeline, modules, rate, seed, seconds, fault }).await?;
         }

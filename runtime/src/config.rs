@@ -5,12 +5,14 @@
 //! from the environment or from files, which the file only names.
 
 mod reader;
+mod server;
 mod setting;
 mod units;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use server::Server;
 pub use setting::Setting;
 pub use units::{parse_bytes, parse_duration};
 
@@ -44,6 +46,8 @@ pub struct Config {
     pub limits: Limits,
     /// background upkeep of the tables
     pub maintenance: Maintenance,
+    /// where a run answers those who watch it; `None`: nowhere
+    pub server: Option<Server>,
     /// Silver tables with a section of their own
     pub silver: Vec<Silver>,
 }
@@ -82,6 +86,16 @@ pub enum Source {
         /// librdkafka settings, passed through
         options: Vec<(String, Setting)>,
     },
+}
+
+impl Source {
+    /// The capture files, in order; none where the source is a broker.
+    pub fn captures(&self) -> &[PathBuf] {
+        match self {
+            Source::Replay { files } => files,
+            Source::Kafka { .. } => &[],
+        }
+    }
 }
 
 /// How the connector writes values; `None`: told by the records' schema, else inferred from the values.
@@ -209,6 +223,7 @@ impl Config {
             "flush",
             "limits",
             "maintenance",
+            "server",
             "silver",
         ])?;
         let base = std::path::absolute(file)
@@ -237,6 +252,7 @@ impl Config {
             flush: read_flush(&root)?,
             limits: read_limits(&root)?,
             maintenance: read_maintenance(&root)?,
+            server: server::read(&root)?,
             silver,
         })
     }

@@ -21,6 +21,7 @@ pub mod deadletter;
 pub mod query;
 pub mod connector;
 pub mod pipeline;
+pub mod server;
 
 pub mod demo;
 pub mod cli;

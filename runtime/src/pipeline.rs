@@ -36,10 +36,12 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-pub use progress::{Progress, Summary, TableCounts};
+pub use progress::{
+    CLASSES, Commits, Fill, ModuleUse, Partition, Progress, SilverStatus, Status, Summary, TableCounts, TopicStatus,
+};
 pub use rebuild::{Rebuilt, rebuild};
 pub use report::{Refusal, Report, TableReport};
-pub use settings::{lake_options, module_limits, table_settings};
+pub use settings::{kafka_settings, lake_options, module_limits, table_settings};
 
 use crate::buffer::Room;
 use crate::config::{self, Config};
@@ -70,6 +72,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Options {
     /// end when everything present at the start is committed
     pub until_end: bool,
+    /// somebody watches: the source is asked how far it reaches
+    pub watched: bool,
 }
 
 /// A pipeline ready to run.
@@ -128,14 +132,15 @@ impl Pipeline {
                 serving.set(&section.name, module.clone(), section.params.clone());
             }
         }
+        let room = Room::new(config.limits.memory_bytes);
         Ok(Pipeline {
             engine,
             modules,
             serving,
-            progress: Arc::new(Progress::new(Arc::clone(&reporter))),
+            progress: Arc::new(Progress::new(&config.name, room.clone(), Arc::clone(&reporter))),
             reporter,
             retired: Vec::new(),
-            room: Room::new(config.limits.memory_bytes),
+            room,
             config,
             options,
             root,
@@ -177,6 +182,7 @@ impl Pipeline {
             async move { reporter.keep_written(&root).await }
         });
         let mut source = self.start_source()?;
+        let asking = self.keep_ends_known(&source);
         // Others take the tables over when these are done with them.
         let membership = source.membership.take();
         self.ends = source.ends.clone();
@@ -185,6 +191,7 @@ impl Pipeline {
             Ok(()) = stopping => Ok(Ending::BrokenOff),
             ended = self.stream(&mut source) => ended,
         };
+        progress.ending();
         let ending = *ended.as_ref().unwrap_or(&Ending::BrokenOff);
         let settled = async {
             source.stop();
@@ -200,6 +207,7 @@ impl Pipeline {
             }
         };
         reporting.abort();
+        asking.inspect(JoinHandle::abort);
         reporter.conclude(&root).await;
         let _ = tokio::task::spawn_blocking(move || drop(membership)).await;
         ended.and(settled).map(|()| progress.summary())
@@ -242,9 +250,11 @@ impl Pipeline {
                     }
                     self.follow_renamed_tables().await;
                     let _ = reply.send(positions);
+                    self.progress.assigned();
                 }
                 Some(SourceEvent::Followed { partitions, reply }) => {
                     let _ = reply.send(self.follow(partitions).await);
+                    self.progress.assigned();
                 }
                 Some(SourceEvent::Revoked { topics, done }) => self.release(topics, done),
                 Some(SourceEvent::Block(delivery)) => self.route(delivery).await,
@@ -259,22 +269,18 @@ impl Pipeline {
     fn start_source(&self) -> Result<Source> {
         let budget = Budget::new(self.config.limits.memory_bytes);
         let block_rows = self.config.flush.rows;
-        match &self.config.source {
-            config::Source::Replay { files } => source::replay::start(files.clone(), budget, block_rows),
-            config::Source::Kafka { brokers, topics, refresh, options, .. } => source::kafka::start(
-                source::kafka::Settings {
-                    name: self.config.name.clone(),
-                    brokers: brokers.clone(),
-                    topics: topics.clone(),
-                    refresh: *refresh,
-                    options: options.clone(),
-                    group: group(&self.config, self.options).map(str::to_owned),
-                    until_end: self.options.until_end,
-                },
-                budget,
-                block_rows,
-            ),
-        }
+        let source = match kafka_settings(&self.config, self.options.until_end) {
+            Some(settings) => source::kafka::start(settings, budget.clone(), block_rows),
+            None => source::replay::start(self.config.source.captures().to_vec(), budget.clone(), block_rows),
+        }?;
+        self.progress.reads_from(budget, source.known_ends.clone());
+        Ok(source)
+    }
+
+    /// The task that asks how far the source reaches, where somebody wants to know and there is a broker to ask.
+    fn keep_ends_known(&self, source: &Source) -> Option<JoinHandle<()>> {
+        let settings = kafka_settings(&self.config, false).filter(|_| self.options.watched)?;
+        Some(tokio::spawn(source::kafka::keep_known(settings, source.known_ends.clone())))
     }
 
     /// Hands a delivery to the topic's Bronze, and to whoever else reads the topic. A topic whose Bronze has stopped is

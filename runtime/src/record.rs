@@ -147,6 +147,11 @@ impl Block {
         Some(Record { offset: r.offset, timestamp_ms: r.timestamp_ms, key, value, headers })
     }
 
+    /// The last record; `None` when there is none.
+    pub fn last(&self) -> Option<Record<'_>> {
+        self.get(self.rows.len().checked_sub(1)?)
+    }
+
     /// All records in offset order.
     pub fn iter(&self) -> impl Iterator<Item = Record<'_>> {
         (0..self.rows.len()).filter_map(|row| self.get(row))

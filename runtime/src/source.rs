@@ -8,12 +8,14 @@
 //! lose or skip a record silently: it ends with [`SourceEvent::Failed`] or because it was told to, never without a word.
 //! A topic that cannot go on is given up alone. It knows nothing of tables, and never decodes a value.
 
+mod ends;
 pub mod kafka;
 pub mod replay;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+pub use ends::{KnownEnds, Reach};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -95,6 +97,16 @@ impl Budget {
         u32::try_from(bytes / UNIT_BYTES + 1).unwrap_or(u32::MAX).min(self.total)
     }
 
+    /// Bytes that may be under way at once.
+    pub fn bytes(&self) -> usize {
+        self.total as usize * UNIT_BYTES
+    }
+
+    /// Bytes that are under way, each block rounded up to whole KiB.
+    pub fn taken_bytes(&self) -> usize {
+        (self.total as usize).saturating_sub(self.room.available_permits()) * UNIT_BYTES
+    }
+
     /// Room for `bytes`, or `None` while there is none. A block larger than the whole budget gets all of it.
     pub(crate) fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.room).try_acquire_many_owned(self.units(bytes)).ok()
@@ -114,6 +126,8 @@ pub struct Source {
     pub ends: EndQueries,
     /// what others take over as soon as it is dropped; for as long as tables commit
     pub(crate) membership: Option<kafka::Membership>,
+    /// how far what it reads reaches, as far as is known; empty where the source does not tell
+    pub known_ends: KnownEnds,
     stop: Arc<std::sync::atomic::AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -150,6 +164,7 @@ pub(crate) struct Outlet {
     pub(crate) events: mpsc::Sender<SourceEvent>,
     pub(crate) queries: std::sync::mpsc::Receiver<EndQuery>,
     pub(crate) budget: Budget,
+    pub(crate) known_ends: KnownEnds,
     stop: Arc<std::sync::atomic::AtomicBool>,
 }
 
@@ -206,11 +221,13 @@ impl Source {
         let (events_in, events) = mpsc::channel(64);
         let (queries_in, queries) = std::sync::mpsc::channel();
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let known_ends = KnownEnds::default();
         let outlet = Outlet {
             block_rows: block_rows.clamp(1, BLOCK_ROWS_MAX),
             events: events_in,
             queries,
             budget,
+            known_ends: known_ends.clone(),
             stop: Arc::clone(&stop),
         };
         let thread = std::thread::Builder::new()
@@ -223,7 +240,8 @@ impl Source {
                 }
             })
             .map_err(|e| Error::new(ErrorKind::Internal, "cannot start the source thread").caused_by(e))?;
-        Ok(Source { events, ends: EndQueries(queries_in), membership: None, stop, thread: Some(thread) })
+        let ends = EndQueries(queries_in);
+        Ok(Source { events, ends, membership: None, known_ends, stop, thread: Some(thread) })
     }
 
     /// Asks the thread to end; it does so at its next turn.

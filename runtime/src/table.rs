@@ -60,6 +60,7 @@ pub use changes::ChangesTable;
 pub use compact::{Compaction, Rewritten};
 pub use evolve::Columns;
 pub use keyed::KeyedTable;
+pub use live::Extent;
 pub use log::positions_of;
 pub use news::{News, Settled};
 pub use rebuild::Rebuild;

@@ -2,10 +2,12 @@
 
 use std::fs;
 
+use lodestream_tests::broker::{Broker, Pace};
 use lodestream_tests::lake;
+use lodestream_tests::lode::LIMIT;
 use lodestream_tests::pipeline::{Pipeline, Wanted};
 
-use crate::variants::OPEN_B;
+use crate::variants::{OPEN_B, seed};
 
 /// A sound pipeline file with `old` replaced by `new`.
 fn changed(old: &str, new: &str) -> Pipeline {
@@ -96,6 +98,31 @@ fn status_tells_machines_how_far_each_table_is() {
     pipeline.run_until_end();
     let ended = pipeline.output("status", pipeline.command(&["status"], &["--json"])).expect_code(0);
     let status: serde_json::Value = serde_json::from_str(&ended.out).expect("status is JSON");
-    let text = status.to_string();
-    assert!(text.contains("open_b.shop.orders") && text.contains("customers"), "{text}");
+    let tables = status["tables"].as_array().expect("tables");
+    let names: Vec<&str> = tables.iter().filter_map(|t| t["table"].as_str()).collect();
+    assert!(names.contains(&"bronze.open_b.shop.orders") && names.contains(&"silver.customers"), "{names:?}");
+    let silver = tables.iter().filter(|t| t["table"].as_str().is_some_and(|n| n.starts_with("silver.")));
+    for table in silver {
+        let lag = table["lag"].as_object().expect("lag by partition");
+        assert!(!lag.is_empty() && lag.values().all(|lag| *lag == 0) && table["behind"] == 0, "{table}");
+    }
+    assert!(status["pipeline_file"].is_null(), "{status}");
+}
+
+#[test]
+fn status_fits_a_terminal_and_tells_which_partitions_lag() {
+    let broker = Broker::start(&OPEN_B.file(), seed("status"), Pace::AllAtOnce);
+    let pipeline = OPEN_B.through(&broker, &Wanted::default());
+    let mut run = pipeline.start();
+    assert!(run.wait_until(LIMIT, || lake::commits(&pipeline.lake()) > 10), "no commits\n{}", run.last_words());
+    assert!(run.kill());
+    let ended = pipeline.output("status", pipeline.command(&["status"], &[])).expect_code(0);
+    assert!(ended.out.contains("lag") && ended.out.contains("bronze."), "{}", ended.out);
+    for line in ended.out.lines() {
+        assert!(line.chars().count() <= 100, "{} columns: {line}", line.chars().count());
+    }
+    // Without the broker the lake still tells what it knows.
+    drop(broker);
+    let ended = pipeline.output("status", pipeline.command(&["status"], &["--json"])).expect_code(0);
+    assert!(ended.err.contains("how far bronze lags behind is not known"), "{}", ended.last_words());
 }

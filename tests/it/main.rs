@@ -13,6 +13,7 @@ mod modules;
 mod poison;
 mod sdk;
 mod secrets;
+mod server;
 mod sharing;
 mod source;
 mod streaming;

@@ -10,7 +10,7 @@ use lodestream_tests::pipeline::{Pipeline, Wanted};
 use lodestream_tests::process::Running;
 use serde_json::Value;
 
-use crate::streaming::{silver_is_level, status};
+use crate::streaming::{silver_is_level, tables};
 use crate::variants::{OPEN_B, seed};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -41,7 +41,7 @@ fn shared_by(pipeline: &Pipeline, instances: usize) -> bool {
 fn expect_growth(pipeline: &Pipeline, run: &mut Running) {
     let records = || -> i64 {
         let bronze =
-            status(pipeline).into_iter().filter(|t| t["table"].as_str().is_some_and(|n| n.starts_with("bronze.")));
+            tables(pipeline).into_iter().filter(|t| t["table"].as_str().is_some_and(|n| n.starts_with("bronze.")));
         bronze.flat_map(|t| t["positions"].as_object().cloned()).flatten().filter_map(|(_, next)| next.as_i64()).sum()
     };
     let before = records();

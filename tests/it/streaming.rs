@@ -10,17 +10,22 @@ use crate::variants::{OPEN_B, seed};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Rows of `lode status --json`.
-pub(crate) fn status(pipeline: &Pipeline) -> Vec<Value> {
+/// What `lode status --json` prints.
+pub(crate) fn status(pipeline: &Pipeline) -> Value {
     let ended = pipeline.output("status", pipeline.command(&["status"], &["--json"])).expect_code(0);
     serde_json::from_str(&ended.out).expect("status as JSON")
 }
 
+/// Its tables.
+pub(crate) fn tables(pipeline: &Pipeline) -> Vec<Value> {
+    status(pipeline)["tables"].as_array().cloned().expect("tables")
+}
+
 /// True when as many Silver tables as wanted have taken in everything that Bronze holds of all topics.
 pub(crate) fn silver_is_level(pipeline: &Pipeline, tables: usize, records: i64) -> bool {
-    let status = status(pipeline);
+    let all = self::tables(pipeline);
     let of =
-        |layer: &'static str| status.iter().filter(move |t| t["table"].as_str().is_some_and(|n| n.starts_with(layer)));
+        |layer: &'static str| all.iter().filter(move |t| t["table"].as_str().is_some_and(|n| n.starts_with(layer)));
     let in_bronze: i64 = of("bronze.")
         .flat_map(|t| t["positions"].as_object().into_iter().flatten())
         .filter_map(|(_, n)| n.as_i64())

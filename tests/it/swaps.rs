@@ -17,7 +17,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
 
 use crate::modules::place_module;
-use crate::streaming::silver_is_level;
+use crate::streaming::{silver_is_level, status};
 use crate::variants::{OPEN_B, seed};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -243,6 +243,7 @@ fn a_changed_pipeline_file_adds_and_removes_tables_and_a_broken_one_does_nothing
     for (more, word) in [
         ("[silver.customers]\nfrm = \"customers\"\n", "frm"),
         ("[maintenance]\nsmall_files = 3\n", "cannot change while it runs"),
+        ("[server]\n", "cannot change while it runs"),
         ("[silver.tags]\nfrom = \"customers\"\ntransform = \"absent.wasm\"\n", "absent.wasm"),
     ] {
         pipeline.write(OPEN_B.name, &source, &few(more));
@@ -250,6 +251,8 @@ fn a_changed_pipeline_file_adds_and_removes_tables_and_a_broken_one_does_nothing
         let tables = fs::read_dir(pipeline.lake().join("silver")).expect("silver").count();
         assert_eq!(tables, 15);
     }
+    let told = status(&pipeline)["pipeline_file"].clone();
+    assert!(told["reason"].as_str().is_some_and(|reason| reason.contains("absent.wasm")), "{told}");
 
     // A table added: it is made of what Bronze holds.
     let tags = "[silver.tags]\nfrom = \"customers\"\ntransform = \"shop_tags.wasm\"\n\n[silver.customers]\ntransform = \"shop_customers.wasm\"\n";

@@ -7,7 +7,9 @@
 pub mod bad;
 pub mod broker;
 pub mod capture;
+pub mod exposition;
 pub mod guest;
+pub mod http;
 pub mod lake;
 pub mod lode;
 pub mod pipeline;

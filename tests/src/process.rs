@@ -97,6 +97,11 @@ impl Running {
         self.ended.is_some_and(|status| status.signal() == Some(9))
     }
 
+    /// The file that its standard error goes to.
+    pub fn err(&self) -> &Path {
+        &self.err
+    }
+
     /// The ends of its output, for a failure's message.
     pub fn last_words(&self) -> String {
         let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();

@@ -5,18 +5,40 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::lake;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Options, Pipeline, Progress, Summary, lake_options, table_settings};
+use crate::server::Server;
 use crate::table::{BronzeTable, ChangesTable, KeyedTable, Location};
 
+/// How a run is wanted.
+pub(super) struct Wanted {
+    /// end when everything present at the start is committed
+    pub(super) until_end: bool,
+    /// where those who watch are answered
+    pub(super) server: Option<config::Server>,
+    /// the summary as JSON
+    pub(super) json: bool,
+    /// show progress on a terminal
+    pub(super) live: bool,
+}
+
 /// Runs the pipeline until its source is drained or a signal asks for the end.
-pub(super) async fn run(config: Config, until_end: bool, json: bool) -> Result<()> {
+pub(super) async fn run(config: Config, wanted: Wanted) -> Result<()> {
+    let Wanted { until_end, server, json, live } = wanted;
     let name = config.name.clone();
-    let pipeline = Pipeline::new(config, Options { until_end })?;
+    let pipeline = Pipeline::new(config, Options { until_end, watched: server.is_some() })?;
     let progress = pipeline.progress();
-    let ticker = std::io::stderr().is_terminal().then(|| tokio::spawn(show_progress(Arc::clone(&progress))));
+    let server = match server {
+        Some(settings) => Some(Server::start(&settings, Arc::clone(&progress)).await?),
+        None => None,
+    };
+    let live = live && std::io::stderr().is_terminal();
+    let ticker = live.then(|| tokio::spawn(show_progress(Arc::clone(&progress))));
     let ended = pipeline.run(signal()).await;
+    if let Some(server) = server {
+        server.stop().await;
+    }
     if let Some(ticker) = ticker {
         ticker.abort();
         eprint!("\r\x1b[K");

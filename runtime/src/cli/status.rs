@@ -1,6 +1,8 @@
 //! `lode status` and `lode dead-letters`: what the lake itself says, whether or not a pipeline runs.
 
-use std::collections::BTreeMap;
+mod text;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use deltalake::DeltaTableBuilder;
 use futures::TryStreamExt;
@@ -11,8 +13,20 @@ use super::print::{self, Form};
 use crate::config::Config;
 use crate::decode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{Refusal, Report, lake_options};
+use crate::pipeline::{Refusal, Report, TableReport, kafka_settings, lake_options};
+use crate::record::{PartitionId, Positions};
+use crate::source::kafka::EndsClient;
 use crate::table::{Location, positions_of};
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Status {
+    tables: Vec<TableStatus>,
+    /// tables that have nothing in the lake yet, and what was refused or stopped of them
+    unmade: BTreeMap<String, TableReport>,
+    /// the pipeline file's last version that was not taken over, and why
+    pipeline_file: Option<Refusal>,
+}
 
 #[derive(Serialize)]
 struct TableStatus {
@@ -22,7 +36,11 @@ struct TableStatus {
     bytes: u64,
     /// `topic/partition` → next offset
     positions: BTreeMap<String, i64>,
-    /// records in Bronze that this Silver table has not taken in
+    /// `topic/partition` → records that the table has not taken in: of Bronze, from Kafka, where it answers; of Silver,
+    /// from Bronze
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag: Option<BTreeMap<String, i64>>,
+    /// their sum
     #[serde(skip_serializing_if = "Option::is_none")]
     behind: Option<i64>,
     /// sha256 of the module of the last commit
@@ -37,66 +55,103 @@ struct TableStatus {
     stopped: Option<Refusal>,
 }
 
-/// Prints every table with its version, size, positions, module, dead letters, and what was refused or stopped.
+impl TableStatus {
+    fn lacks(&mut self, lag: BTreeMap<String, i64>) {
+        self.behind = Some(lag.values().sum());
+        self.lag = Some(lag);
+    }
+}
+
+/// Prints every table with its version, size, positions, lag, module, dead letters, and what was refused or stopped.
 pub(super) async fn status(config: &Config, json: bool) -> Result<()> {
+    let status = look(config).await?;
+    if json {
+        let text = serde_json::to_string(&status)
+            .map_err(|e| Error::new(ErrorKind::Internal, "cannot write the status").caused_by(e))?;
+        println!("{text}");
+        return Ok(());
+    }
+    print!("{}", text::tables(&status.tables));
+    for t in &status.tables {
+        print_refusal(&format!("{} stopped", t.table), t.stopped.as_ref());
+        print_refusal(&format!("{}: a module was refused, the one before serves", t.table), t.refused.as_ref());
+    }
+    for (name, told) in &status.unmade {
+        print_refusal(&format!("{name} stopped"), told.stopped.as_ref());
+        print_refusal(&format!("{name}: a module was refused"), told.refused.as_ref());
+    }
+    print_refusal("the pipeline file was refused, the one before is in force", status.pipeline_file.as_ref());
+    Ok(())
+}
+
+async fn look(config: &Config) -> Result<Status> {
     let lake = lake(config)?;
     let root = Location::open(&config.lake.root, &lake_options(config)?)?;
     let mut report = Report::read(&root, &config.name).await?.unwrap_or_default();
     let letters = count_letters(config).await?;
     let mut tables = Vec::new();
+    let topics = lake.tables("bronze").await?;
+    let ends = source_ends(config, &topics).await;
     let mut bronze: BTreeMap<String, i64> = BTreeMap::new();
-    for layer in crate::query::LAYERS {
-        for name in lake.tables(layer).await? {
-            let mut status = read(config, layer, &name).await?;
-            status.dead_letters = if layer == "silver" { letters.get(&name).copied().unwrap_or(0) } else { 0 };
-            if layer == "bronze" {
-                bronze.extend(status.positions.clone());
-            } else {
-                let lag = rows(&status.positions).map(|(id, next)| bronze.get(id).map_or(0, |end| (end - next).max(0)));
-                status.behind = Some(lag.sum());
-            }
-            if layer == "silver"
-                && let Some(told) = report.tables.remove(&name)
-            {
-                (status.refused, status.stopped) = (told.refused, told.stopped);
-            }
-            tables.push(status);
+    for topic in topics {
+        let mut status = read(config, "bronze", &topic).await?;
+        bronze.extend(status.positions.clone());
+        if let Some(ends) = &ends {
+            let own = ends.iter().filter(|(id, _)| *id.topic == *topic).map(|(id, end)| (place(id), *end));
+            status.lacks(own.map(|(id, end)| lag(id, end, &status.positions)).collect());
+        }
+        status.stopped = report.tables.remove(&format!("bronze/{topic}")).and_then(|told| told.stopped);
+        tables.push(status);
+    }
+    for name in lake.tables("silver").await? {
+        let mut status = read(config, "silver", &name).await?;
+        let topics: BTreeSet<&str> = rows(&status.positions).map(|(id, _)| topic_of(id)).collect();
+        let held = bronze.iter().filter(|(id, _)| topics.contains(topic_of(id)));
+        status.lacks(held.map(|(id, end)| lag(id.clone(), *end, &status.positions)).collect());
+        status.dead_letters = letters.get(&name).copied().unwrap_or(0);
+        if let Some(told) = report.tables.remove(&name) {
+            (status.refused, status.stopped) = (told.refused, told.stopped);
+        }
+        tables.push(status);
+    }
+    let telling = |told: &TableReport| told.stopped.is_some() || told.refused.is_some();
+    let unmade = report.tables.into_iter().filter(|(_, told)| telling(told)).map(|(name, told)| {
+        match name.strip_prefix("bronze/") {
+            Some(topic) => (format!("bronze.{topic}"), told),
+            None => (format!("silver.{name}"), told),
+        }
+    });
+    Ok(Status { tables, unmade: unmade.collect(), pipeline_file: report.pipeline_file })
+}
+
+/// Where the topics end in Kafka; `None` where there is no Kafka, or it does not say.
+async fn source_ends(config: &Config, topics: &[String]) -> Option<Positions> {
+    let settings = kafka_settings(config, false)?;
+    let topics = topics.to_vec();
+    let asked = tokio::task::spawn_blocking(move || {
+        EndsClient::new(&settings)?.ends_of_topics(&topics.iter().map(String::as_str).collect::<Vec<_>>())
+    });
+    match asked.await.map_err(|e| Error::new(ErrorKind::Internal, "asking for ends failed").caused_by(e)).flatten() {
+        Ok(ends) => Some(ends),
+        Err(error) => {
+            tracing::warn!(%error, hint = error.next_step(), "how far bronze lags behind is not known");
+            None
         }
     }
-    if json {
-        let text = serde_json::to_string(&tables)
-            .map_err(|e| Error::new(ErrorKind::Internal, "cannot write the status").caused_by(e))?;
-        println!("{text}");
-        return Ok(());
-    }
-    println!(
-        "{:<44} {:>8} {:>6} {:>10} {:>10} {:>7} {:>8}  module",
-        "table", "version", "files", "bytes", "records", "behind", "letters"
-    );
-    for t in &tables {
-        println!(
-            "{:<44} {:>8} {:>6} {:>10} {:>10} {:>7} {:>8}  {}",
-            t.table,
-            t.version,
-            t.files,
-            t.bytes,
-            rows(&t.positions).map(|(_, next)| *next).sum::<i64>(),
-            t.behind.map_or_else(|| "-".to_owned(), |n| n.to_string()),
-            t.dead_letters,
-            t.module.as_deref().map_or("-", |m| m.get(..12).unwrap_or(m)),
-        );
-    }
-    for t in &tables {
-        print_refusal(&format!("{} stopped", t.table), t.stopped.as_ref());
-        print_refusal(&format!("{}: a module was refused, the one before serves", t.table), t.refused.as_ref());
-    }
-    // Tables that have nothing in the lake yet.
-    for (name, told) in &report.tables {
-        print_refusal(&format!("silver.{name} stopped"), told.stopped.as_ref());
-        print_refusal(&format!("silver.{name}: a module was refused"), told.refused.as_ref());
-    }
-    print_refusal("the pipeline file was refused, the one before is in force", report.pipeline_file.as_ref());
-    Ok(())
+}
+
+/// Of a partition that the table has nothing of, everything from offset 0 on.
+fn lag(id: String, end: i64, positions: &BTreeMap<String, i64>) -> (String, i64) {
+    let lag = (end - positions.get(&id).copied().unwrap_or(0)).max(0);
+    (id, lag)
+}
+
+fn place(id: &PartitionId) -> String {
+    format!("{}/{}", id.topic, id.partition)
+}
+
+fn topic_of(place: &str) -> &str {
+    place.rsplit_once('/').map_or("", |(topic, _)| topic)
 }
 
 fn print_refusal(what: &str, refusal: Option<&Refusal>) {
@@ -110,10 +165,8 @@ fn print_refusal(what: &str, refusal: Option<&Refusal>) {
 
 /// Positions in topics of rows: in the schema-change topic a Silver table stands at the last statement that it followed.
 fn rows(positions: &BTreeMap<String, i64>) -> impl Iterator<Item = (&String, &i64)> {
-    let topic = |id: &String| id.rsplit_once('/').map_or("", |(topic, _)| topic).to_owned();
-    let told: Vec<String> =
-        positions.keys().filter_map(|id| decode::schema_topic(&topic(id)).map(str::to_owned)).collect();
-    positions.iter().filter(move |(id, _)| !told.contains(&topic(id)))
+    let told: BTreeSet<&str> = positions.keys().filter_map(|id| decode::schema_topic(topic_of(id))).collect();
+    positions.iter().filter(move |(id, _)| !told.contains(topic_of(id)))
 }
 
 async fn read(config: &Config, layer: &str, name: &str) -> Result<TableStatus> {
@@ -142,7 +195,8 @@ async fn read(config: &Config, layer: &str, name: &str) -> Result<TableStatus> {
         version: table.version().unwrap_or(0) as u64,
         files: files.num_files(),
         bytes: files.iter().map(|f| f.size().max(0) as u64).sum(),
-        positions: positions.iter().map(|(id, next)| (format!("{}/{}", id.topic, id.partition), *next)).collect(),
+        positions: positions.iter().map(|(id, next)| (place(id), *next)).collect(),
+        lag: None,
         behind: None,
         module,
         dead_letters: 0,

@@ -1,6 +1,7 @@
 //! One topic's Bronze table: takes records in, appends them, tells how far it is committed.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -47,6 +48,7 @@ impl Bronze {
         let (orders, inbox) = mpsc::channel(QUEUE);
         let name = format!("bronze/{topic}");
         let (committed_in, committed) = watch::channel(table.positions().clone());
+        progress.bronze_at(&topic, table.positions());
         let writer = Writer {
             topic,
             table,
@@ -55,6 +57,7 @@ impl Bronze {
             pending: Pending::new(flush, room),
             committed: committed_in,
             packing: Packing::new(),
+            newest_ms: None,
             progress: Arc::clone(&progress),
         };
         let task = tokio::spawn(async move {
@@ -77,6 +80,8 @@ struct Writer {
     pending: Pending,
     committed: watch::Sender<Positions>,
     packing: Packing,
+    /// Kafka's timestamp of the newest record that is pending, as far as the last ones of its blocks tell
+    newest_ms: Option<i64>,
     progress: Arc<Progress>,
 }
 
@@ -101,6 +106,7 @@ impl Writer {
                     let meta = |row: usize| block.get(row).and_then(|r| r.value).map_or((None, None), decode::peek);
                     self.rows.push(block, 0, meta);
                     self.pending.add(block.partition(), delivery.range, block.len(), block.bytes());
+                    self.newest_ms = self.newest_ms.max(block.last().map(|record| record.timestamp_ms));
                     drop(delivery);
                     if self.rows.bytes() >= BATCH_BYTES {
                         self.close_batch()?;
@@ -123,6 +129,8 @@ impl Writer {
         if self.pending.is_empty() {
             return Ok(());
         }
+        let begun = Instant::now();
+        let mut appended = 0;
         self.close_batch()?;
         let batches = std::mem::take(&mut self.batches);
         let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
@@ -132,7 +140,7 @@ impl Writer {
             let info = serde_json::Map::from_iter([("rows".to_owned(), rows.into())]);
             match self.table.append(batches.clone(), &ranges, info).await {
                 Ok(Outcome::Committed { .. }) => {
-                    self.progress.bronze(rows);
+                    appended = rows;
                     break;
                 }
                 Ok(Outcome::AlreadyCommitted { .. }) => break,
@@ -145,6 +153,8 @@ impl Writer {
             }
         }
         self.committed.send_replace(self.table.positions().clone());
+        let newest_ms = self.newest_ms.take();
+        self.progress.bronze(&self.topic, appended, self.table.positions(), begun.elapsed(), newest_ms);
         self.pending.clear();
         // Without checkpoints every start would read the whole log; one that fails is due again at the next flush.
         if let Err(error) = self.table.checkpoint().await {
@@ -161,7 +171,7 @@ impl Writer {
 }
 
 /// Ends at `due`, or never.
-pub(super) async fn at(due: Option<std::time::Instant>) {
+pub(super) async fn at(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,
         None => std::future::pending().await,

@@ -1,21 +1,76 @@
-//! Counts of what has been done, for the progress line and the summary.
+//! What has been done and how far each table is: for the progress line, the summary, and those who watch.
+//!
+//! Receives word from every stage, once a block or a commit and never once a row. Promises that telling and looking take
+//! no longer than copying some numbers, whoever looks and however often. Never holds anything that a table needs.
+
+mod commits;
+mod status;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use commits::{CLASSES, Commits};
+pub use status::{Fill, Partition, SilverStatus, Status, TopicStatus};
 
 use super::report::Reporter;
+use crate::buffer::Room;
 use crate::error::Error;
+use crate::record::Positions;
+use crate::source::{Budget, KnownEnds};
+use crate::table::Extent;
 
 /// Running counts of a pipeline.
 #[derive(Debug)]
 pub struct Progress {
+    pipeline: String,
     started: Instant,
+    started_ms: i64,
+    /// the source has taken up partitions
+    assigned: AtomicBool,
+    /// nothing new is taken in any more
+    ending: AtomicBool,
     read: AtomicU64,
     bronze: AtomicU64,
-    tables: Mutex<BTreeMap<String, TableCounts>>,
+    topics: Mutex<BTreeMap<Arc<str>, Topic>>,
+    /// by Silver table; what stopped a topic's Bronze stands under `bronze/<topic>`
+    tables: Mutex<BTreeMap<String, Table>>,
+    room: Room,
+    source: OnceLock<(Budget, KnownEnds)>,
     reporter: Arc<Reporter>,
+}
+
+/// The Bronze table of one topic.
+#[derive(Debug, Clone, Default)]
+struct Topic {
+    records: u64,
+    commits: Commits,
+    positions: Positions,
+}
+
+/// One Silver table.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Table {
+    pub(super) counts: TableCounts,
+    /// rows that a module rejected, or that made it fail
+    pub(super) rejected: u64,
+    pub(super) module: ModuleUse,
+    pub(super) commits: Commits,
+    pub(super) stand: Stand,
+    /// since it started, it has met what Bronze had committed
+    pub(super) caught_up: bool,
+    topic: Option<Arc<str>>,
+}
+
+/// How a Silver table stands, as committed.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stand {
+    pub(super) positions: Positions,
+    /// of a table that is made
+    pub(super) extent: Option<Extent>,
+    /// about, and as of some seconds before the last commit
+    pub(super) index_bytes: Option<usize>,
 }
 
 /// Counts of one Silver table.
@@ -37,6 +92,17 @@ pub struct TableCounts {
     pub hint: Option<String>,
 }
 
+/// What the modules of a table used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+pub struct ModuleUse {
+    /// calls made
+    pub calls: u64,
+    /// seconds by the clock that batches spent in it
+    pub seconds: f64,
+    /// the most linear memory that one call came to
+    pub memory_bytes: usize,
+}
+
 /// What a run did.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct Summary {
@@ -51,29 +117,73 @@ pub struct Summary {
 }
 
 impl Progress {
-    pub(super) fn new(reporter: Arc<Reporter>) -> Self {
+    pub(super) fn new(pipeline: &str, room: Room, reporter: Arc<Reporter>) -> Self {
         Progress {
+            pipeline: pipeline.to_owned(),
             started: Instant::now(),
+            started_ms: now_ms(),
+            assigned: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             read: AtomicU64::new(0),
             bronze: AtomicU64::new(0),
+            topics: Mutex::default(),
             tables: Mutex::default(),
+            room,
+            source: OnceLock::new(),
             reporter,
         }
+    }
+
+    /// The source started.
+    pub(super) fn reads_from(&self, budget: Budget, ends: KnownEnds) {
+        let _ = self.source.set((budget, ends));
+    }
+
+    /// The source has taken up partitions.
+    pub(super) fn assigned(&self) {
+        self.assigned.store(true, Relaxed);
+    }
+
+    /// The run ends: what was read is still committed, nothing more is read.
+    pub(super) fn ending(&self) {
+        self.ending.store(true, Relaxed);
     }
 
     pub(super) fn read(&self, records: usize) {
         self.read.fetch_add(records as u64, Relaxed);
     }
 
-    pub(super) fn bronze(&self, records: usize) {
-        self.bronze.fetch_add(records as u64, Relaxed);
+    /// A topic's Bronze table is open, at these positions.
+    pub(super) fn bronze_at(&self, topic: &Arc<str>, positions: &Positions) {
+        self.topic(topic, |t| t.positions.clone_from(positions));
     }
 
-    pub(super) fn table(&self, name: &str, add: impl FnOnce(&mut TableCounts)) {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A topic's Bronze table appended `records` of which the newest is of `newest_ms`, and stands at `positions` now.
+    pub(super) fn bronze(
+        &self,
+        topic: &Arc<str>,
+        records: usize,
+        positions: &Positions,
+        took: Duration,
+        newest_ms: Option<i64>,
+    ) {
+        self.bronze.fetch_add(records as u64, Relaxed);
+        self.topic(topic, |t| {
+            t.records += records as u64;
+            t.commits.note(took, newest_ms);
+            t.positions.clone_from(positions);
+        });
+    }
+
+    fn topic(&self, topic: &Arc<str>, change: impl FnOnce(&mut Topic)) {
+        change(locked(&self.topics).entry(Arc::clone(topic)).or_default());
+    }
+
+    pub(super) fn table(&self, name: &str, change: impl FnOnce(&mut Table)) {
+        let mut tables = locked(&self.tables);
         match tables.get_mut(name) {
-            Some(counts) => add(counts),
-            None => add(tables.entry(name.to_owned()).or_default()),
+            Some(table) => change(table),
+            None => change(tables.entry(name.to_owned()).or_default()),
         }
     }
 
@@ -81,21 +191,25 @@ impl Progress {
     pub(super) fn stop(&self, name: &str, error: &Error) {
         tracing::error!(table = %name, %error, hint = error.next_step(), "table stopped; the others go on");
         self.table(name, |t| {
-            t.stopped = Some(error.to_string());
-            t.hint = error.next_step().map(str::to_owned);
+            t.counts.stopped = Some(error.to_string());
+            t.counts.hint = error.next_step().map(str::to_owned);
         });
         self.reporter.stop(name, error);
     }
 
-    /// A Silver table starts, perhaps again.
-    pub(super) fn start(&self, name: &str) {
-        self.table(name, |t| (t.stopped, t.hint) = (None, None));
+    /// A Silver table, made of `topic`, starts, perhaps again.
+    pub(super) fn start(&self, name: &str, topic: &Arc<str>) {
+        self.table(name, |t| {
+            (t.counts.stopped, t.counts.hint) = (None, None);
+            t.topic = Some(Arc::clone(topic));
+            t.caught_up = false;
+        });
         self.reporter.start(name);
     }
 
     /// A Silver table is no longer asked for.
     pub(super) fn forget(&self, name: &str) {
-        self.tables.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        locked(&self.tables).remove(name);
     }
 
     /// A Silver table is another instance's.
@@ -104,13 +218,39 @@ impl Progress {
         self.reporter.release(name);
     }
 
+    /// A topic's Bronze table is another instance's.
+    pub(super) fn release_topic(&self, topic: &str) {
+        locked(&self.topics).remove(topic);
+        let name = format!("bronze/{topic}");
+        self.forget(&name);
+        self.reporter.forget(&name);
+    }
+
     /// The counts as they stand.
     pub fn summary(&self) -> Summary {
+        let silver = locked(&self.tables).iter().map(|(name, table)| (name.clone(), table.counts.clone())).collect();
         Summary {
             seconds: self.started.elapsed().as_secs_f64(),
             records: self.read.load(Relaxed),
             bronze: self.bronze.load(Relaxed),
-            silver: self.tables.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            silver,
         }
     }
+}
+
+impl ModuleUse {
+    /// Another batch went through it.
+    pub(super) fn add(&mut self, other: ModuleUse) {
+        self.calls += other.calls;
+        self.seconds += other.seconds;
+        self.memory_bytes = self.memory_bytes.max(other.memory_bytes);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn now_ms() -> i64 {
+    chrono::Utc::now().timestamp_millis()
 }

@@ -58,7 +58,7 @@ pub struct Rebuilt {
 pub async fn rebuild(config: Config, table: &str) -> Result<Rebuilt> {
     let started = Instant::now();
     let begun_ms = chrono::Utc::now().timestamp_millis();
-    let mut pipeline = Pipeline::new(config, super::Options { until_end: true })?;
+    let mut pipeline = Pipeline::new(config, super::Options { until_end: true, ..super::Options::default() })?;
     let location = pipeline.root.table(&format!("silver/{table}"))?;
     let Some(rebuild) = Rebuild::begin(&location, &pipeline.settings).await? else {
         return Err(Error::new(ErrorKind::Config, format!("there is no table `silver.{table}` in the lake"))

@@ -260,6 +260,7 @@ fn check_fixed(old: &Config, new: &Config) -> Result<()> {
         ("debezium", old.debezium == new.debezium),
         ("lake", old.lake == new.lake),
         ("maintenance", old.maintenance == new.maintenance),
+        ("server", old.server == new.server),
         ("limits.memory", old.limits.memory_bytes == new.limits.memory_bytes),
     ];
     let changed: Vec<String> = fixed.iter().filter(|(_, same)| !same).map(|(key, _)| format!("`{key}`")).collect();

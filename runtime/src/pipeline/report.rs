@@ -198,6 +198,11 @@ impl Reporter {
         self.change(|report| drop(report.tables.remove(table)));
     }
 
+    /// The report as it is now.
+    pub(super) fn report(&self) -> Report {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn change(&self, change: impl FnOnce(&mut Report)) {
         change(&mut self.report.lock().unwrap_or_else(PoisonError::into_inner));
         self.changes.send_modify(|n| *n += 1);
@@ -238,8 +243,7 @@ impl Reporter {
 
     /// Writes the report now; a failure is only logged.
     async fn write(&self, root: &Location) {
-        let report = self.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let report = Report { written_ms: now_ms(), ..report };
+        let report = Report { written_ms: now_ms(), ..self.report() };
         let written = async {
             let text = serde_json::to_vec(&report).map_err(|e| e.to_string())?;
             let store = root.store().map_err(|e| e.to_string())?;

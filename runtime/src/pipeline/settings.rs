@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::config::{self, Config};
 use crate::decode;
 use crate::error::{Error, ErrorKind, Result};
+use crate::source::kafka;
 use crate::table::Settings;
 use crate::transform::Limits;
 
@@ -14,6 +15,21 @@ use crate::transform::Limits;
 /// [`ErrorKind::Config`] when a secret cannot be read.
 pub fn lake_options(config: &Config) -> Result<HashMap<String, String>> {
     config.lake.options.iter().map(|(key, value)| Ok((key.clone(), value.fetch(key)?))).collect()
+}
+
+/// The source's settings where it is Kafka; `until_end` as in [`kafka::Settings`].
+pub fn kafka_settings(config: &Config, until_end: bool) -> Option<kafka::Settings> {
+    let config::Source::Kafka { brokers, topics, group, refresh, options } = &config.source else { return None };
+    Some(kafka::Settings {
+        name: config.name.clone(),
+        brokers: brokers.clone(),
+        topics: topics.clone(),
+        refresh: *refresh,
+        options: options.clone(),
+        // A run to the end reads everything itself.
+        group: group.clone().filter(|_| !until_end),
+        until_end,
+    })
 }
 
 /// The limits of a pipeline's modules.

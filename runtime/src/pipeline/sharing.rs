@@ -129,7 +129,7 @@ impl Pipeline {
                         let _ = answer.await;
                     };
                     settle(format!("bronze/{topic}"), bronze.task, flush).await;
-                    progress.forget(&format!("bronze/{topic}"));
+                    progress.release_topic(&topic);
                     for Silver { name, orders, task, .. } in silvers {
                         let drain = async move { drop(orders.send(silver::Order::Drain(Ending::BrokenOff)).await) };
                         settle(name.clone(), task, drain).await;

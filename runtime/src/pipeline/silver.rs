@@ -8,8 +8,8 @@ mod behind;
 mod structure;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -19,7 +19,7 @@ use super::bronze::at;
 use super::connector::Connector;
 use super::progress::Progress;
 use super::reload::Desk;
-use super::upsert::{Opening, Upsert};
+use super::upsert::{Counts, Opening, Upsert};
 use crate::buffer::{Pending, Room};
 use crate::decode::{self, Decoded, Decoder, Epochs, Lineage, Patience, Step, TableName, topic_of};
 use crate::error::{Error, ErrorKind, Result};
@@ -127,6 +127,7 @@ impl Reader {
             live,
             ending: None,
             alone: false,
+            newest_ms: None,
             lineage: Lineage::default(),
             ancestors: Vec::new(),
             told_gone: false,
@@ -135,6 +136,7 @@ impl Reader {
             learned: self.connector.changed(),
             reader: self,
         };
+        worker.tell_opened();
         if worker.reader.within_committed {
             worker.begin_with_newest().await?;
         }
@@ -193,6 +195,8 @@ struct Worker {
     ending: Option<Ending>,
     /// the source has no schema-change topic: there is nothing to wait for
     alone: bool,
+    /// Kafka's timestamp of the newest record that is pending, as far as the last ones of its blocks tell
+    newest_ms: Option<i64>,
     /// the partition whose record is held
     held: Option<PartitionId>,
     /// up to where records have waited long enough to be given up; `None`: all have
@@ -250,7 +254,14 @@ impl Worker {
         (self.lineage, self.ancestors) = (Lineage::default(), Vec::new());
         self.decoded = Decoded::new();
         self.pending.clear();
+        self.newest_ms = None;
+        self.tell_opened();
         Ok(())
+    }
+
+    fn tell_opened(&mut self) {
+        let stand = self.upsert.stand();
+        self.reader.progress.table(&self.reader.name, |t| t.stand = stand);
     }
 
     async fn finish(&mut self) -> Result<()> {
@@ -322,6 +333,8 @@ impl Worker {
         let bytes = self.decoded.bytes().saturating_sub(before);
         self.pending.add(id, Range { from: next, to: end }, last.saturating_sub(row), bytes);
         self.next.insert(id.clone(), end);
+        let newest = last.checked_sub(1).and_then(|row| block.get(row));
+        self.newest_ms = self.newest_ms.max(newest.map(|record| record.timestamp_ms));
         self.held = held.is_some().then(|| id.clone());
         Ok(held.map_or(Taken::All, Taken::Held))
     }
@@ -362,15 +375,34 @@ impl Worker {
         self.upsert.rename(&renames).await?;
         let changes = changes.into_iter().map(|c| c.carried(&renames)).collect::<Result<Vec<_>>>()?;
         let epochs = self.decoder.epochs().to_string();
+        let begun = Instant::now();
         let counts = self.upsert.write(&changes, &floors, &bad, self.pending.ranges(), epochs).await?;
-        self.reader.progress.table(&self.reader.name, |t| {
-            t.changes += counts.changes;
-            t.rows += counts.rows;
-            t.dead_letters += counts.dead_letters;
-            t.commits += 1;
-        });
+        self.tell_commit(&counts, begun.elapsed());
         self.pending.clear();
         self.upsert.maintain().await
+    }
+
+    fn tell_commit(&mut self, counts: &Counts, took: Duration) {
+        let (stand, newest_ms) = (self.upsert.stand(), self.newest_ms.take());
+        self.reader.progress.table(&self.reader.name, |t| {
+            t.counts.changes += counts.changes;
+            t.counts.rows += counts.rows;
+            t.counts.dead_letters += counts.dead_letters;
+            t.counts.commits += 1;
+            t.rejected += counts.rejected;
+            t.module.add(counts.module);
+            // Before there is a table, only dead letters are written.
+            if stand.extent.is_some() {
+                t.commits.note(took, newest_ms);
+            }
+            t.stand = stand;
+        });
+    }
+
+    /// From now on it takes what the router hands over.
+    fn go_live(&self) {
+        self.live.store(true, Relaxed);
+        self.reader.progress.table(&self.reader.name, |t| t.caught_up = true);
     }
 }
 

@@ -231,7 +231,7 @@ impl Pipeline {
             serving: Arc::clone(&self.serving),
             recent: Arc::default(),
         };
-        self.progress.start(&name);
+        self.progress.start(&name, topic);
         Ok(Reader {
             name,
             topic: Arc::clone(topic),

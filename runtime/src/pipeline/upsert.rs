@@ -21,6 +21,7 @@ use tokio::task::JoinHandle;
 use super::columns::{align, arrow_error, is_wider, same, source_key, stored_key, with_defaults, with_pseudo_columns};
 use super::packing::Packing;
 use super::plan::Plan;
+use super::progress::ModuleUse;
 use super::reload::Serving;
 use super::retry::retrying;
 use super::trial::{Recent, relation};
@@ -46,6 +47,9 @@ pub(super) struct Counts {
     pub(super) changes: u64,
     pub(super) rows: u64,
     pub(super) dead_letters: u64,
+    /// rows that the module rejected, or that made it fail
+    pub(super) rejected: u64,
+    pub(super) module: ModuleUse,
 }
 
 /// What a selection has become.
@@ -57,11 +61,13 @@ struct Transformed {
     rejected: Vec<(u32, String)>,
     /// how many of them made the module fail
     failed: usize,
+    used: ModuleUse,
 }
 
 impl Transformed {
     fn untouched(output: RecordBatch) -> Self {
-        Transformed { output, source_rows: None, rejected: Vec::new(), failed: 0 }
+        let used = ModuleUse::default();
+        Transformed { output, source_rows: None, rejected: Vec::new(), failed: 0, used }
     }
 }
 
@@ -92,6 +98,8 @@ pub(super) struct Upsert {
     /// of the feed
     packing: Packing,
     vacuumed: Instant,
+    /// what the index took when it was last looked at, and when that was
+    index_bytes: Option<(usize, Instant)>,
 }
 
 impl Upsert {
@@ -285,7 +293,9 @@ impl Upsert {
         let Some(selection) = news.as_ref().map(News::all).or(own.as_ref()) else {
             return Err(unmade(&self.plan.name));
         };
-        let Transformed { output, source_rows, rejected, .. } = self.transform_or_roll_back(selection).await?;
+        let Transformed { output, source_rows, rejected, used, .. } = self.transform_or_roll_back(selection).await?;
+        counts.module.add(used);
+        counts.rejected = rejected.len() as u64;
         let module = self.plan.module.as_ref().map(|(m, _)| m.sha256());
         let mut letters = Vec::new();
         let mut rejected_rows = Vec::new();
@@ -364,9 +374,13 @@ impl Upsert {
         let upserts = align(selection.upserts(), &with_defaults(&schema))?;
         let input = with_pseudo_columns(&upserts, selection)?;
         let kept = input.clone();
-        let applied = tokio::task::spawn_blocking(move || prepared.apply(&input))
-            .await
-            .map_err(|e| Error::new(ErrorKind::Internal, "a transform's thread ended").caused_by(e))??;
+        let (applied, took) = tokio::task::spawn_blocking(move || {
+            let begun = Instant::now();
+            (prepared.apply(&input), begun.elapsed())
+        })
+        .await
+        .map_err(|e| Error::new(ErrorKind::Internal, "a transform's thread ended").caused_by(e))?;
+        let applied = applied?;
         let rejected: Vec<u32> = applied.rejected.iter().map(|(row, _)| *row).collect();
         self.recent.note_batch(&kept, &rejected);
         for line in &applied.logs {
@@ -390,6 +404,11 @@ impl Upsert {
             source_rows: applied.source_rows,
             rejected: applied.rejected,
             failed: applied.failed,
+            used: ModuleUse {
+                calls: applied.calls as u64,
+                seconds: took.as_secs_f64(),
+                memory_bytes: applied.memory_bytes,
+            },
         })
     }
 

@@ -11,6 +11,7 @@
 //! While it waits for room, it heeds the group: what is another's is put down at once.
 
 mod client;
+mod ends;
 mod group;
 mod headers;
 mod loss;
@@ -33,6 +34,7 @@ use super::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX, Budget, Delivery, EndQuery, Outlet,
 use crate::config::Setting;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{PartitionId, Positions};
+pub use ends::{EndsClient, keep_known};
 use group::Group;
 pub(crate) use group::Membership;
 use reading::Reading;

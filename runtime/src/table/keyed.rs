@@ -18,7 +18,7 @@ use super::commit::{Commit, Committer, configuration};
 use super::files::scan;
 use super::index::Place;
 use super::key::{Hasher, Owner};
-use super::live::{LiveFile, LiveFiles};
+use super::live::{Extent, LiveFile, LiveFiles};
 use super::multiset::Multiset;
 use super::owners::{self, Kind};
 use super::rename::RENAMED;
@@ -277,6 +277,11 @@ impl KeyedTable {
     /// Data files of the newest version, and rows visible in them.
     pub fn size(&self) -> (usize, u64) {
         (self.files.len(), self.files.iter().map(|(_, file)| file.visible()).sum())
+    }
+
+    /// What its newest version consists of. Looks at every file, at no row.
+    pub fn extent(&self) -> Extent {
+        self.files.extent()
     }
 
     /// Phase one: the newest change of each owner, where it is strictly newer than what the table has and not below

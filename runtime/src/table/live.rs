@@ -44,6 +44,21 @@ impl LiveFile {
     }
 }
 
+/// What the newest version of a table consists of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Extent {
+    /// data files
+    pub files: u64,
+    /// data files with a deletion vector
+    pub vectors: u64,
+    /// bytes of the data files
+    pub bytes: u64,
+    /// rows that readers see
+    pub rows: u64,
+    /// rows that deletion vectors hide
+    pub hidden_rows: u64,
+}
+
 /// Rows to hide, by file.
 pub(super) type Hide = BTreeMap<u32, RoaringBitmap>;
 
@@ -103,5 +118,17 @@ impl LiveFiles {
 
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
+    }
+
+    pub(super) fn extent(&self) -> Extent {
+        let mut extent = Extent::default();
+        for file in self.by_id.values() {
+            extent.files += 1;
+            extent.vectors += u64::from(!file.hidden.is_empty());
+            extent.bytes += u64::try_from(file.add.size).unwrap_or(0);
+            extent.rows += file.visible();
+            extent.hidden_rows += file.hidden.len();
+        }
+        extent
     }
 }

@@ -51,6 +51,8 @@ pub struct Applied {
     pub logs_dropped: u64,
     /// calls made
     pub calls: usize,
+    /// the most linear memory that one of them came to
+    pub memory_bytes: usize,
 }
 
 impl Prepared {
@@ -134,7 +136,8 @@ impl Prepared {
     }
 
     fn join(&self, batch: &RecordBatch, whole: Piece) -> Result<Applied> {
-        let Piece { computed, source_rows, rearranged, rejected, failed, logs, logs_dropped, calls } = whole;
+        let Piece { computed, source_rows, rearranged, rejected, failed, logs, logs_dropped, calls, memory_bytes } =
+            whole;
         let plan = &self.plan;
         let out_rows = source_rows.len();
         let source_rows = rearranged.then_some(source_rows);
@@ -168,7 +171,7 @@ impl Prepared {
         let rows = RecordBatch::try_new_with_options(plan.schema.clone(), columns, &options).map_err(|e| {
             Error::new(ErrorKind::Internal, "a batch is not of the schema that was offered").caused_by(e)
         })?;
-        Ok(Applied { rows, source_rows, rejected, failed, logs, logs_dropped, calls })
+        Ok(Applied { rows, source_rows, rejected, failed, logs, logs_dropped, calls, memory_bytes })
     }
 }
 

@@ -154,6 +154,11 @@ impl Live {
         Ok(())
     }
 
+    /// Linear memory that the instance has: it never gives any back.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.store.data().meter.memory_bytes
+    }
+
     /// The log lines written so far, and how many were dropped.
     pub(super) fn take_logs(&mut self) -> (Vec<LogLine>, u64) {
         let state = self.store.data_mut();

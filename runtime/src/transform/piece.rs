@@ -64,6 +64,8 @@ pub(super) struct Piece {
     pub(super) logs: Vec<LogLine>,
     pub(super) logs_dropped: u64,
     pub(super) calls: usize,
+    /// the most linear memory that an instance came to
+    pub(super) memory_bytes: usize,
 }
 
 /// What one call gave, checked.
@@ -176,6 +178,7 @@ impl<'a> Job<'a> {
         let called = live.transform(&module.compiled, (&plan.params, &plan.fields, count, &columns));
         let (logs, dropped) = live.take_logs();
         piece.add_logs(logs, dropped, module.limits.log_lines);
+        piece.memory_bytes = piece.memory_bytes.max(live.memory_bytes());
         // The next instance need not wait for the check.
         drop(live);
         let limits = &module.limits;
@@ -266,6 +269,7 @@ impl Piece {
         self.rejected.append(&mut next.rejected);
         self.failed += next.failed;
         self.calls += next.calls;
+        self.memory_bytes = self.memory_bytes.max(next.memory_bytes);
         self.add_logs(next.logs, next.logs_dropped, log_lines);
     }
 

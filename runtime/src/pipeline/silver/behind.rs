@@ -70,7 +70,7 @@ impl Worker {
                 },
             }
         }
-        self.live.store(true, Relaxed);
+        self.go_live();
         Ok(())
     }
 

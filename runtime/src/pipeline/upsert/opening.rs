@@ -75,6 +75,7 @@ impl Opening {
             compaction: None,
             packing: Packing::new(),
             vacuumed: Instant::now(),
+            index_bytes: None,
         })
     }
 }

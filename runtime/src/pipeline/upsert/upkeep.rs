@@ -6,9 +6,13 @@ use tokio::task::JoinHandle;
 
 use super::Upsert;
 use crate::error::{Action, Error, ErrorKind, Result};
+use crate::pipeline::progress::Stand;
 
 /// Time between two vacuums of a table that is written to.
 const VACUUM_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Time between two looks at the memory of an index.
+const INDEX_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Upsert {
     /// Upkeep that is due, between two flushes. Compaction reads and writes files beside the stream; only its commit
@@ -49,6 +53,17 @@ impl Upsert {
             table.vacuum().await?;
         }
         Ok(())
+    }
+
+    /// How the table stands, as committed.
+    pub(in crate::pipeline) fn stand(&mut self) -> Stand {
+        let positions = self.stands().clone();
+        let Some(table) = &self.table else { return Stand { positions, ..Stand::default() } };
+        // Of some tables it takes a look at every owner.
+        if self.index_bytes.is_none_or(|(_, at)| at.elapsed() >= INDEX_INTERVAL) {
+            self.index_bytes = Some((table.index_size().1, Instant::now()));
+        }
+        Stand { positions, extent: Some(table.extent()), index_bytes: self.index_bytes.map(|(bytes, _)| bytes) }
     }
 
     /// The end of a run: a compaction that still works is given up, what it wrote is left to vacuum.

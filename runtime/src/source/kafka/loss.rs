@@ -169,6 +169,7 @@ impl Kafka<'_> {
 
     /// Reads nothing more of the topic; what was not handed over is dropped.
     pub(super) fn stop_reading(&mut self, topic: &Arc<str>) -> Result<()> {
+        self.outlet.known_ends.forget(topic);
         let mut list = TopicPartitionList::new();
         for partition in self.topics.remove(topic).into_iter().flat_map(BTreeMap::into_keys) {
             list.add_partition(topic, partition);

@@ -164,6 +164,9 @@ impl Kafka<'_> {
                     self.first.insert(id.clone());
                 }
             }
+            if self.role_of(&id.topic) == Some(Role::Write) {
+                self.outlet.known_ends.begin(&id, from, high);
+            }
             self.held.push(Found { id, from });
         }
         Ok(Some(look))

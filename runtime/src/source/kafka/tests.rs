@@ -299,6 +299,10 @@ fn a_topic_that_may_not_be_read_is_given_up_alone() {
     broker.cluster.topic_error("shop.a", refused).unwrap();
     run.until(|r| r.lost.contains_key("shop.a"));
     assert_eq!(run.lost["shop.a"].kind(), ErrorKind::Denied);
+    assert!(
+        run.source.known_ends.look().keys().all(|id| *id.topic == *"shop.b"),
+        "of what is given up nothing is known"
+    );
     broker.fill("shop.b", 4, 10);
     run.until(|r| r.count("shop.b") == 8);
 
@@ -321,6 +325,24 @@ fn a_topic_whose_end_cannot_be_asked_for_is_not_taken_for_none() {
     let failed = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_REQUEST; 8];
     broker.cluster.request_errors(RDKafkaApiKey::ListOffsets, &failed);
     assert_eq!(run.end_of("shop"), None);
+}
+
+#[test]
+fn ends_are_known_from_the_start_and_told_to_a_client_of_its_own() {
+    let broker = Broker::with(&["shop.a", "shop.b"]);
+    broker.fill("shop.a", 3, 10);
+    let mut run = Run::start(&broker, settings(false), ROOM, 10);
+    run.until(|r| r.count("shop.a") == 3);
+    let reach = |run: &Run| {
+        let known = run.source.known_ends.look();
+        known.into_iter().map(|(id, reach)| (id.topic.to_string(), reach.from, reach.end)).collect::<Vec<_>>()
+    };
+    assert_eq!(reach(&run), [("shop.a".to_owned(), 0, 3), ("shop.b".to_owned(), 0, 0)]);
+    broker.fill("shop.a", 4, 10);
+    let settings = Settings { brokers: broker.cluster.bootstrap_servers(), ..settings(false) };
+    let ends = EndsClient::new(&settings).unwrap().ends_of_topics(&["shop.a", "shop.none"]).unwrap();
+    run.source.known_ends.note(&ends);
+    assert_eq!(reach(&run), [("shop.a".to_owned(), 0, 7), ("shop.b".to_owned(), 0, 0)]);
 }
 
 #[test]
