@@ -121,7 +121,7 @@ impl Pipeline {
         let lake = Lake::new(root.clone(), lake_options);
         let settings = table_settings(&config);
         let letters = Arc::new(DeadLetters::new(&root, lake, settings.clone())?);
-        let engine = Engine::new(module_limits(&config))?;
+        let engine = Engine::with_cache(module_limits(&config))?;
         let group = group(&config, options);
         let reporter = Arc::new(Reporter::new(&config.name, group.is_some()));
         let bronzes = group.map_or_else(Bronzes::default, |_| Bronzes::shared(root.clone()));
@@ -274,6 +274,10 @@ impl Pipeline {
             None => source::replay::start(self.config.source.captures().to_vec(), budget.clone(), block_rows),
         }?;
         self.progress.reads_from(budget, source.known_ends.clone());
+        if self.bronzes.are_shared() {
+            // The group may leave us nothing to do.
+            self.progress.assigned();
+        }
         Ok(source)
     }
 

@@ -10,9 +10,10 @@
 //! ```
 //!
 //! All calls are synchronous and use up to [`Limits::call_time`]: run them on a blocking thread, with at least 2 MiB
-//! of stack. Compiled code is cached in memory only: no compiled file is ever read from disk.
+//! of stack. Compiled code is read from this user's own cache alone.
 
 mod apply;
+mod cache;
 mod columns;
 mod contract;
 mod describe;

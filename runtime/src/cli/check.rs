@@ -32,7 +32,7 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<ExitCode> {
         }
     }
     findings.push(outcome("lake", check_lake(config).await.map(|()| format!("`{}` can be listed", config.lake.root))));
-    let engine = Engine::new(module_limits(config))?;
+    let engine = Engine::with_cache(module_limits(config))?;
     for table in &config.silver {
         if let Some(path) = &table.transform {
             let what = format!("module of silver `{}`", table.name);

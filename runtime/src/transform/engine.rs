@@ -2,10 +2,7 @@
 //!
 //! Every option that matters to safety or to determinism is named here, whatever wasmtime's default is.
 //!
-//! Compiled code lives in memory, found by the sha256 of the bytes; nothing compiled is read from or written to disk. A
-//! compiled file is machine code with all of the host's rights: whoever loads one must know that it wrote it. wasmtime's
-//! loader is unsafe for that reason, its own cache takes any file of the right name, and a signature needs a key, which
-//! whoever can write the cache can read. A Rust module compiles in a tenth of a second at each start; that is the price.
+//! Compiled code lives in memory, found by the sha256 of the bytes, and between runs where [`cache`](super::cache) says.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -16,6 +13,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, OptLevel, Strategy};
 
+use super::cache;
 use super::contract::{GUEST, HOST, VERSION};
 use super::inspect;
 use super::instance::{Compiled, Live, State, TICK, clean, log};
@@ -59,8 +57,20 @@ impl Engine {
     /// # Errors
     /// `Internal` where this processor or system cannot run wasmtime as configured.
     pub fn new(limits: Limits) -> Result<Engine> {
+        Engine::start(limits, None)
+    }
+
+    /// The same; what it compiles is kept for the next run, in a folder of this user.
+    ///
+    /// # Errors
+    /// As [`Engine::new`]; a cache that cannot be used is only logged.
+    pub fn with_cache(limits: Limits) -> Result<Engine> {
+        Engine::start(limits, cache::open())
+    }
+
+    fn start(limits: Limits, cache: Option<wasmtime::Cache>) -> Result<Engine> {
         let slots = Slots::one_a_core();
-        let wasm = wasmtime::Engine::new(&configure(&limits, &slots)).map_err(|e| {
+        let wasm = wasmtime::Engine::new(configure(&limits, &slots).cache(cache)).map_err(|e| {
             Error::new(ErrorKind::Internal, "the WebAssembly engine does not start").caused_by(format!("{e:#}"))
         })?;
         let ticking = wasm.weak();
