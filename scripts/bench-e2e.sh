@@ -1,0 +1,106 @@
+#!/usr/bin/env bash
+# The whole way on a real broker, in the release profile: W1 from Kafka into Bronze and Silver to its end, beside the raw
+# consume rate of the same topic; then a live stream, and how old its rows are when they can be read from Silver.
+#
+#   scripts/bench-e2e.sh <program> <folder>      called by `make bench-e2e`
+#
+#   BENCH_SECONDS   of the live stream (default 600)
+#   BENCH_RUNS      of W1 (default 3)
+#   LODE_SHARED     where generator and checker lie (default: `shared` beside the clone, or beside a folder above it)
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+lode=$(readlink -f "$1") out=$2
+seconds=${BENCH_SECONDS:-600} rate=2000
+
+shared=${LODE_SHARED:-}
+for folder in "$root"/.. "$root"/../.. "$root"/../../..; do
+    [ -n "$shared" ] || ! [ -d "$folder/shared/bench" ] || shared=$(cd "$folder/shared" && pwd)
+done
+bench=$shared/bench
+[ -f "$bench/generate.py" ] || { echo "bench: the load generator is missing; hint: set LODE_SHARED" >&2; exit 1; }
+
+# A broker of its own, that keeps W1 from one call to the next.
+export LODE_STACK=${LODE_CACHE:-$HOME/.cache/lodestream}/stack/bench
+export STACK_KAFKA_PORT=29292 STACK_CONTROLLER_PORT=29293 STACK_SASL_PORT=29294
+brokers=127.0.0.1:$STACK_KAFKA_PORT
+"$root/scripts/stack/install.sh"
+cache=${LODE_CACHE:-$HOME/.cache/lodestream} python=${LODE_CACHE:-$HOME/.cache/lodestream}/bench-venv/bin/python
+if ! cmp -s "$bench/peers/requirements.txt" "$cache/bench-venv/requirements.txt"; then
+    python3 -m venv "$cache/bench-venv"
+    "$python" -m pip install --quiet --disable-pip-version-check -r "$bench/peers/requirements.txt"
+    cp "$bench/peers/requirements.txt" "$cache/bench-venv/requirements.txt"
+fi
+trap '"$root/scripts/stack/down.sh" kafka' EXIT
+"$root/scripts/stack/up.sh" kafka
+mkdir -p "$out"
+
+pipeline() { # NAME TOPIC: a pipeline file in a folder of its own, as a user would write it
+    rm -rf "${out:?}/$1"
+    mkdir -p "$out/$1"
+    cat >"$out/$1/pipeline.toml" <<P
+name = "$1"
+[source.kafka]
+brokers = "$brokers"
+topics = "$2"
+[lake]
+root = "lake"
+$( [ "$1" = w1 ] || printf "[flush]\nage = \"500ms\"\n" )
+[silver.orders]
+from = "orders"
+columns = { order_id = "bigint", customer_id = "int", quantity = "int", amount = "decimal(12,2)", status = "varchar(16)", country = "char(2)", currency = "char(3)", note = "varchar(255)", coupon = "varchar(16)", placed_at = "datetime(6)", paid_at = "datetime(6)", updated_at = "datetime(6)" }
+P
+}
+generate() { "$python" "$bench/generate.py" --bootstrap "$brokers" "$@" >/dev/null; }
+
+if ! [ -s "$LODE_STACK/w1.json" ]; then
+    echo "bench: writing W1 (1,034,875 records) into the topic"
+    generate --topic w1.shop.orders --expect "$LODE_STACK/w1.part"
+    mv "$LODE_STACK/w1.part" "$LODE_STACK/w1.json"
+fi
+echo "== raw: librdkafka from Python reads the topic and drops it (twice; the first fills the page cache)"
+for _ in 1 2; do "$python" "$bench/peers/consume.py" "$brokers" w1.shop.orders; done
+
+echo "== W1: Bronze and Silver (goals: 8 us of CPU an event, 120,000 events a second, 500 MiB)"
+for run in $(seq "${BENCH_RUNS:-3}"); do
+    pipeline w1 'w1.shop.*'
+    (
+        cd "$out/w1"
+        "$python" "$bench/peers/measure.py" --folder lake/bronze --folder lake/silver -- "$lode" run pipeline.toml --until-end
+    ) >"$out/w1.log" || { cat "$out/w1.log" >&2; exit 1; }
+    "$python" - "$LODE_STACK/w1.json" "$out/w1.log" "$run" <<'P'
+import json, sys
+expected = json.load(open(sys.argv[1]))
+told = json.loads([line for line in open(sys.argv[2]) if line.startswith("MEASURE")][-1][8:])
+events = expected["records"]
+print(f"run {sys.argv[3]}: {events / told['wall_s']:,.0f} events a second, {told['cpu_s'] * 1e6 / events:.2f} us of CPU an event,"
+      f" {told['peak_rss_mb']} MiB at most, files {told['bronze']['data_files']} bronze {told['silver']['data_files']} silver")
+P
+done
+"$python" "$bench/check.py" "$LODE_STACK/w1.json" --silver "$out/w1/lake/silver/orders" \
+    --bronze "$out/w1/lake/bronze/w1.shop.orders" --offset-cols _partition,_offset
+
+echo "== live: $rate changes a second for $seconds s on 300,000 rows (goals: p50 under 0.5 s, p99 under 1.5 s)"
+topic=live$(date +%s).shop.orders
+generate --topic "$topic" --snapshot 300000 --phase snapshot
+pipeline live "${topic%.orders}.*"
+silver=$out/live/lake/silver/orders
+(cd "$out/live" && exec "$lode" run pipeline.toml >run.log 2>&1) &
+program=$!
+rows() { (cd "$out/live" && "$lode" query pipeline.toml 'SELECT count(*) FROM silver.orders' --csv 2>/dev/null | tail -1) || true; }
+for _ in $(seq 120); do [ "$(rows)" != 300000 ] || break; sleep 1; done
+[ "$(rows)" = 300000 ] || { echo "bench: the snapshot is not in Silver; see $out/live/run.log" >&2; kill "$program"; exit 1; }
+"$python" "$bench/peers/freshness.py" watch "$silver" "$out/live.jsonl" "$((seconds + 10))" &
+watcher=$!
+used=$(awk '{print $14 + $15}' "/proc/$program/stat")
+generate --topic "$topic" --snapshot 300000 --changes $((rate * seconds)) --phase changes --rate "$rate"
+used=$(($(awk '{print $14 + $15}' "/proc/$program/stat") - used))
+peak=$(awk '/VmHWM/ {print int($2 / 1024)}' "/proc/$program/status")
+wait "$watcher"
+files() { find "$1" -name '*.parquet' -not -path '*/_delta_log/*' | wc -l; }
+named() { (cd "$out/live" && "$lode" status pipeline.toml | awk -v t="$1" '$1 == t {print $3}'); }
+echo "files named by the tables: $(named "bronze.$topic") bronze, $(named silver.orders) silver; on disk, vacuum to come: $(files "$out/live/lake/bronze") and $(files "$silver")"
+kill -TERM "$program"
+wait "$program"
+awk -v used="$used" -v n=$((rate * seconds)) -v peak="$peak" -v hz="$(getconf CLK_TCK)" \
+    'BEGIN {printf "%.1f us of CPU an event, %d MiB at most\n", used / hz * 1e6 / n, peak}'
+"$python" "$bench/peers/freshness.py" report "$silver" "$out/live.jsonl" 5
