@@ -51,7 +51,7 @@ fn expect_growth(pipeline: &Pipeline, run: &mut Running) {
 #[test]
 fn instances_that_join_leave_freeze_and_die_share_the_tables_and_lose_and_double_nothing() {
     let seed = seed("sharing");
-    let mut broker = Broker::start(&OPEN_B.file(), seed, Pace::PerSecond(60));
+    let mut broker = Broker::start(&OPEN_B.file(), seed, Pace::PerSecond(35));
     let kafka = "group = \"store\"\nrefresh = \"1s\"\n[source.kafka.options]\n\"session.timeout.ms\" = 6000\n\"heartbeat.interval.ms\" = 500\n";
     let pipeline = OPEN_B.through(&broker, &Wanted { flush_rows: 20, kafka, ..Wanted::default() });
     let wait = |run: &mut Running, what: &str, instances: usize| {
