@@ -54,7 +54,7 @@ use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
-pub use append::{BronzeRows, BronzeTable, bronze_schema};
+pub use append::{BronzeDraft, BronzeFiles, BronzeRows, BronzeTable, bronze_schema};
 pub use care::{Packed, Upkeep};
 pub use changes::ChangesTable;
 pub use compact::{Compaction, Rewritten};

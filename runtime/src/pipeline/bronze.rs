@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::RecordBatch;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::packing::Packing;
@@ -15,12 +14,12 @@ use crate::decode;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::record::{Positions, still_missing};
 use crate::source::Delivery;
-use crate::table::{BronzeRows, BronzeTable, Outcome};
+use crate::table::{BronzeDraft, BronzeRows, BronzeTable, Outcome};
 
 /// Deliveries that wait for a table.
 const QUEUE: usize = 32;
-/// Bytes of records of one batch of rows: buffers of this size are used again, larger ones are mapped anew each time.
-const BATCH_BYTES: usize = 8 << 20;
+/// Bytes of records that are encoded together: small enough for a processor's cache.
+const BATCH_BYTES: usize = 1 << 20;
 
 pub(super) enum Order {
     Take(Delivery),
@@ -53,7 +52,7 @@ impl Bronze {
             topic,
             table,
             rows: BronzeRows::new(),
-            batches: Vec::new(),
+            draft: BronzeDraft::default(),
             pending: Pending::new(flush, room),
             committed: committed_in,
             packing: Packing::new(),
@@ -75,8 +74,8 @@ struct Writer {
     topic: Arc<str>,
     table: BronzeTable,
     rows: BronzeRows,
-    /// what follows before `rows`
-    batches: Vec<RecordBatch>,
+    /// what comes before `rows`
+    draft: BronzeDraft,
     pending: Pending,
     committed: watch::Sender<Positions>,
     packing: Packing,
@@ -109,8 +108,7 @@ impl Writer {
                     self.newest_ms = self.newest_ms.max(block.last().map(|record| record.timestamp_ms));
                     drop(delivery);
                     if self.rows.bytes() >= BATCH_BYTES {
-                        self.close_batch()?;
-                        self.rows = self.batches.last().map_or_else(BronzeRows::new, BronzeRows::like);
+                        self.encode()?;
                     }
                     if self.pending.is_full() {
                         self.flush().await?;
@@ -120,9 +118,10 @@ impl Writer {
         }
     }
 
-    fn close_batch(&mut self) -> Result<()> {
-        self.batches.push(self.rows.finish(chrono::Utc::now().timestamp_millis())?);
-        Ok(())
+    fn encode(&mut self) -> Result<()> {
+        let batch = self.rows.finish(chrono::Utc::now().timestamp_millis())?;
+        self.rows = BronzeRows::like(&batch);
+        self.table.add(&mut self.draft, &batch)
     }
 
     async fn flush(&mut self) -> Result<()> {
@@ -131,14 +130,14 @@ impl Writer {
         }
         let begun = Instant::now();
         let mut appended = 0;
-        self.close_batch()?;
-        let batches = std::mem::take(&mut self.batches);
-        let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
+        self.encode()?;
+        let files = std::mem::take(&mut self.draft).finish()?;
+        let rows = files.rows();
         let mut backoff = Backoff::new();
         let mut ranges = self.pending.ranges().clone();
         while !ranges.is_empty() {
             let info = serde_json::Map::from_iter([("rows".to_owned(), rows.into())]);
-            match self.table.append(batches.clone(), &ranges, info).await {
+            match self.table.append(&files, &ranges, info).await {
                 Ok(Outcome::Committed { .. }) => {
                     appended = rows;
                     break;

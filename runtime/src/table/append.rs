@@ -1,8 +1,8 @@
 //! Bronze: every record of a topic as it came.
 //!
-//! Receives records as rows of [`bronze_schema`] with their Kafka ranges. Promises each offset exactly once, in the
-//! commit that moves the positions; and gives them back as blocks in offset order from any position on, for a table that is
-//! behind. Never looks into a value.
+//! Receives records as rows of [`bronze_schema`] with their Kafka ranges, and encodes them as they come. Promises each
+//! offset exactly once, in the commit that moves the positions; and gives them back as blocks in offset order from any
+//! position on, for a table that is behind. Never looks into a value.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use deltalake::kernel::Add;
 use serde_json::{Map, Value, json};
 
 use super::commit::{Committer, Put, REPLAYS_MAX, Standing, add_action};
-use super::files::{DataFile, pick, split};
+use super::files::{DataFile, Encoded, pick, reread, split};
 use super::schema::{TableSchema, align, utc};
 use super::{Location, Outcome, Settings, log};
 use crate::change::Op;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Block, PartitionId, Positions, Ranges};
+use crate::record::{Block, PartitionId, Positions, Range, Ranges};
 
 const MS_PER_DAY: i64 = 86_400_000;
 
@@ -165,6 +165,45 @@ fn text_or_bytes(part: Option<&[u8]>, text: &mut StringBuilder, bytes: &mut Bina
     }
 }
 
+type PartitionValues = HashMap<String, Option<String>>;
+
+/// Rows of one commit in the making: encoded as they come, so that what waits is about as large as its files will be.
+#[derive(Default)]
+pub struct BronzeDraft {
+    files: Vec<(PartitionValues, DataFile)>,
+    extent: Ranges,
+    rows: usize,
+}
+
+/// The data files of one commit, not in the lake yet.
+#[derive(Debug)]
+pub struct BronzeFiles {
+    files: Vec<(PartitionValues, Encoded)>,
+    /// from the first to past the last offset of each Kafka partition
+    extent: Ranges,
+    rows: usize,
+}
+
+impl BronzeDraft {
+    /// Ends the files.
+    pub fn finish(self) -> Result<BronzeFiles> {
+        let files = self.files.into_iter().map(|(day, file)| Ok((day, file.finish()?))).collect::<Result<Vec<_>>>()?;
+        Ok(BronzeFiles { files, extent: self.extent, rows: self.rows })
+    }
+}
+
+impl BronzeFiles {
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// True when no row lies outside of `due`.
+    fn within(&self, due: &Ranges) -> bool {
+        self.extent.iter().all(|(id, held)| due.get(id).is_some_and(|r| r.from <= held.from && held.to <= r.to))
+    }
+}
+
 /// A table of records as they came, append only, partitioned by day of ingestion.
 #[derive(Debug)]
 pub struct BronzeTable {
@@ -208,16 +247,34 @@ impl BronzeTable {
         &self.committer.location
     }
 
-    /// Appends rows of [`bronze_schema`] and moves the positions to the ends of `ranges`. Rows below the stored
-    /// positions are left out; a range may begin below its position.
+    /// Encodes rows of [`bronze_schema`] for the commit that `draft` is to become.
+    pub fn add(&self, draft: &mut BronzeDraft, batch: &RecordBatch) -> Result<()> {
+        let schema = &self.committer.schema;
+        for (id, range) in extent(batch)? {
+            let held = draft.extent.entry(id).or_insert(range);
+            *held = Range { from: held.from.min(range.from), to: held.to.max(range.to) };
+        }
+        draft.rows += batch.num_rows();
+        let batch = align(batch, &schema.all)?;
+        for (values, picked) in split(&batch, schema, self.committer.settings.partitions_max)? {
+            let rows = pick(&batch, picked.as_ref())?;
+            match draft.files.iter_mut().find(|(day, _)| *day == values) {
+                Some((_, file)) => file.push(&rows)?,
+                None => {
+                    let mut file = DataFile::new(schema)?;
+                    file.push(&rows)?;
+                    draft.files.push((values, file));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the rows of `files` and moves the positions to the ends of `ranges`. Rows outside of `ranges`, or below
+    /// the stored positions, are left out; a range may begin below its position.
     ///
     /// Errors: whatever the lake answers; nothing is then known to be committed, and calling again is right.
-    pub async fn append(
-        &mut self,
-        batches: Vec<RecordBatch>,
-        ranges: &Ranges,
-        info: Map<String, Value>,
-    ) -> Result<Outcome> {
+    pub async fn append(&mut self, files: &BronzeFiles, ranges: &Ranges, info: Map<String, Value>) -> Result<Outcome> {
         let held = &self.committer.positions;
         let mut due = ranges.clone();
         for (partition, range) in &mut due {
@@ -232,7 +289,7 @@ impl BronzeTable {
             Standing::Past => return Ok(Outcome::AlreadyCommitted { version: self.committer.version }),
             Standing::Elsewhere => return Ok(Outcome::Fenced),
         }
-        let adds = self.write(batches, &due).await?;
+        let adds = self.write(files, &due).await?;
         crate::failpoint::pass("bronze.after_data_file");
         for _ in 0..REPLAYS_MAX {
             let mut actions = self.committer.txn_actions(&due);
@@ -265,33 +322,33 @@ impl BronzeTable {
         Err(Error::new(ErrorKind::Conflict, "other writers commit to the table faster than lode can follow"))
     }
 
-    async fn write(&self, batches: Vec<RecordBatch>, due: &Ranges) -> Result<Vec<Add>> {
-        let schema = &self.committer.schema;
-        let mut files: Vec<(HashMap<String, Option<String>>, DataFile)> = Vec::new();
-        for batch in batches {
-            let batch = align(&only(&batch, due)?, &schema.all)?;
-            for (values, picked) in split(&batch, schema, self.committer.settings.partitions_max)? {
-                let rows = pick(&batch, picked.as_ref())?;
-                match files.iter_mut().find(|(day, _)| *day == values) {
-                    Some((_, file)) => file.push(&rows)?,
-                    None => {
-                        let mut file = DataFile::new(schema)?;
-                        file.push(&rows)?;
-                        files.push((values, file));
-                    }
-                }
-            }
-        }
-        let mut adds = Vec::with_capacity(files.len());
-        for (values, file) in files {
-            adds.push(file.write(&self.committer.store, values, true).await?);
+    async fn write(&self, files: &BronzeFiles, due: &Ranges) -> Result<Vec<Add>> {
+        let fewer = if files.within(due) { None } else { Some(self.cut(files, due)?) };
+        let files = fewer.as_ref().unwrap_or(files);
+        let mut adds = Vec::with_capacity(files.files.len());
+        for (values, file) in &files.files {
+            adds.push(file.write(&self.committer.store, values.clone(), true).await?);
         }
         Ok(adds)
     }
+
+    /// The rows of `files` that lie in `due`, encoded anew.
+    fn cut(&self, files: &BronzeFiles, due: &Ranges) -> Result<BronzeFiles> {
+        let mut draft = BronzeDraft::default();
+        for (values, file) in &files.files {
+            for batch in reread(file, &bronze_schema(), values)? {
+                let batch = only(&batch?, due)?;
+                if batch.num_rows() > 0 {
+                    self.add(&mut draft, &batch)?;
+                }
+            }
+        }
+        draft.finish()
+    }
 }
 
-/// The rows of `batch` that lie in `due`.
-fn only(batch: &RecordBatch, due: &Ranges) -> Result<RecordBatch> {
+/// Topic, partition and offset of each row.
+fn places(batch: &RecordBatch) -> Result<impl Iterator<Item = (&str, i32, i64)>> {
     let lost = |name: &str| Error::new(ErrorKind::Internal, format!("Bronze rows have no column `{name}`"));
     let topics = batch.column_by_name("_topic").and_then(|c| c.as_string_opt::<i32>()).ok_or_else(|| lost("_topic"))?;
     let partitions = batch
@@ -302,10 +359,34 @@ fn only(batch: &RecordBatch, due: &Ranges) -> Result<RecordBatch> {
         .column_by_name("_offset")
         .and_then(|c| c.as_primitive_opt::<Int64Type>())
         .ok_or_else(|| lost("_offset"))?;
-    let mut known: Option<(&str, i32, Option<crate::record::Range>)> = None;
-    let keep: BooleanArray = (0..batch.num_rows())
-        .map(|row| {
-            let (topic, partition) = (topics.value(row), partitions.value(row));
+    Ok((0..batch.num_rows()).map(|row| (topics.value(row), partitions.value(row), offsets.value(row))))
+}
+
+/// From the first to past the last offset of each Kafka partition.
+fn extent(batch: &RecordBatch) -> Result<Ranges> {
+    let mut found: Vec<(&str, i32, Range)> = Vec::new();
+    let mut at = 0;
+    for (topic, partition, offset) in places(batch)? {
+        // records of one partition follow on each other
+        if found.get(at).is_none_or(|(t, p, _)| (*t, *p) != (topic, partition)) {
+            at = found.iter().position(|(t, p, _)| (*t, *p) == (topic, partition)).unwrap_or(found.len());
+        }
+        match found.get_mut(at) {
+            Some((_, _, range)) => {
+                *range = Range { from: range.from.min(offset), to: range.to.max(offset.saturating_add(1)) };
+            }
+            None => found.push((topic, partition, Range { from: offset, to: offset.saturating_add(1) })),
+        }
+    }
+    let named = |(topic, partition, range): (&str, i32, Range)| (PartitionId { topic: topic.into(), partition }, range);
+    Ok(found.into_iter().map(named).collect())
+}
+
+/// The rows of `batch` that lie in `due`.
+fn only(batch: &RecordBatch, due: &Ranges) -> Result<RecordBatch> {
+    let mut known: Option<(&str, i32, Option<Range>)> = None;
+    let keep: BooleanArray = places(batch)?
+        .map(|(topic, partition, offset)| {
             let range = match known {
                 Some((t, p, range)) if t == topic && p == partition => range,
                 _ => {
@@ -314,12 +395,9 @@ fn only(batch: &RecordBatch, due: &Ranges) -> Result<RecordBatch> {
                     range
                 }
             };
-            Some(range.is_some_and(|r| (r.from..r.to).contains(&offsets.value(row))))
+            Some(range.is_some_and(|r| (r.from..r.to).contains(&offset)))
         })
         .collect();
-    if keep.true_count() == batch.num_rows() {
-        return Ok(batch.clone());
-    }
     filter_record_batch(batch, &keep)
         .map_err(|e| Error::new(ErrorKind::Internal, "Bronze rows cannot be filtered").caused_by(e))
 }

@@ -19,7 +19,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryFutureExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ArrowWriter, ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
@@ -169,6 +169,13 @@ impl DataFile {
         self.writer.bytes_written() + self.writer.in_progress_size()
     }
 
+    /// Ends the file.
+    pub(super) fn finish(self) -> Result<Encoded> {
+        let stats = self.stats.text(self.rows);
+        let bytes = self.writer.into_inner().map_err(parquet_error)?.into();
+        Ok(Encoded { bytes, partition_by: self.partition_by, stats })
+    }
+
     /// Puts the file under a new name and describes it.
     pub(super) async fn write(
         self,
@@ -176,21 +183,56 @@ impl DataFile {
         partition_values: HashMap<String, Option<String>>,
         data_change: bool,
     ) -> Result<Add> {
-        let bytes = self.writer.into_inner().map_err(parquet_error)?;
+        self.finish()?.write(store, partition_values, data_change).await
+    }
+}
+
+/// A data file that is whole, and not in the lake yet.
+#[derive(Debug)]
+pub(super) struct Encoded {
+    bytes: Bytes,
+    partition_by: Vec<String>,
+    stats: String,
+}
+
+impl Encoded {
+    /// Puts the file under a new name and describes it.
+    pub(super) async fn write(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        partition_values: HashMap<String, Option<String>>,
+        data_change: bool,
+    ) -> Result<Add> {
         let folder = folder(&self.partition_by, &partition_values);
         let path = format!("{folder}part-{}.zstd.parquet", uuid::Uuid::new_v4());
-        let size = bytes.len() as i64;
-        put(store, &Path::from(path.as_str()), bytes).await?;
+        put(store, &Path::from(path.as_str()), self.bytes.clone()).await?;
         Ok(Add {
             path,
             partition_values,
-            size,
+            size: self.bytes.len() as i64,
             modification_time: now_ms(),
             data_change,
-            stats: Some(self.stats.text(self.rows)),
+            stats: Some(self.stats.clone()),
             ..Add::default()
         })
     }
+}
+
+/// The rows of a file that is not in the lake yet, in file order, in the columns `fields` of the table.
+pub(super) fn reread(
+    file: &Encoded,
+    fields: &SchemaRef,
+    partition: &HashMap<String, Option<String>>,
+) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
+    const WHAT: &str = "a data file in memory";
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(file.bytes.clone(), options);
+    let batches = builder.and_then(|b| b.with_batch_size(READ_ROWS).build()).map_err(|e| read_error(WHAT, e))?;
+    Ok(batches.map(move |batch| {
+        let batch =
+            batch.map_err(|e| Error::new(ErrorKind::Internal, format!("{WHAT} cannot be read")).caused_by(e))?;
+        complete(&batch, fields, partition)
+    }))
 }
 
 /// The folder of files with these partition values, `column=value/` a column. The log says the values, and most readers
@@ -211,14 +253,14 @@ fn folder(partition_by: &[String], values: &HashMap<String, Option<String>>) -> 
     folder
 }
 
-async fn put(store: &Arc<dyn ObjectStore>, path: &Path, bytes: Vec<u8>) -> Result<()> {
+async fn put(store: &Arc<dyn ObjectStore>, path: &Path, bytes: Bytes) -> Result<()> {
     let failed = |e| store_error("writing a data file", e);
     if bytes.len() <= PUT_BYTES_MAX {
         return store.put(path, bytes.into()).await.map(|_| ()).map_err(failed);
     }
     let mut upload =
         WriteMultipart::new_with_chunk_size(store.put_multipart(path).await.map_err(failed)?, PUT_BYTES_MAX);
-    upload.put(bytes.into());
+    upload.put(bytes);
     upload.finish().await.map(|_| ()).map_err(failed)
 }
 

@@ -434,7 +434,7 @@ async fn faults_of_the_lake_lose_and_double_no_row_without_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn faults_of_the_lake_lose_and_double_no_record_of_bronze() {
-    use super::bronze::{block, read_all, rows_of};
+    use super::bronze::{block, files_of, read_all, rows_of};
     let seed = seeds(1)[0];
     println!("TABLE_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
@@ -456,7 +456,8 @@ async fn faults_of_the_lake_lose_and_double_no_record_of_bronze() {
             }
         }
         trouble(&chance, 20, true);
-        let append = table.append(vec![rows_of(&blocks, 86_400_000)], &covered, Map::new());
+        let files = files_of(&table, &[rows_of(&blocks, 86_400_000)]);
+        let append = table.append(&files, &covered, Map::new());
         let _ = tokio::time::timeout(Duration::from_millis(1500), append).await;
         trouble(&chance, 15, false);
         match rng.random_range(0..100) {
@@ -501,12 +502,12 @@ async fn faults_of_an_upload_in_parts_leave_no_half_a_file() {
         let record = crate::record::Record { offset, timestamp_ms: 0, key: None, value: Some(&value), headers: b"" };
         assert!(block.push(record));
     }
-    let rows = super::bronze::rows_of(&[block], 86_400_000);
+    let files = super::bronze::files_of(&table, &[super::bronze::rows_of(&[block], 86_400_000)]);
     let covered = ranges(&[(0, 0, 20)]);
     trouble(&chance, 40, true);
     for round in 0.. {
         assert!(round < 200, "seed {seed}: no end");
-        let append = table.append(vec![rows.clone()], &covered, Map::new());
+        let append = table.append(&files, &covered, Map::new());
         if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_millis(3000), append).await {
             break;
         }
