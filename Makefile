@@ -68,6 +68,7 @@ test-spark: build ## Spark with Delta reads what lode wrote
 
 test-stack: build ## two thousand transactions through a real MySQL, Debezium, Kafka and Azurite, with faults
 	scripts/stack/install.sh
+	$(LODE_CACHE)/stack/venv/bin/python tests/stack/lakes.py $(PROGRAMS)/lode
 	$(LODE_CACHE)/stack/venv/bin/python tests/stack/run.py $(PROGRAMS)/lode
 
 stack: build ## the online store for real: MySQL, Debezium, Kafka and Azurite, STACK_RATE transactions a second
