@@ -21,7 +21,7 @@ bench=$shared/bench
 
 # A broker of its own, that keeps W1 from one call to the next.
 export LODE_STACK=${LODE_CACHE:-$HOME/.cache/lodestream}/stack/bench
-export STACK_KAFKA_PORT=29292 STACK_CONTROLLER_PORT=29293 STACK_SASL_PORT=29294
+export STACK_KAFKA_PORT=29292 STACK_CONTROLLER_PORT=29293 STACK_SASL_PORT=29294 STACK_TLS_PORT=29295
 brokers=127.0.0.1:$STACK_KAFKA_PORT
 "$root/scripts/stack/install.sh"
 cache=${LODE_CACHE:-$HOME/.cache/lodestream} python=${LODE_CACHE:-$HOME/.cache/lodestream}/bench-venv/bin/python

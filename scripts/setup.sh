@@ -14,13 +14,14 @@ say() { printf 'setup: %s\n' "$*"; }
 need() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# C compiler, OpenSSL and zlib for librdkafka; Python for the checkers.
+# C compiler, OpenSSL, zlib and curl (tokens of OAuth) for librdkafka; Python for the checkers.
 packages() {
     have cc || echo build-essential
     have make || echo make
     have pkg-config || echo pkg-config
     if ! have pkg-config || ! pkg-config --exists openssl; then echo libssl-dev; fi
     if ! have pkg-config || ! pkg-config --exists zlib; then echo zlib1g-dev; fi
+    if ! have pkg-config || ! pkg-config --exists libcurl; then echo libcurl4-openssl-dev; fi
     if [ "$what" = all ] && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then echo python3-venv; fi
 }
 missing=$(packages | sort -u | tr '\n' ' ')

@@ -6,8 +6,8 @@ home=${LODE_STACK:-$downloads/home}
 data=$home/data run=$home/run logs=$home/logs conf=$home/conf
 python=$downloads/venv/bin/python
 
-# Two listeners of the broker: Connect takes the plain one, lode the one that asks for a password.
-: "${STACK_MYSQL_PORT:=23306}" "${STACK_KAFKA_PORT:=29092}" "${STACK_SASL_PORT:=29094}" "${STACK_CONTROLLER_PORT:=29093}"
+# Listeners of the broker: Connect takes the plain one, lode one that asks for a password, or by TLS for a password or a token.
+: "${STACK_MYSQL_PORT:=23306}" "${STACK_KAFKA_PORT:=29092}" "${STACK_SASL_PORT:=29094}" "${STACK_CONTROLLER_PORT:=29093}" "${STACK_TLS_PORT:=29095}"
 : "${STACK_CONNECT_PORT:=28083}" "${STACK_BLOB_PORT:=21000}"
 
 debezium=3.6.1.Final mysql_jar=8.0.12-5 azurite=3.35.0

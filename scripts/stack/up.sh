@@ -56,19 +56,37 @@ SQL
     await mysql 60 "$python" "$here/shop.py" ping
 }
 
+# The broker's key and certificate, signed by itself; broker.crt is what a client trusts.
+certificate() {
+    [ -s "$conf/broker.crt" ] && return
+    rm -f "$conf/broker.p12"
+    printf '%s' "$secret" >"$conf/broker.pass"
+    local store=(-keystore "$conf/broker.p12" -storetype PKCS12 -storepass:file "$conf/broker.pass" -alias broker)
+    keytool -genkeypair "${store[@]}" -keyalg EC -validity 3650 -dname CN=127.0.0.1 -ext san=ip:127.0.0.1 2>>"$logs/kafka.log"
+    keytool -exportcert "${store[@]}" -rfc -file "$conf/broker.crt" 2>>"$logs/kafka.log"
+}
+
 kafka() {
     local classes="$downloads/kafka-libs/*" quiet=-Dorg.slf4j.simpleLogger.defaultLogLevel=error
+    certificate
     cat >"$conf/server.properties" <<P
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$STACK_CONTROLLER_PORT
-listeners=PLAINTEXT://127.0.0.1:$STACK_KAFKA_PORT,SASL_PLAINTEXT://127.0.0.1:$STACK_SASL_PORT,CONTROLLER://127.0.0.1:$STACK_CONTROLLER_PORT
-advertised.listeners=PLAINTEXT://127.0.0.1:$STACK_KAFKA_PORT,SASL_PLAINTEXT://127.0.0.1:$STACK_SASL_PORT
+listeners=PLAINTEXT://127.0.0.1:$STACK_KAFKA_PORT,SASL_PLAINTEXT://127.0.0.1:$STACK_SASL_PORT,SASL_SSL://127.0.0.1:$STACK_TLS_PORT,CONTROLLER://127.0.0.1:$STACK_CONTROLLER_PORT
+advertised.listeners=PLAINTEXT://127.0.0.1:$STACK_KAFKA_PORT,SASL_PLAINTEXT://127.0.0.1:$STACK_SASL_PORT,SASL_SSL://127.0.0.1:$STACK_TLS_PORT
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL,CONTROLLER:PLAINTEXT
 inter.broker.listener.name=PLAINTEXT
 sasl.enabled.mechanisms=PLAIN
 listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_lode="$secret";
+listener.name.sasl_ssl.ssl.keystore.type=PKCS12
+listener.name.sasl_ssl.ssl.keystore.location=$conf/broker.p12
+listener.name.sasl_ssl.ssl.keystore.password=$secret
+listener.name.sasl_ssl.sasl.enabled.mechanisms=SCRAM-SHA-512,OAUTHBEARER
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_ssl.oauthbearer.sasl.jaas.config=org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";
+listener.name.sasl_ssl.oauthbearer.connections.max.reauth.ms=3600000
 log.dirs=$data/kafka
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
@@ -87,11 +105,12 @@ P
     if [ ! -f "$data/kafka/meta.properties" ]; then
         local id
         id=$(java -Xmx128m $quiet -cp "$classes" kafka.tools.StorageTool random-uuid 2>/dev/null)
-        java -Xmx128m $quiet -cp "$classes" kafka.tools.StorageTool format -t "$id" -c "$conf/server.properties" >>"$logs/kafka.log" 2>&1
+        java -Xmx128m $quiet -cp "$classes" kafka.tools.StorageTool format -t "$id" -c "$conf/server.properties" \
+            --add-scram "SCRAM-SHA-512=[name=lode,password=$secret]" >>"$logs/kafka.log" 2>&1
     fi
     # shellcheck disable=SC2086 # lists of words
     start kafka java -Xmx512m $small $logging -cp "$classes" kafka.Kafka "$conf/server.properties"
-    await kafka 90 listens "$STACK_SASL_PORT"
+    await kafka 90 listens "$STACK_TLS_PORT"
 }
 
 connect() {

@@ -25,14 +25,17 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts/stack"
 CACHE = Path(os.environ.get("LODE_CACHE", Path.home() / ".cache/lodestream"))
 HOME = CACHE / "stack/test"
-PORTS = {"MYSQL": 23406, "KAFKA": 29192, "CONTROLLER": 29193, "SASL": 29194, "CONNECT": 28183, "BLOB": 21100}
+PORTS = {"MYSQL": 23406, "KAFKA": 29192, "CONTROLLER": 29193, "SASL": 29194, "TLS": 29195, "CONNECT": 28183, "BLOB": 21100}
+TOKENS, TOKEN_SECONDS = 21104, 15
 TRANSACTIONS, RATE = 500, 40  # of one part; there are four
+PASSWORD = '"sasl.username" = "lode"\n"sasl.password" = { env = "STACK_SECRET" }\n'
 SLOW_RATE = 8  # of the part in which instances come and go
 os.environ.update({f"STACK_{name}_PORT": str(port) for name, port in PORTS.items()}, LODE_STACK=str(HOME))
 
 sys.path.insert(0, str(SCRIPTS))
 import lake  # noqa: E402
 import shop  # noqa: E402
+import tokens  # noqa: E402
 
 import polars  # noqa: E402
 from azure.core.exceptions import ResourceNotFoundError  # noqa: E402
@@ -66,6 +69,7 @@ class Lode:
         self.environment = dict(
             os.environ,
             STACK_SECRET=secret(),
+            CLIENT_SECRET=tokens.CLIENT_SECRET,
             AZURE_STORAGE_ACCOUNT_KEY=secret(),
             AZURITE_BLOB_STORAGE_URL=lake.address(),
             RUST_LOG="info,lodestream=debug",
@@ -73,7 +77,16 @@ class Lode:
         self.folder = HOME / "pipeline"
         self.folder.mkdir()
         text = (ROOT / "tests/stack/pipeline.toml").read_text()
-        (self.folder / "pipeline.toml").write_text(text.replace("BROKER_PORT", str(PORTS["SASL"])))
+        plain = '"security.protocol" = "sasl_plaintext"\n"sasl.mechanism" = "PLAIN"\n' + PASSWORD
+        tls = f'"security.protocol" = "sasl_ssl"\n"ssl.ca.location" = "{HOME}/conf/broker.crt"\n'
+        scram = tls + '"sasl.mechanism" = "SCRAM-SHA-512"\n' + PASSWORD
+        token = tls + (
+            '"sasl.mechanism" = "OAUTHBEARER"\n"sasl.oauthbearer.method" = "oidc"\n"sasl.oauthbearer.client.id" = "client"\n'
+            '"sasl.oauthbearer.client.secret" = { env = "CLIENT_SECRET" }\n'
+            f'"sasl.oauthbearer.token.endpoint.url" = "http://127.0.0.1:{TOKENS}/tenant/oauth2/v2.0/token"\n'
+        )
+        for name, port, options in (("pipeline", "SASL", plain), ("scram", "TLS", scram), ("token", "TLS", token)):
+            (self.folder / f"{name}.toml").write_text(text.replace("BROKER_PORT", str(PORTS[port])).replace("# CREDENTIALS\n", options))
 
     def start(self, *words, file="pipeline.toml", **environment):
         command = [self.program, *words[:1], file, *words[1:]]
@@ -158,11 +171,11 @@ def expect_bronze_has_each_offset_once(folder):
 
 
 def expect_the_secret_nowhere(*places):
-    canary = secret().encode()
+    canaries = [secret().encode(), tokens.CLIENT_SECRET.encode()]
     files = [path for place in places for path in ([place] if place.is_file() else place.rglob("*")) if path.is_file()]
-    shown = [str(path) for path in files if canary in path.read_bytes()]
-    expect(not shown, f"the secret stands in {', '.join(shown)}")
-    say(f"the secret is in none of {len(files)} files")
+    shown = [str(path) for path in files if any(canary in path.read_bytes() for canary in canaries)]
+    expect(not shown, f"a secret stands in {', '.join(shown)}")
+    say(f"no secret is in any of {len(files)} files")
 
 
 def shared():
@@ -201,14 +214,15 @@ def finish(process):
     expect(process.wait(timeout=180) == 0, "the store ended with an error")
 
 
-def share(lode, first):
-    """Two more instances join; one is frozen until it has lost its tables, comes back, and both leave."""
+def share(lode, first, service):
+    """Two more instances join by TLS, one with a password, one with tokens that must be renewed; the first of them is
+    frozen until it has lost its tables, comes back, and both leave."""
     wait("one instance runs every table", lambda: lode.shared_by(1), runs=first)
-    second = lode.start("run")
+    second = lode.start("run", file="scram.toml")
     third = None
     try:
         wait("two instances share the tables", lambda: lode.shared_by(2), runs=second)
-        third = lode.start("run")
+        third = lode.start("run", file="token.toml")
         wait("three instances share the tables", lambda: lode.shared_by(3), runs=third)
         second.send_signal(signal.SIGSTOP)
         wait("one is frozen, the others have its tables", lambda: lode.shared_by(2), runs=first)
@@ -216,6 +230,9 @@ def share(lode, first):
         wait("they commit", lambda: lode.commits() > before + 15, runs=first)
         second.send_signal(signal.SIGCONT)
         wait("it comes back, and three share the tables", lambda: lode.shared_by(3), runs=second)
+        old, until = len(service.given), time.time() + TOKEN_SECONDS
+        wait("tokens were renewed", lambda: time.time() > until and len(service.given) > old, runs=third)
+        wait("and three go on sharing", lambda: lode.shared_by(3), runs=third)
         for which, program, left in (("third", third, 2), ("second", second, 1)):
             program.send_signal(signal.SIGTERM)
             expect(program.wait(timeout=60) == 0, f"the {which} instance ended with {program.returncode} on SIGTERM")
@@ -226,7 +243,7 @@ def share(lode, first):
             program.wait()
 
 
-def run(lode):
+def run(lode, service):
     program = lode.start("run")
     try:
         script("register.sh", lode.program)
@@ -252,7 +269,7 @@ def run(lode):
         finish(busy)
 
         busy = work(4, SLOW_RATE)
-        share(lode, program)
+        share(lode, program, service)
         finish(busy)
 
         with shop.connect() as database, database.cursor() as cursor:
@@ -280,9 +297,10 @@ def main(program):
     try:
         script("up.sh")
         lode = Lode(program)
+        service = tokens.Service(TOKENS, TOKEN_SECONDS)
         lake.make()
         replay_a_capture(lode)
-        run(lode)
+        run(lode, service)
         folder = HOME / "lake"
         lake.fetch(folder)
         expect_silver_equals_the_database(folder / "online_store")
