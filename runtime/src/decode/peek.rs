@@ -1,12 +1,22 @@
 //! Op and source time of a record, for Bronze's columns.
 //!
-//! Receives any bytes. Promises the two values where the record shows them, and nulls otherwise; never an error.
+//! Receives any bytes. Promises the two values where the record shows them, and nulls otherwise; never an error. Debezium's
+//! envelopes end with both, so most records are read from their end: the row images, which are most of the bytes, are not
+//! looked at.
+
+use memchr::memmem;
 
 use super::json::{Cursor, Kind, Malformed};
 use crate::change::Op;
 
+/// Bytes before the members that follow `source`, in which its beginning is looked for.
+const SOURCE_BYTES_MAX: usize = 4096;
+
 /// Op and source time (milliseconds since 1970) of a record's value, where it shows them.
 pub fn peek(value: &[u8]) -> (Option<Op>, Option<i64>) {
+    if let Some((op, ms)) = from_end(value) {
+        return (Some(op), Some(ms));
+    }
     let mut found = (None, None);
     if u32::try_from(value.len()).is_ok() && simdutf8::basic::from_utf8(value).is_ok() {
         // A record that is not JSON to its end shows nothing.
@@ -15,6 +25,44 @@ pub fn peek(value: &[u8]) -> (Option<Op>, Option<i64>) {
         }
     }
     found
+}
+
+/// Reads the last members of an envelope backwards to its `op`, then the source block before them. `None`: the record does
+/// not end as Debezium writes it, which says nothing of what it shows. Quotes within text are escaped, so neither the
+/// members nor the source block's name can be part of a value.
+fn from_end(value: &[u8]) -> Option<(Op, i64)> {
+    let mut rest = value.strip_suffix(b"}")?;
+    if value.starts_with(br#"{"schema":"#) {
+        rest = rest.strip_suffix(b"}")?;
+    }
+    let op = loop {
+        let before = if let Some(before) = rest.strip_suffix(b"\"") {
+            let (letter, before) = before.split_last()?;
+            let _ = before.strip_suffix(br#""op":""#)?;
+            rest = before;
+            break op(std::slice::from_ref(letter))?;
+        } else if let Some(before) = rest.strip_suffix(br#""transaction":null"#) {
+            before
+        } else {
+            let digits = rest.iter().rev().take_while(|b| b.is_ascii_digit()).count();
+            let before = rest.get(..rest.len() - digits).filter(|_| digits > 0)?;
+            [br#""ts_ms":"#, br#""ts_us":"#, br#""ts_ns":"#].iter().find_map(|name| before.strip_suffix(*name))?
+        };
+        rest = before.strip_suffix(b",")?;
+    };
+    let first = rest.len().saturating_sub(SOURCE_BYTES_MAX);
+    let name = memmem::rfind(rest.get(first..)?, br#""source":{"#)?;
+    let mut cursor = Cursor::starting_at(rest, first + name + br#""source":{"#.len());
+    loop {
+        let name = cursor.key().ok()?;
+        let token = cursor.value().ok()?;
+        if name.of(rest) == b"ts_ms" && token.kind == Kind::Number {
+            return Some((op, std::str::from_utf8(token.of(rest)).ok()?.parse().ok()?));
+        }
+        if !cursor.more_members().ok()? {
+            return None;
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -81,8 +129,26 @@ mod tests {
         assert_eq!(peek(bare), (Some(Op::Update), Some(7)));
         let wrapped = br#"{"schema":{"op":"c"},"payload":{"op":"d","source":{"ts_ms":8}}}"#;
         assert_eq!(peek(wrapped), (Some(Op::Delete), Some(8)));
+        for end in [
+            r#""transaction":null,"op":"u","ts_ms":9,"ts_us":9000,"ts_ns":9000000}"#,
+            r#""op":"u","ts_ms":9,"transaction":null}"#,
+        ] {
+            let bare = format!(
+                r#"{{"before":null,"after":{{"note":"\"source\":{{","n":1}},"source":{{"db":"a","ts_ms":7,"x":null}},{end}"#
+            );
+            let wrapped = format!(r#"{{"schema":{{"op":"c"}},"payload":{bare}}}"#);
+            for text in [&bare, &wrapped] {
+                assert_eq!(from_end(text.as_bytes()), Some((Op::Update, 7)), "{text}");
+                assert_eq!(peek(text.as_bytes()), (Some(Op::Update), Some(7)));
+                for cut in 0..text.len() {
+                    assert_eq!(peek(&text.as_bytes()[..cut]), (None, None), "{}", &text[..cut]);
+                }
+            }
+        }
         let flat = br#"{"id":1,"__op":"r","__source_ts_ms":5}"#;
         assert_eq!(peek(flat), (Some(Op::Read), Some(5)));
+        let nested = br#"{"x":{"source":{"ts_ms":1},"op":"c"}}"#;
+        assert_eq!(peek(nested), (None, None));
         for bad in [&b"{\"op\":\"c\""[..], b"", b"[]", b"1", b"\xff", b"{\"op\":\"zz\"}", b"{}"] {
             assert_eq!(peek(bad), (None, None));
         }

@@ -212,3 +212,21 @@ fn without_the_schema_topic_rows_are_typed_by_their_own_schema_at_the_last_chanc
         assert!(run.bad.is_empty(), "{:?}", run.bad);
     }
 }
+
+#[test]
+fn every_record_shows_the_op_and_the_time_that_a_json_reader_finds() {
+    for variant in ["open_a", "open_b", "open_c", "open_d", "open_e", "open_m_a", "open_m_b"] {
+        let mut shown = 0;
+        for line in load(variant).values().flatten().filter_map(|line| line.value.as_deref()) {
+            let whole: serde_json::Value = serde_json::from_str(line).unwrap();
+            let payload = whole.get("payload").unwrap_or(&whole);
+            let letter = payload["op"].as_str().or(payload["__op"].as_str());
+            let ms = payload["source"]["ts_ms"].as_i64().or(payload["__source_ts_ms"].as_i64());
+            let (op, found) = crate::decode::peek(line.as_bytes());
+            assert_eq!(op.map(crate::change::Op::letter), letter.filter(|l| "rcud".contains(l)), "{line}");
+            assert_eq!(found, ms, "{line}");
+            shown += usize::from(op.is_some());
+        }
+        assert!(shown > 4000, "{variant}: {shown}");
+    }
+}
