@@ -5,7 +5,7 @@
 #   scripts/bench-e2e.sh <program> <folder>      called by `make bench-e2e`
 #
 #   BENCH_SECONDS   of the live stream (default 600)
-#   BENCH_RUNS      of W1 (default 3)
+#   BENCH_RUNS      of W1 (default 3), and one more for the profile where perf is installed
 #   LODE_SHARED     where generator and checker lie (default: `shared` beside the clone, or beside a folder above it)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -78,6 +78,21 @@ P
 done
 "$python" "$bench/check.py" "$LODE_STACK/w1.json" --silver "$out/w1/lake/silver/orders" \
     --bronze "$out/w1/lake/bronze/w1.shop.orders" --offset-cols _partition,_offset
+
+if perf record -q -o "$out/perf.data" true 2>/dev/null; then
+    echo "== W1: where the CPU time goes, by stage"
+    pipeline w1 'w1.shop.*'
+    events=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["records"])' "$LODE_STACK/w1.json")
+    (
+        cd "$out/w1"
+        perf record -q -F 499 -o "$out/perf.data" "$python" "$bench/peers/measure.py" -- "$lode" run pipeline.toml --until-end
+    ) >"$out/w1.log" || { cat "$out/w1.log" >&2; exit 1; }
+    cpu=$("$python" -c 'import json, sys; print([json.loads(l[8:])["cpu_s"] for l in open(sys.argv[1]) if l.startswith("MEASURE")][-1])' "$out/w1.log")
+    perf script -i "$out/perf.data" -F comm,ip,sym,dso --no-inline 2>/dev/null |
+        "$python" "$root/scripts/profile.py" "$events" "$cpu"
+else
+    echo "== no profile: perf is not installed, or may not read the counters"
+fi
 
 echo "== live: $rate changes a second for $seconds s on 300,000 rows (goals: p50 under 0.5 s, p99 under 1.5 s)"
 topic=live$(date +%s).shop.orders
