@@ -4,7 +4,7 @@
 //! envelopes end with both, so most records are read from their end: the row images, which are most of the bytes, are not
 //! looked at.
 
-use memchr::memmem;
+use memchr::memrchr;
 
 use super::json::{Cursor, Kind, Malformed};
 use crate::change::Op;
@@ -51,8 +51,14 @@ fn from_end(value: &[u8]) -> Option<(Op, i64)> {
         rest = before.strip_suffix(b",")?;
     };
     let first = rest.len().saturating_sub(SOURCE_BYTES_MAX);
-    let name = memmem::rfind(rest.get(first..)?, br#""source":{"#)?;
-    let mut cursor = Cursor::starting_at(rest, first + name + br#""source":{"#.len());
+    let mut brace = rest.len();
+    loop {
+        brace = first + memrchr(b'{', rest.get(first..brace)?)?;
+        if rest.get(..brace)?.ends_with(br#""source":"#) {
+            break;
+        }
+    }
+    let mut cursor = Cursor::starting_at(rest, brace + 1);
     loop {
         let name = cursor.key().ok()?;
         let token = cursor.value().ok()?;
