@@ -21,7 +21,7 @@ CARGO := cargo
 ALL := --workspace --features lodestream/failpoints
 SUITE := $(CARGO) test $(ALL)
 
-.PHONY: help setup setup-build build modules fmt check-fmt lint unit test test-spark test-stack stack stack-down e2e demo bench deny
+.PHONY: help setup setup-build build modules fmt check-fmt lint unit test test-spark test-stack stack stack-down e2e demo bench bench-e2e deny
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1	/p' Makefile | expand -t 12
@@ -85,6 +85,10 @@ demo: build modules ## the online store: simulator, broker, pipeline and lake; D
 
 bench: setup-build ## speed, in the release profile (the first build takes long)
 	@scripts/bench.sh $(abspath $(TARGET))/bench
+
+bench-e2e: setup-build ## from a real broker into Bronze and Silver: speed, memory, where the time goes, freshness
+	$(CARGO) build --release -p lodestream --bins
+	scripts/bench-e2e.sh $(abspath $(TARGET))/release/lode $(abspath $(TARGET))/bench-e2e
 
 deny: ## licences, advisories and sources of the dependencies, when cargo-deny is installed
 	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "deny: cargo-deny is not installed"; fi
