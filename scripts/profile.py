@@ -19,7 +19,7 @@ STAGES = [
     ("silver: keyed table", r"lodestream::table|hashbrown|roaring"),
     ("columns: arrow", r"arrow"),
     ("copies", r"mem(move|cpy|set|cmp)"),
-    ("allocation", r"malloc|calloc|realloc|cfree|_int_free|\bfree\b|unlink_chunk|madvise|rpmalloc|mi_"),
+    ("allocation", r"malloc|calloc|realloc|cfree|_int_free|\bfree\b|unlink_chunk"),
     ("kernel: pages, files, sockets", r"\[kernel|\[unknown\]|vdso"),
 ]
 
@@ -27,7 +27,6 @@ STAGES = [
 def main() -> None:
     events, cpu_seconds = int(sys.argv[1]), float(sys.argv[2])
     counts: collections.Counter[str] = collections.Counter()
-    symbols: collections.Counter[str] = collections.Counter()
     for line in sys.stdin:
         found = re.match(r"\s*(\S.*?)\s+[0-9a-f]+ (.*) \((.*)\)\s*$", line)
         if not found:
@@ -38,16 +37,12 @@ def main() -> None:
         sample = f"{thread} {symbol} {library}"
         stage = next((name for name, pattern in STAGES if re.search(pattern, sample)), "the rest")
         counts[stage] += 1
-        symbols[f"{stage[:18]:<18} {symbol[:90]}"] += 1
     total = sum(counts.values())
     if not total:
         sys.exit("profile: no sample; hint: `perf record` needs the right to read the counters")
     each = cpu_seconds * 1e6 / events / total
     for stage, count in counts.most_common():
         print(f"{count * each:7.2f} us  {100 * count / total:5.1f} %  {stage}")
-    if len(sys.argv) > 3:
-        for symbol, count in symbols.most_common(int(sys.argv[3])):
-            print(f"{count * each:7.3f} us  {symbol}")
 
 
 if __name__ == "__main__":

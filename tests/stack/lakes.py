@@ -2,8 +2,9 @@
 """lakes.py LODE: one capture into lakes that ask for credentials in every way that the README names.
 
 Azurite asks for bearer tokens by TLS; they come from `tokens.py` and live for five seconds each, so that a run lasts longer
-than its first. The other ways are a shared access signature there, and an access key of S3 (moto). Into each lake two `lode` write at once. What is
-in it equals the database, by the corpus's own checker, and no secret stands in anything that `lode` wrote or said.
+than its first. The other ways are a shared access signature there, and an access key of S3 (moto). Into each lake two
+`lode` write at once. What is in it equals the database, by the corpus's own checker, and no secret stands in anything that
+`lode` wrote or said.
 """
 
 import base64
@@ -113,9 +114,10 @@ def take_in(program, corpus, way, address, environment, options):
     """Two instances of `lode` take the capture in at once, and both say that all is there."""
     folder = HOME / way
     folder.mkdir()
+    options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in options.items())
     (folder / "capture.toml").write_text(
         f'name = "capture"\nmirror_tables = ["*"]\n[source.replay]\nfiles = "{corpus}/open_b.events.jsonl.gz"\n'
-        f'[lake]\nroot = "{address}"\noptions = {{ {", ".join(f"{key} = {json.dumps(value)}" for key, value in options.items())} }}\n'
+        f'[lake]\nroot = "{address}"\noptions = {{ {options} }}\n'
         "[flush]\nrows = 500\n"
     )
     log = (folder / "lode.log").open("wb")
@@ -139,12 +141,15 @@ def run(program, corpus, service):
     for way, address, environment, options, canaries in ways():
         given = len(service.given)
         take_in(program, corpus, way, address, environment, options)
-        done = subprocess.run([sys.executable, corpus / "check.py", HOME / way / "lake/silver", corpus / "truth_mariadb"], stdout=subprocess.PIPE, text=True)
+        check = [sys.executable, corpus / "check.py", HOME / way / "lake/silver", corpus / "truth_mariadb"]
+        done = subprocess.run(check, stdout=subprocess.PIPE, text=True)
         expect(done.returncode == 0, f"{way}: Silver differs from the database\n{done.stdout}")
         renewed = service.given[given:]
         expect(bool(renewed) == (way not in ("sas", "s3")), f"{way}: {len(renewed)} tokens were asked for")
         expect(len(renewed) != 1, f"{way}: the token was never renewed")
-        shown = [path for path in (HOME / way).rglob("*") if path.is_file() for canary in [*canaries, *renewed, KEY] if canary.encode() in path.read_bytes()]
+        canaries = [canary.encode() for canary in (*canaries, *renewed, KEY)]
+        files = (path for path in (HOME / way).rglob("*") if path.is_file())
+        shown = [str(path) for path in files if any(canary in path.read_bytes() for canary in canaries)]
         expect(not shown, f"{way}: a secret stands in {shown[:3]}")
         say(f"{way}: exact after two writers at once, {len(renewed)} tokens, no secret shown")
 

@@ -28,8 +28,8 @@ HOME = CACHE / "stack/test"
 PORTS = {"MYSQL": 23406, "KAFKA": 29192, "CONTROLLER": 29193, "SASL": 29194, "TLS": 29195, "CONNECT": 28183, "BLOB": 21100}
 TOKENS, TOKEN_SECONDS = 21104, 15
 TRANSACTIONS, RATE = 500, 40  # of one part; there are four
-PASSWORD = '"sasl.username" = "lode"\n"sasl.password" = { env = "STACK_SECRET" }\n'
 SLOW_RATE = 8  # of the part in which instances come and go
+PASSWORD = '"sasl.username" = "lode"\n"sasl.password" = { env = "STACK_SECRET" }\n'
 os.environ.update({f"STACK_{name}_PORT": str(port) for name, port in PORTS.items()}, LODE_STACK=str(HOME))
 
 sys.path.insert(0, str(SCRIPTS))

@@ -19,7 +19,7 @@ pub fn peek(value: &[u8]) -> (Option<Op>, Option<i64>) {
     }
     let mut found = (None, None);
     if u32::try_from(value.len()).is_ok() && simdutf8::basic::from_utf8(value).is_ok() {
-        // A record that is not JSON to its end shows nothing.
+        // Of what is not JSON to its end nothing is taken.
         if members(&mut Cursor::new(value), value, Within::Record, &mut found).is_err() {
             return (None, None);
         }
@@ -28,8 +28,8 @@ pub fn peek(value: &[u8]) -> (Option<Op>, Option<i64>) {
 }
 
 /// Reads the last members of an envelope backwards to its `op`, then the source block before them. `None`: the record does
-/// not end as Debezium writes it, which says nothing of what it shows. Quotes within text are escaped, so neither the
-/// members nor the source block's name can be part of a value.
+/// not end as Debezium writes it, which says nothing of what it shows. Quotes within JSON's text are escaped, so neither the
+/// members nor the source block's name can be part of a value; whether all before them is JSON is not asked.
 fn from_end(value: &[u8]) -> Option<(Op, i64)> {
     let mut rest = value.strip_suffix(b"}")?;
     if value.starts_with(br#"{"schema":"#) {
@@ -38,8 +38,7 @@ fn from_end(value: &[u8]) -> Option<(Op, i64)> {
     let op = loop {
         let before = if let Some(before) = rest.strip_suffix(b"\"") {
             let (letter, before) = before.split_last()?;
-            let _ = before.strip_suffix(br#""op":""#)?;
-            rest = before;
+            rest = before.strip_suffix(br#""op":""#)?;
             break op(std::slice::from_ref(letter))?;
         } else if let Some(before) = rest.strip_suffix(br#""transaction":null"#) {
             before

@@ -131,7 +131,7 @@ impl Writer {
         let begun = Instant::now();
         let mut appended = 0;
         self.encode()?;
-        let files = std::mem::take(&mut self.draft).finish()?;
+        let files = std::mem::take(&mut self.draft).finish(self.pending.ranges())?;
         let rows = files.rows();
         let mut backoff = Backoff::new();
         let mut ranges = self.pending.ranges().clone();

@@ -4,7 +4,6 @@
 //! offset exactly once, in the commit that moves the positions; and gives them back as blocks in offset order from any
 //! position on, for a table that is behind. Never looks into a value.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -17,7 +16,7 @@ use deltalake::kernel::Add;
 use serde_json::{Map, Value, json};
 
 use super::commit::{Committer, Put, REPLAYS_MAX, Standing, add_action};
-use super::files::{DataFile, Encoded, pick, reread, split};
+use super::files::{DataFile, Encoded, PartitionValues, pick, reread, split};
 use super::schema::{TableSchema, align, utc};
 use super::{Location, Outcome, Settings, log};
 use crate::change::Op;
@@ -165,13 +164,10 @@ fn text_or_bytes(part: Option<&[u8]>, text: &mut StringBuilder, bytes: &mut Bina
     }
 }
 
-type PartitionValues = HashMap<String, Option<String>>;
-
 /// Rows of one commit in the making: encoded as they come, so that what waits is about as large as its files will be.
 #[derive(Default)]
 pub struct BronzeDraft {
     files: Vec<(PartitionValues, DataFile)>,
-    extent: Ranges,
     rows: usize,
 }
 
@@ -179,16 +175,15 @@ pub struct BronzeDraft {
 #[derive(Debug)]
 pub struct BronzeFiles {
     files: Vec<(PartitionValues, Encoded)>,
-    /// from the first to past the last offset of each Kafka partition
-    extent: Ranges,
+    covers: Ranges,
     rows: usize,
 }
 
 impl BronzeDraft {
-    /// Ends the files.
-    pub fn finish(self) -> Result<BronzeFiles> {
+    /// Ends the files. Every row must lie in `covers`.
+    pub fn finish(self, covers: &Ranges) -> Result<BronzeFiles> {
         let files = self.files.into_iter().map(|(day, file)| Ok((day, file.finish()?))).collect::<Result<Vec<_>>>()?;
-        Ok(BronzeFiles { files, extent: self.extent, rows: self.rows })
+        Ok(BronzeFiles { files, covers: covers.clone(), rows: self.rows })
     }
 }
 
@@ -200,7 +195,7 @@ impl BronzeFiles {
 
     /// True when no row lies outside of `due`.
     fn within(&self, due: &Ranges) -> bool {
-        self.extent.iter().all(|(id, held)| due.get(id).is_some_and(|r| r.from <= held.from && held.to <= r.to))
+        self.covers.iter().all(|(id, held)| due.get(id).is_some_and(|r| r.from <= held.from && held.to <= r.to))
     }
 }
 
@@ -250,10 +245,6 @@ impl BronzeTable {
     /// Encodes rows of [`bronze_schema`] for the commit that `draft` is to become.
     pub fn add(&self, draft: &mut BronzeDraft, batch: &RecordBatch) -> Result<()> {
         let schema = &self.committer.schema;
-        for (id, range) in extent(batch)? {
-            let held = draft.extent.entry(id).or_insert(range);
-            *held = Range { from: held.from.min(range.from), to: held.to.max(range.to) };
-        }
         draft.rows += batch.num_rows();
         let batch = align(batch, &schema.all)?;
         for (values, picked) in split(&batch, schema, self.committer.settings.partitions_max)? {
@@ -343,12 +334,12 @@ impl BronzeTable {
                 }
             }
         }
-        draft.finish()
+        draft.finish(due)
     }
 }
 
-/// Topic, partition and offset of each row.
-fn places(batch: &RecordBatch) -> Result<impl Iterator<Item = (&str, i32, i64)>> {
+/// The rows of `batch` that lie in `due`.
+fn only(batch: &RecordBatch, due: &Ranges) -> Result<RecordBatch> {
     let lost = |name: &str| Error::new(ErrorKind::Internal, format!("Bronze rows have no column `{name}`"));
     let topics = batch.column_by_name("_topic").and_then(|c| c.as_string_opt::<i32>()).ok_or_else(|| lost("_topic"))?;
     let partitions = batch
@@ -359,34 +350,10 @@ fn places(batch: &RecordBatch) -> Result<impl Iterator<Item = (&str, i32, i64)>>
         .column_by_name("_offset")
         .and_then(|c| c.as_primitive_opt::<Int64Type>())
         .ok_or_else(|| lost("_offset"))?;
-    Ok((0..batch.num_rows()).map(|row| (topics.value(row), partitions.value(row), offsets.value(row))))
-}
-
-/// From the first to past the last offset of each Kafka partition.
-fn extent(batch: &RecordBatch) -> Result<Ranges> {
-    let mut found: Vec<(&str, i32, Range)> = Vec::new();
-    let mut at = 0;
-    for (topic, partition, offset) in places(batch)? {
-        // records of one partition follow on each other
-        if found.get(at).is_none_or(|(t, p, _)| (*t, *p) != (topic, partition)) {
-            at = found.iter().position(|(t, p, _)| (*t, *p) == (topic, partition)).unwrap_or(found.len());
-        }
-        match found.get_mut(at) {
-            Some((_, _, range)) => {
-                *range = Range { from: range.from.min(offset), to: range.to.max(offset.saturating_add(1)) };
-            }
-            None => found.push((topic, partition, Range { from: offset, to: offset.saturating_add(1) })),
-        }
-    }
-    let named = |(topic, partition, range): (&str, i32, Range)| (PartitionId { topic: topic.into(), partition }, range);
-    Ok(found.into_iter().map(named).collect())
-}
-
-/// The rows of `batch` that lie in `due`.
-fn only(batch: &RecordBatch, due: &Ranges) -> Result<RecordBatch> {
     let mut known: Option<(&str, i32, Option<Range>)> = None;
-    let keep: BooleanArray = places(batch)?
-        .map(|(topic, partition, offset)| {
+    let keep: BooleanArray = (0..batch.num_rows())
+        .map(|row| {
+            let (topic, partition) = (topics.value(row), partitions.value(row));
             let range = match known {
                 Some((t, p, range)) if t == topic && p == partition => range,
                 _ => {
@@ -395,7 +362,7 @@ fn only(batch: &RecordBatch, due: &Ranges) -> Result<RecordBatch> {
                     range
                 }
             };
-            Some(range.is_some_and(|r| (r.from..r.to).contains(&offset)))
+            Some(range.is_some_and(|r| (r.from..r.to).contains(&offsets.value(row))))
         })
         .collect();
     filter_record_batch(batch, &keep)

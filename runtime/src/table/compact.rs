@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use super::Settings;
 use super::commit::{Put, REPLAYS_MAX, add_action, removal, remove_action};
 use super::evolve::{Evolution, fill, fill_columns};
-use super::files::{DataFile, scan};
+use super::files::{DataFile, PartitionValues, scan};
 use super::index::Place;
 use super::key::Owner;
 use super::keyed::{KeyedTable, Owners, Reader};
@@ -34,7 +34,6 @@ use crate::error::{Error, ErrorKind, Result};
 const NEARLY: f64 = 0.9;
 
 /// Partition column → its value in a file.
-type PartitionValues = HashMap<String, Option<String>>;
 /// The same, by name.
 type SortedValues = Vec<(String, Option<String>)>;
 
@@ -156,7 +155,7 @@ impl Compaction {
         Ok(done)
     }
 
-    async fn close(&self, file: DataFile, moves: Vec<Move>, values: HashMap<String, Option<String>>) -> Result<Output> {
+    async fn close(&self, file: DataFile, moves: Vec<Move>, values: PartitionValues) -> Result<Output> {
         let data_change = self.evolution.as_ref().is_some_and(|e| e.data_change);
         let rows = u32::try_from(file.rows())
             .map_err(|_| Error::new(ErrorKind::Internal, "a data file would have over 2^32 rows"))?;

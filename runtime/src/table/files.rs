@@ -35,8 +35,11 @@ const ROW_GROUP_ROWS: usize = 1 << 20;
 const PUT_BYTES_MAX: usize = 8 << 20;
 const READ_ROWS: usize = 8192;
 
+/// Value of each partition column, as the log writes it.
+pub(super) type PartitionValues = HashMap<String, Option<String>>;
+
 /// How rows fall into partitions: for each, its values and the rows in it.
-pub(super) type Split = Vec<(HashMap<String, Option<String>>, Option<UInt32Array>)>;
+pub(super) type Split = Vec<(PartitionValues, Option<UInt32Array>)>;
 
 /// Separates the rows of `batch` by their partition values; rows `None` is all of them.
 pub(super) fn split(batch: &RecordBatch, schema: &TableSchema, partitions_max: usize) -> Result<Split> {
@@ -180,7 +183,7 @@ impl DataFile {
     pub(super) async fn write(
         self,
         store: &Arc<dyn ObjectStore>,
-        partition_values: HashMap<String, Option<String>>,
+        partition_values: PartitionValues,
         data_change: bool,
     ) -> Result<Add> {
         self.finish()?.write(store, partition_values, data_change).await
@@ -200,7 +203,7 @@ impl Encoded {
     pub(super) async fn write(
         &self,
         store: &Arc<dyn ObjectStore>,
-        partition_values: HashMap<String, Option<String>>,
+        partition_values: PartitionValues,
         data_change: bool,
     ) -> Result<Add> {
         let folder = folder(&self.partition_by, &partition_values);
@@ -222,7 +225,7 @@ impl Encoded {
 pub(super) fn reread(
     file: &Encoded,
     fields: &SchemaRef,
-    partition: &HashMap<String, Option<String>>,
+    partition: &PartitionValues,
 ) -> Result<impl Iterator<Item = Result<RecordBatch>>> {
     const WHAT: &str = "a data file in memory";
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
@@ -238,7 +241,7 @@ pub(super) fn reread(
 /// The folder of files with these partition values, `column=value/` a column. The log says the values, and most readers
 /// ask nothing else; Polars takes them from the folders. A value of other characters than letters, digits, `_`, `-` and
 /// `.`, or a long one, stands in the log alone: stores and readers do not agree on how a path escapes it.
-fn folder(partition_by: &[String], values: &HashMap<String, Option<String>>) -> String {
+fn folder(partition_by: &[String], values: &PartitionValues) -> String {
     const NULL: &str = "__HIVE_DEFAULT_PARTITION__";
     const BYTES_MAX: usize = 200;
     let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'));
@@ -322,11 +325,7 @@ pub(super) async fn scan(
     Ok(aligned.boxed())
 }
 
-fn complete(
-    batch: &RecordBatch,
-    fields: &SchemaRef,
-    partition: &HashMap<String, Option<String>>,
-) -> Result<RecordBatch> {
+fn complete(batch: &RecordBatch, fields: &SchemaRef, partition: &PartitionValues) -> Result<RecordBatch> {
     let rows = batch.num_rows();
     let columns = fields
         .fields()

@@ -27,13 +27,19 @@ pub(super) fn rows_of(blocks: &[Block], ms: i64) -> RecordBatch {
     rows.finish(ms).unwrap()
 }
 
-/// The rows as the data files of one commit.
-pub(super) fn files_of(table: &BronzeTable, batches: &[RecordBatch]) -> BronzeFiles {
+/// The rows as the data files of one commit over `covers`.
+pub(super) fn files_of(table: &BronzeTable, batches: &[RecordBatch], covers: &Ranges) -> BronzeFiles {
     let mut draft = BronzeDraft::default();
     for batch in batches {
         table.add(&mut draft, batch).unwrap();
     }
-    draft.finish().unwrap()
+    draft.finish(covers).unwrap()
+}
+
+/// Encodes rows and appends them over `(partition, from, to)`.
+async fn append(table: &mut BronzeTable, batches: &[RecordBatch], over: &[(i32, i64, i64)]) -> Outcome {
+    let files = files_of(table, batches, &ranges(over));
+    table.append(&files, &ranges(over), Map::new()).await.unwrap()
 }
 
 pub(super) async fn read_all(table: &BronzeTable, from: &Positions) -> BTreeMap<i32, Vec<i64>> {
@@ -61,16 +67,15 @@ async fn every_record_is_there_once_and_comes_back_in_order() {
     let open = || BronzeTable::open_or_create(location.clone(), "bronze/shop.orders", Settings::default());
     let mut table = open().await.unwrap();
     let day = 86_400_000;
-    let first = files_of(&table, &[rows_of(&[block(0, 0..10), block(1, 0..4)], day)]);
-    let covered = ranges(&[(0, 0, 10), (1, 0, 4)]);
-    let outcome = table.append(&first, &covered, Map::new()).await.unwrap();
-    assert_eq!(outcome, Outcome::Committed { version: 1 });
-    let again = table.append(&first, &covered, Map::new()).await.unwrap();
+    let first = [rows_of(&[block(0, 0..10), block(1, 0..4)], day)];
+    let covered = [(0, 0, 10), (1, 0, 4)];
+    assert_eq!(append(&mut table, &first, &covered).await, Outcome::Committed { version: 1 });
+    let again = append(&mut table, &first, &covered).await;
     assert_eq!(again, Outcome::AlreadyCommitted { version: 1 });
     // flush borders differ after a restart: half of these rows are there already
     let mut table = open().await.unwrap();
     let second = [rows_of(&[block(0, 5..20)], 2 * day), rows_of(&[block(1, 0..6)], 3 * day)];
-    table.append(&files_of(&table, &second), &ranges(&[(0, 5, 20), (1, 0, 6)]), Map::new()).await.unwrap();
+    append(&mut table, &second, &[(0, 5, 20), (1, 0, 6)]).await;
     let count = query(&location, "SELECT count(*), count(DISTINCT _offset * 10 + _partition) FROM t").await;
     assert_eq!(count[0].column(0).as_primitive::<Int64Type>().value(0), 26);
     assert_eq!(count[0].column(1).as_primitive::<Int64Type>().value(0), 26);
@@ -81,7 +86,7 @@ async fn every_record_is_there_once_and_comes_back_in_order() {
     let late = read_all(&table, &[(partition(0), 15), (partition(1), 6)].into()).await;
     assert_eq!(late[&0], (15..20).collect::<Vec<_>>());
     assert!(!late.contains_key(&1));
-    let gap = table.append(&files_of(&table, &[]), &ranges(&[(0, 25, 30)]), Map::new()).await.unwrap();
+    let gap = append(&mut table, &[], &[(0, 25, 30)]).await;
     assert_eq!(gap, Outcome::Fenced);
 }
 
@@ -93,16 +98,12 @@ async fn compaction_keeps_every_record_and_its_order() {
     let mut table = BronzeTable::open_or_create(location.clone(), "bronze/shop.orders", settings).await.unwrap();
     for round in 0..7i64 {
         let batch = rows_of(&[block(0, round * 10..round * 10 + 10), block(1, round * 3..round * 3 + 3)], 86_400_000);
-        let covered = ranges(&[(0, round * 10, round * 10 + 10), (1, round * 3, round * 3 + 3)]);
-        table.append(&files_of(&table, &[batch]), &covered, Map::new()).await.unwrap();
+        append(&mut table, &[batch], &[(0, round * 10, round * 10 + 10), (1, round * 3, round * 3 + 3)]).await;
     }
     let packed = table.upkeep().packing().await.unwrap().unwrap();
     assert_eq!(packed.files(), 7);
     // an append comes first and is not in the way
-    table
-        .append(&files_of(&table, &[rows_of(&[block(0, 70..75)], 86_400_000)]), &ranges(&[(0, 70, 75)]), Map::new())
-        .await
-        .unwrap();
+    append(&mut table, &[rows_of(&[block(0, 70..75)], 86_400_000)], &[(0, 70, 75)]).await;
     assert!(table.upkeep().commit(packed).await.unwrap());
     let done = table.maintain().await.unwrap();
     assert_eq!(done.files, 7);
@@ -111,10 +112,7 @@ async fn compaction_keeps_every_record_and_its_order() {
     let all = read_all(&table, &Positions::new()).await;
     assert_eq!(all[&0], (0..75).collect::<Vec<_>>());
     assert_eq!(all[&1], (0..21).collect::<Vec<_>>());
-    table
-        .append(&files_of(&table, &[rows_of(&[block(1, 21..22)], 86_400_000)]), &ranges(&[(1, 21, 22)]), Map::new())
-        .await
-        .unwrap();
+    append(&mut table, &[rows_of(&[block(1, 21..22)], 86_400_000)], &[(1, 21, 22)]).await;
     assert_eq!(read_all(&table, &[(partition(0), 75)].into()).await[&1].last(), Some(&21));
 }
 
@@ -136,7 +134,7 @@ async fn compaction_beside_appends_keeps_few_files_and_every_record_once() {
         // two days, so that files of both lie side by side
         let day = 86_400_000 * (1 + round / 60);
         let batch = rows_of(&[block(0, round * 5..round * 5 + 5)], day);
-        table.append(&files_of(&table, &[batch]), &ranges(&[(0, round * 5, round * 5 + 5)]), Map::new()).await.unwrap();
+        append(&mut table, &[batch], &[(0, round * 5, round * 5 + 5)]).await;
         if running.is_none() && table.upkeep().is_due() {
             running = Some(tokio::spawn(table.upkeep().packing()));
         }
@@ -173,15 +171,12 @@ async fn a_compaction_that_was_overtaken_is_dropped_also_when_appends_came_betwe
     let mut table = open().await.unwrap();
     for round in 0..5i64 {
         let batch = rows_of(&[block(0, round * 5..round * 5 + 5)], 86_400_000);
-        table.append(&files_of(&table, &[batch]), &ranges(&[(0, round * 5, round * 5 + 5)]), Map::new()).await.unwrap();
+        append(&mut table, &[batch], &[(0, round * 5, round * 5 + 5)]).await;
     }
     let packed = table.upkeep().packing().await.unwrap().unwrap();
     // another program rewrites the same files, and an append of ours follows its commit
     super::model::foreign_optimize(&location).await;
-    table
-        .append(&files_of(&table, &[rows_of(&[block(0, 25..30)], 86_400_000)]), &ranges(&[(0, 25, 30)]), Map::new())
-        .await
-        .unwrap();
+    append(&mut table, &[rows_of(&[block(0, 25..30)], 86_400_000)], &[(0, 25, 30)]).await;
     assert!(!table.upkeep().commit(packed).await.unwrap());
     assert_eq!(read_all(&table, &Positions::new()).await[&0], (0..30).collect::<Vec<_>>());
     assert!(table.upkeep().is_due(), "it is tried again");
