@@ -47,6 +47,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const ENDS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a record waits in a block that is not full.
 const BLOCK_AGE_MAX: Duration = Duration::from_millis(20);
+/// How long one wait for a record lasts.
+const POLL_WAIT: Duration = Duration::from_millis(10);
 /// How often is looked for offsets that hold no record.
 const MARKERS_EVERY: Duration = Duration::from_millis(100);
 /// How long one wait for room in the budget lasts, until the stop is looked at again.
@@ -193,11 +195,18 @@ impl Kafka<'_> {
         }
     }
 
-    /// Takes in what has been fetched; false when the pipeline is gone.
+    /// Takes in what has been fetched, and waits for more as long as a block may; false when the pipeline is gone.
     fn poll(&mut self) -> Result<bool> {
+        let begun = Instant::now();
         // A turn takes in at most this many records, so that queries and ages get their turn too.
         for _ in 0..2 * BLOCK_ROWS_MAX {
-            let message = match self.consumer.poll(Duration::from_millis(10)) {
+            let fetched = self.consumer.poll(Duration::ZERO);
+            // Where records trickle in, no wait is long enough to end the turn. A backlog is taken in without a look at
+            // the clock, which would cost something for every record.
+            if fetched.is_none() && begun.elapsed() >= BLOCK_AGE_MAX {
+                break;
+            }
+            let message = match fetched.or_else(|| self.consumer.poll(POLL_WAIT)) {
                 None => return self.give_up_strayed(true),
                 Some(Ok(message)) => message,
                 Some(Err(error)) => return self.judge(error),

@@ -26,6 +26,8 @@ pub(super) fn config(settings: &Settings) -> Result<ClientConfig> {
         .set("fetch.message.max.bytes", "4194304")
         .set("fetch.max.bytes", "16777216")
         .set("receive.message.max.bytes", "134217728")
+        // An answer for every few records costs both sides more than the records. Nothing waits longer than this for others.
+        .set("fetch.min.bytes", "65536")
         .set("fetch.wait.max.ms", "50")
         .set("check.crcs", "true");
     for (key, value) in &settings.options {
