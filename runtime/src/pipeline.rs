@@ -11,6 +11,7 @@
 
 mod ancestry;
 mod bronze;
+mod chore;
 mod columns;
 mod connector;
 mod packing;
