@@ -11,7 +11,6 @@
 
 mod ancestry;
 mod bronze;
-mod chore;
 mod columns;
 mod connector;
 mod packing;

@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::chore::Chore;
 use super::packing::Packing;
 use super::progress::Progress;
 use super::retry::Backoff;
@@ -56,7 +55,6 @@ impl Bronze {
             draft: BronzeDraft::default(),
             pending: Pending::new(flush, room),
             committed: committed_in,
-            checkpoint: Chore::new("checkpoint"),
             packing: Packing::new(),
             newest_ms: None,
             progress: Arc::clone(&progress),
@@ -80,7 +78,6 @@ struct Writer {
     draft: BronzeDraft,
     pending: Pending,
     committed: watch::Sender<Positions>,
-    checkpoint: Chore,
     packing: Packing,
     /// Kafka's timestamp of the newest record that is pending, as far as the last ones of its blocks tell
     newest_ms: Option<i64>,
@@ -97,11 +94,7 @@ impl Writer {
                 order = inbox.recv() => order,
             };
             match order {
-                None => {
-                    self.flush().await?;
-                    self.checkpoint.settle(&self.topic).await;
-                    return Ok(());
-                }
+                None => return self.flush().await,
                 Some(Order::Flush(done)) => {
                     self.flush().await?;
                     let _ = done.send(());
@@ -162,8 +155,10 @@ impl Writer {
         let newest_ms = self.newest_ms.take();
         self.progress.bronze(&self.topic, appended, self.table.positions(), begun.elapsed(), newest_ms);
         self.pending.clear();
-        // Without checkpoints every start would read the whole log.
-        self.checkpoint.tend(&self.topic, || self.table.upkeep().checkpointing()).await;
+        // Without checkpoints every start would read the whole log; one that fails is due again at the next flush.
+        if let Err(error) = self.table.checkpoint().await {
+            tracing::warn!(topic = %self.topic, %error, "checkpoint put off");
+        }
         self.packing.tend(&self.topic, self.table.upkeep()).await;
         Ok(())
     }

@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -115,8 +114,7 @@ pub(super) struct Committer {
     pub(super) other_txns: BTreeMap<String, i64>,
     pub(super) metadata: Value,
     pub(super) schema: TableSchema,
-    /// version of the newest checkpoint; one that is written beside the stream says here that it is there
-    pub(super) checkpointed: Arc<AtomicU64>,
+    pub(super) since_checkpoint: u64,
     /// tables that only grow: paths that others removed since a compaction was planned
     pub(super) removed: HashSet<String>,
     /// tables that only grow: files added since one was last looked through for a compaction
@@ -260,6 +258,7 @@ impl Committer {
     /// The table moved one version on.
     pub(super) fn advance(&mut self) {
         self.version += 1;
+        self.since_checkpoint += 1;
     }
 }
 

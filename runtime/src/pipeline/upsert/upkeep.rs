@@ -37,23 +37,20 @@ impl Upsert {
                 done.await.map_err(|e| Error::new(ErrorKind::Internal, "a compaction's task ended").caused_by(e))??;
             table.commit_compaction(rewritten).await?;
         }
-        // A vacuum must not meet files that a compaction has written and not committed.
-        if self.vacuumed.elapsed() >= VACUUM_INTERVAL && self.compaction.is_none() {
-            self.vacuumed = Instant::now();
-            let vacuuming = table.vacuuming();
-            self.vacuum.tend(&self.plan.name, || Some(async { vacuuming.await.map(drop) })).await;
-        }
         if self.compaction.is_none()
-            && !self.vacuum.is_running()
             && let Some(plan) = table.plan_compaction()
         {
             self.compaction = Some(tokio::spawn(plan.rewrite()));
         }
-        self.checkpoint.tend(&self.plan.name, || table.checkpointing()).await;
+        table.checkpoint().await?;
         table.merge_owners().await?;
         if let Some(feed) = &mut self.feed {
-            self.feed_checkpoint.tend(&self.plan.name, || feed.upkeep().checkpointing()).await;
+            feed.checkpoint().await?;
             self.packing.tend(&self.plan.name, feed.upkeep()).await;
+        }
+        if self.vacuumed.elapsed() >= VACUUM_INTERVAL {
+            self.vacuumed = Instant::now();
+            table.vacuum().await?;
         }
         Ok(())
     }
@@ -69,14 +66,11 @@ impl Upsert {
         Stand { positions, extent: Some(table.extent()), index_bytes: self.index_bytes.map(|(bytes, _)| bytes) }
     }
 
-    /// The end of a run: a compaction that still works is given up, what it wrote is left to vacuum. A checkpoint is
-    /// waited for.
+    /// The end of a run: a compaction that still works is given up, what it wrote is left to vacuum.
     pub(in crate::pipeline) async fn settle(&mut self) -> Result<()> {
         if let Some(running) = self.compaction.take() {
             running.abort();
         }
-        self.checkpoint.settle(&self.plan.name).await;
-        self.feed_checkpoint.settle(&self.plan.name).await;
         Ok(())
     }
 }
