@@ -26,7 +26,7 @@ pub(super) fn config(settings: &Settings) -> Result<ClientConfig> {
         .set("fetch.message.max.bytes", "4194304")
         .set("fetch.max.bytes", "16777216")
         .set("receive.message.max.bytes", "134217728")
-        // An answer for every few records costs both sides more than the records. Nothing waits longer than this for others.
+        // An answer for every few records costs both sides more than the records do; the wait bounds how long they are held.
         .set("fetch.min.bytes", "65536")
         .set("fetch.wait.max.ms", "50")
         .set("check.crcs", "true");
