@@ -87,6 +87,16 @@ impl Block {
         Block { partition, bytes: Vec::new(), rows: Vec::new() }
     }
 
+    /// An empty block of the same partition, with room for about as much as `other` holds.
+    pub fn like(other: &Block) -> Self {
+        let roomy = |count: usize| count + count / 16;
+        Block {
+            partition: other.partition.clone(),
+            bytes: Vec::with_capacity(roomy(other.bytes.len())),
+            rows: Vec::with_capacity(roomy(other.rows.len())),
+        }
+    }
+
     /// Appends a record; false (and nothing appended) when the block has no room for it.
     pub fn push(&mut self, record: Record<'_>) -> bool {
         let len = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);

@@ -65,7 +65,8 @@ impl Reading {
         if self.from >= self.next {
             return None;
         }
-        let empty = Block::new(self.block.partition().clone());
+        // one that grew from nothing would be copied a few times on the way
+        let empty = Block::like(&self.block);
         let range = Range { from: std::mem::replace(&mut self.from, self.next), to: self.next };
         Some((std::mem::replace(&mut self.block, empty), range))
     }
