@@ -11,6 +11,7 @@
 
 mod ancestry;
 mod bronze;
+mod chore;
 mod columns;
 mod connector;
 mod packing;
@@ -376,6 +377,11 @@ impl Pipeline {
             };
             if let Err(error) = ended {
                 first.get_or_insert(error);
+            }
+        }
+        if ending == Ending::Complete {
+            for route in self.routes.values() {
+                let _ = route.bronze.orders.send(bronze::Order::Settle).await;
             }
         }
         for (_, route) in self.routes.drain() {

@@ -46,3 +46,23 @@ fn a_run_without_end_brings_quiet_topics_into_silver_and_stops_when_told() {
     OPEN_B.expect_exact(&pipeline);
     lake::expect_silver(&pipeline, &OPEN_B.truth, None);
 }
+
+#[test]
+fn tables_that_are_written_to_get_checkpoints_that_readers_and_the_next_start_take() {
+    const INTERVAL: usize = 4;
+    let sections = format!("[maintenance]\ncheckpoint_interval = {INTERVAL}\n");
+    let wanted = Wanted { flush_rows: 20, sections, ..Wanted::default() };
+    let pipeline = OPEN_B.replayed_mixed(seed("checkpoints"), &wanted);
+    pipeline.run_until_end();
+    let logs = lake::logs(&pipeline.lake());
+    let long: Vec<_> = logs.iter().filter(|log| log.commits >= 2 * INTERVAL).collect();
+    assert!(long.len() > 5, "{logs:?}");
+    for log in long {
+        // one that is due while another is being written comes a few commits later
+        assert!(log.checkpoint.is_some_and(|version| version > 0), "{log:?}");
+    }
+    pipeline.run_until_end();
+    assert_eq!(lake::logs(&pipeline.lake()), logs, "nothing was left to read");
+    OPEN_B.expect_exact(&pipeline);
+    lake::expect_silver(&pipeline, &OPEN_B.truth, None);
+}

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use flate2::read::GzDecoder;
@@ -122,10 +122,36 @@ pub fn expect_success(command: &mut Command) -> String {
     text
 }
 
-/// Number of commits in the logs of all tables: grows as long as a run makes progress.
-pub fn commits(lake: &Path) -> usize {
+/// The log of one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// the table's folder
+    pub table: PathBuf,
+    /// number of commits
+    pub commits: usize,
+    /// version of the last checkpoint
+    pub checkpoint: Option<u64>,
+}
+
+/// The logs of all tables, by folder.
+pub fn logs(lake: &Path) -> Vec<Log> {
     let folders = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     let tables = folders(lake).flat_map(|layer| folders(&layer).chain([layer]).collect::<Vec<_>>());
-    let log = |table: &Path| folders(&table.join("_delta_log")).filter(|f| f.extension().is_some_and(|e| e == "json"));
-    tables.map(|table| log(&table).count()).sum()
+    let mut logs: Vec<Log> = tables
+        .filter_map(|table| {
+            let log = table.join("_delta_log");
+            let commits = folders(&log).filter(|f| f.extension().is_some_and(|e| e == "json")).count();
+            let last = fs::read(log.join("_last_checkpoint")).ok();
+            let last: Option<Value> = last.and_then(|text| serde_json::from_slice(&text).ok());
+            let checkpoint = last.and_then(|last| last["version"].as_u64());
+            (commits > 0).then_some(Log { table, commits, checkpoint })
+        })
+        .collect();
+    logs.sort_by(|a, b| a.table.cmp(&b.table));
+    logs
+}
+
+/// Number of commits in the logs of all tables: grows as long as a run makes progress.
+pub fn commits(lake: &Path) -> usize {
+    logs(lake).iter().map(|log| log.commits).sum()
 }

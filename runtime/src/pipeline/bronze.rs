@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::chore::Chore;
 use super::packing::Packing;
 use super::progress::Progress;
 use super::retry::Backoff;
@@ -25,6 +26,8 @@ pub(super) enum Order {
     Take(Delivery),
     /// commit what is pending, then answer
     Flush(oneshot::Sender<()>),
+    /// the source holds no more: finish the upkeep that runs
+    Settle,
     /// other bounds on what is buffered
     Tune(Flush),
 }
@@ -55,6 +58,7 @@ impl Bronze {
             draft: BronzeDraft::default(),
             pending: Pending::new(flush, room),
             committed: committed_in,
+            checkpoint: Chore::new("checkpoint"),
             packing: Packing::new(),
             newest_ms: None,
             progress: Arc::clone(&progress),
@@ -78,6 +82,7 @@ struct Writer {
     draft: BronzeDraft,
     pending: Pending,
     committed: watch::Sender<Positions>,
+    checkpoint: Chore,
     packing: Packing,
     /// Kafka's timestamp of the newest record that is pending, as far as the last ones of its blocks tell
     newest_ms: Option<i64>,
@@ -94,10 +99,18 @@ impl Writer {
                 order = inbox.recv() => order,
             };
             match order {
-                None => return self.flush().await,
+                None => {
+                    self.flush().await?;
+                    self.checkpoint.settle(&self.topic).await;
+                    return Ok(());
+                }
                 Some(Order::Flush(done)) => {
                     self.flush().await?;
                     let _ = done.send(());
+                }
+                Some(Order::Settle) => {
+                    self.flush().await?;
+                    self.packing.settle(&self.topic, &mut self.table.upkeep()).await;
                 }
                 Some(Order::Tune(flush)) => self.pending.tune(flush),
                 Some(Order::Take(delivery)) => {
@@ -155,10 +168,8 @@ impl Writer {
         let newest_ms = self.newest_ms.take();
         self.progress.bronze(&self.topic, appended, self.table.positions(), begun.elapsed(), newest_ms);
         self.pending.clear();
-        // Without checkpoints every start would read the whole log; one that fails is due again at the next flush.
-        if let Err(error) = self.table.checkpoint().await {
-            tracing::warn!(topic = %self.topic, %error, "checkpoint put off");
-        }
+        // Without checkpoints every start would read the whole log.
+        self.checkpoint.tend(&self.topic, || self.table.upkeep().checkpointing()).await;
         self.packing.tend(&self.topic, self.table.upkeep()).await;
         Ok(())
     }

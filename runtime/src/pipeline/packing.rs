@@ -2,7 +2,8 @@
 //!
 //! Receives the table between two of its commits. Promises that reading and writing files never wait in the table's
 //! turn: a task does it, and only the commit of what it wrote is made here. One that fails or was overtaken is dropped
-//! and tried again after more commits. Never stops a table.
+//! and tried again after more commits. A run to the end waits for it, or one that is never long would never compact.
+//! Never stops a table.
 
 use std::time::{Duration, Instant};
 
@@ -28,22 +29,10 @@ impl Packing {
 
     /// Commits what is ready, and begins what is due.
     pub(super) async fn tend(&mut self, table: &str, mut upkeep: Upkeep<'_>) {
-        if self.running.as_ref().is_some_and(JoinHandle::is_finished)
-            && let Some(done) = self.running.take()
-        {
-            let outcome = match done.await {
-                Ok(Ok(Some(packed))) => upkeep.commit(packed).await.map(drop).map_err(|e| e.to_string()),
-                Ok(Ok(None)) => Ok(()),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(panic) => Err(panic.to_string()),
-            };
-            if let Err(error) = outcome {
-                tracing::warn!(%table, %error, "compaction put off");
-            }
-        }
-        if self.running.is_some() {
+        if self.running.as_ref().is_some_and(|running| !running.is_finished()) {
             return;
         }
+        self.settle(table, &mut upkeep).await;
         let vacuum = self.vacuumed.elapsed() >= VACUUM_INTERVAL;
         if vacuum || upkeep.is_due() {
             // a vacuum must not meet files that a compaction has written and not committed
@@ -58,6 +47,20 @@ impl Packing {
             if vacuum {
                 self.vacuumed = Instant::now();
             }
+        }
+    }
+
+    /// Waits for what runs, and commits it.
+    pub(super) async fn settle(&mut self, table: &str, upkeep: &mut Upkeep<'_>) {
+        let Some(running) = self.running.take() else { return };
+        let outcome = match running.await {
+            Ok(Ok(Some(packed))) => upkeep.commit(packed).await.map(drop).map_err(|e| e.to_string()),
+            Ok(Ok(None)) => Ok(()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(panic) => Err(panic.to_string()),
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(%table, %error, "compaction put off");
         }
     }
 }

@@ -223,8 +223,8 @@ impl Worker {
         let mut committed = self.reader.committed.clone();
         self.reach_bronze().await?;
         loop {
-            if self.ending.is_some() {
-                return self.finish().await;
+            if let Some(ending) = self.ending {
+                return self.finish(ending).await;
             }
             let due = self.pending.due_at();
             tokio::select! {
@@ -247,7 +247,7 @@ impl Worker {
 
     /// Begins anew at the table as it is now.
     async fn reopen(&mut self) -> Result<()> {
-        self.upsert.settle().await?;
+        self.upsert.settle(Ending::BrokenOff).await?;
         self.upsert = self.reader.opening.open().await?;
         self.decoder = self.reader.decoder(&self.upsert)?;
         self.next = self.upsert.positions().clone();
@@ -264,11 +264,11 @@ impl Worker {
         self.reader.progress.table(&self.reader.name, |t| t.stand = stand);
     }
 
-    async fn finish(&mut self) -> Result<()> {
+    async fn finish(&mut self, ending: Ending) -> Result<()> {
         self.reach_bronze().await?;
         self.flush().await?;
         self.follow_schema().await?;
-        self.upsert.settle().await
+        self.upsert.settle(ending).await
     }
 
     /// Takes a delivery in, or falls behind when it does not follow on what is decoded.

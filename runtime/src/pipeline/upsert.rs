@@ -18,6 +18,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
+use super::chore::Chore;
 use super::columns::{align, arrow_error, is_wider, same, source_key, stored_key, with_defaults, with_pseudo_columns};
 use super::packing::Packing;
 use super::plan::Plan;
@@ -95,6 +96,9 @@ pub(super) struct Upsert {
     /// the module that served before, and the commits left in which it can come back
     prior: Option<(Module, Value, u32)>,
     compaction: Option<JoinHandle<Result<Rewritten>>>,
+    checkpoint: Chore,
+    vacuum: Chore,
+    feed_checkpoint: Chore,
     /// of the feed
     packing: Packing,
     vacuumed: Instant,

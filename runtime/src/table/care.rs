@@ -5,6 +5,9 @@
 //! files are found by reading the log, finding and rewriting need no table, and the commit gives up when a chosen file
 //! was touched meanwhile. Never changes a position.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
 use serde_json::{Map, Value};
 
 use super::append::BronzeTable;
@@ -125,14 +128,15 @@ impl Committer {
         Err(Error::new(ErrorKind::Conflict, "other writers commit to the table faster than lode can follow"))
     }
 
-    /// Writes a checkpoint when one is due; true when it wrote one.
-    pub(super) async fn write_checkpoint(&mut self) -> Result<bool> {
-        if self.since_checkpoint < self.settings.checkpoint_every {
-            return Ok(false);
-        }
-        checkpoint(&self.location, self.version).await?;
-        self.since_checkpoint = 0;
-        Ok(true)
+    /// Writes the checkpoint that is due, `None` when none is; to be awaited beside commits. One that fails stays due.
+    pub(super) fn checkpointing(&self) -> Option<impl Future<Output = Result<()>> + Send + use<>> {
+        let (location, version, checkpointed) = (self.location.clone(), self.version, Arc::clone(&self.checkpointed));
+        let due = version.saturating_sub(checkpointed.load(Relaxed)) >= self.settings.checkpoint_every;
+        due.then_some(async move {
+            checkpoint(&location, version).await?;
+            checkpointed.store(version, Relaxed);
+            Ok(())
+        })
     }
 
     /// One round of compaction, checkpoint and vacuum, in turn.
@@ -143,7 +147,9 @@ impl Committer {
                 break;
             }
         }
-        self.write_checkpoint().await?;
+        if let Some(checkpoint) = self.checkpointing() {
+            checkpoint.await?;
+        }
         vacuum(&self.location, &self.settings).await
     }
 }
@@ -173,6 +179,11 @@ impl Upkeep<'_> {
         Ok(done)
     }
 
+    /// Writes the checkpoint that is due, `None` when none is; to be awaited beside appends. One that fails stays due.
+    pub fn checkpointing(&self) -> Option<impl Future<Output = Result<()>> + Send + use<>> {
+        self.0.checkpointing()
+    }
+
     /// Deletes the files that no retained version uses; to be awaited beside appends, and not beside [`Self::packing`].
     pub fn vacuuming(&self) -> impl Future<Output = Result<Vacuumed>> + Send + use<> {
         let (location, settings) = (self.0.location.clone(), self.0.settings.clone());
@@ -184,11 +195,6 @@ impl BronzeTable {
     /// Compaction and vacuum beside the stream.
     pub fn upkeep(&mut self) -> Upkeep<'_> {
         Upkeep(&mut self.committer)
-    }
-
-    /// Writes a checkpoint when one is due; true when it wrote one.
-    pub async fn checkpoint(&mut self) -> Result<bool> {
-        self.committer.write_checkpoint().await
     }
 
     /// Deletes the files that no retained version uses.

@@ -388,11 +388,6 @@ impl ChangesTable {
         Ok(Value::from(adds))
     }
 
-    /// Writes a checkpoint when one is due; true when it wrote one.
-    pub async fn checkpoint(&mut self) -> Result<bool> {
-        self.committer.write_checkpoint().await
-    }
-
     /// Compaction and vacuum beside the stream.
     pub fn upkeep(&mut self) -> Upkeep<'_> {
         Upkeep(&mut self.committer)

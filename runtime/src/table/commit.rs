@@ -10,6 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -114,7 +115,8 @@ pub(super) struct Committer {
     pub(super) other_txns: BTreeMap<String, i64>,
     pub(super) metadata: Value,
     pub(super) schema: TableSchema,
-    pub(super) since_checkpoint: u64,
+    /// version of the newest checkpoint; one that is written beside the stream says here that it is there
+    pub(super) checkpointed: Arc<AtomicU64>,
     /// tables that only grow: paths that others removed since a compaction was planned
     pub(super) removed: HashSet<String>,
     /// tables that only grow: files added since one was last looked through for a compaction
@@ -258,7 +260,6 @@ impl Committer {
     /// The table moved one version on.
     pub(super) fn advance(&mut self) {
         self.version += 1;
-        self.since_checkpoint += 1;
     }
 }
 

@@ -171,24 +171,21 @@ impl KeyedTable {
     /// Reads the owners files.
     pub(super) async fn load_owners(&mut self) -> Result<()> {
         let store = self.committer.store.clone();
-        let paths = owners::list(&store, self.committer.generation).await?;
+        let positions = &self.committer.positions;
+        let (floor, owners) = (&mut self.floor, &mut self.owners);
+        let paths = owners::read_all(&store, self.committer.generation, |entry| {
+            if !entry.is_valid(positions) {
+                return;
+            }
+            match (entry.kind, &mut *owners) {
+                (Kind::Floor, _) => *floor = (*floor).max(entry.seq),
+                (Kind::Gone, Owners::Keyed(index)) => index.note(entry.owner, entry.seq),
+                (Kind::Applied, Owners::Multiset(set)) => set.note_entry(&entry),
+                _ => {}
+            }
+        })
+        .await?;
         self.owners_files = paths.len();
-        for path in &paths {
-            let positions = &self.committer.positions;
-            let (floor, owners) = (&mut self.floor, &mut self.owners);
-            owners::read(&store, path, |entry| {
-                if !entry.is_valid(positions) {
-                    return;
-                }
-                match (entry.kind, &mut *owners) {
-                    (Kind::Floor, _) => *floor = (*floor).max(entry.seq),
-                    (Kind::Gone, Owners::Keyed(index)) => index.note(entry.owner, entry.seq),
-                    (Kind::Applied, Owners::Multiset(set)) => set.note_entry(&entry),
-                    _ => {}
-                }
-            })
-            .await?;
-        }
         let floor = self.floor;
         match &mut self.owners {
             Owners::Keyed(index) => index.forget_rowless(|seq| seq < floor),

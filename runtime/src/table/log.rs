@@ -83,7 +83,7 @@ pub(super) async fn open(location: &Location, settings: &Settings) -> Result<Opt
         .map(|file| file.add_action())
         .collect();
     let schema = TableSchema::of_metadata(&metadata)?;
-    let (txns, since_checkpoint) = read_txns(&log_store, version).await?;
+    let (txns, checkpointed) = read_txns(&log_store, version).await?;
     let mut committer = Committer {
         location: location.clone(),
         store: location.store()?,
@@ -94,7 +94,7 @@ pub(super) async fn open(location: &Location, settings: &Settings) -> Result<Opt
         other_txns: BTreeMap::new(),
         metadata,
         schema,
-        since_checkpoint,
+        checkpointed: Arc::new(checkpointed.into()),
         removed: HashSet::new(),
         // what lies there from before is worth a look
         grown: settings.small_files_min,
@@ -111,7 +111,7 @@ pub async fn positions_of(location: &Location) -> Result<crate::record::Position
     Ok(opened.map(|o| o.committer.positions).unwrap_or_default())
 }
 
-/// Every application id with its version, and the commits since the last checkpoint.
+/// Every application id with its version, and the version of the last checkpoint.
 async fn read_txns(log_store: &deltalake::logstore::LogStoreRef, version: u64) -> Result<(BTreeMap<String, i64>, u64)> {
     let bad =
         |e: kernel::Error| Error::new(ErrorKind::Unavailable, "reading the table's positions failed").caused_by(e);
@@ -120,7 +120,7 @@ async fn read_txns(log_store: &deltalake::logstore::LogStoreRef, version: u64) -
     let task = move || {
         let snapshot = kernel::Snapshot::builder_for(url).at_version(version).build(engine.as_ref()).map_err(bad)?;
         let segment = snapshot.log_segment();
-        let since = version.saturating_sub(segment.checkpoint_version.unwrap_or(0));
+        let checkpointed = segment.checkpoint_version.unwrap_or(0);
         let schema = kernel::actions::get_commit_schema().project(&["txn"]).map_err(bad)?;
         let mut txns = BTreeMap::new();
         // newest first: the first word on an id is the last one said
@@ -139,7 +139,7 @@ async fn read_txns(log_store: &deltalake::logstore::LogStoreRef, version: u64) -
                 }
             }
         }
-        Ok((txns, since))
+        Ok((txns, checkpointed))
     };
     tokio::task::spawn_blocking(task)
         .await

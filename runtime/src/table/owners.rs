@@ -23,7 +23,8 @@ use arrow::array::{
 use arrow::datatypes::{
     DataType, Decimal128Type, Field, Int32Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
 };
-use futures::TryStreamExt;
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ArrowWriter;
@@ -41,6 +42,9 @@ use crate::sequence::Sequence;
 
 /// More than this in one owners file is not ours.
 const FILE_BYTES_MAX: u64 = 4 << 30;
+const FILES_AT_ONCE: usize = 8;
+/// Listings of files that others delete meanwhile.
+const LISTINGS_MAX: u32 = 20;
 
 /// What an entry says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -148,8 +152,32 @@ fn batch(entries: &[Entry]) -> Result<RecordBatch> {
     .map_err(|e| Error::new(ErrorKind::Internal, "an owners file cannot be written").caused_by(e))
 }
 
+/// Hands every entry of every owners file of a generation to `with`, valid or not, some perhaps twice; the files.
+///
+/// Another instance may merge them meanwhile: what it deleted is in the file that it wrote before, so they are listed anew.
+pub(super) async fn read_all(
+    store: &Arc<dyn ObjectStore>,
+    generation: u64,
+    mut with: impl FnMut(Entry),
+) -> Result<Vec<Path>> {
+    'listing: for _ in 0..LISTINGS_MAX {
+        let paths = list(store, generation).await?;
+        let fetches: Vec<_> = paths.iter().map(|path| fetch(Arc::clone(store), path.clone())).collect();
+        let mut files = stream::iter(fetches).buffered(FILES_AT_ONCE);
+        for path in &paths {
+            match files.try_next().await? {
+                Some(Some(bytes)) => read(path, bytes, &mut with)?,
+                _ => continue 'listing,
+            }
+        }
+        drop(files);
+        return Ok(paths);
+    }
+    Err(Error::new(ErrorKind::Unavailable, "the owners files are merged faster than they can be read"))
+}
+
 /// The owners files of a generation.
-pub(super) async fn list(store: &Arc<dyn ObjectStore>, generation: u64) -> Result<Vec<Path>> {
+async fn list(store: &Arc<dyn ObjectStore>, generation: u64) -> Result<Vec<Path>> {
     let found: Vec<_> = store
         .list(Some(&folder(generation)))
         .try_collect()
@@ -162,15 +190,22 @@ pub(super) async fn list(store: &Arc<dyn ObjectStore>, generation: u64) -> Resul
         .collect())
 }
 
-/// Hands every entry of the file at `path` to `with`, valid or not.
-pub(super) async fn read(store: &Arc<dyn ObjectStore>, path: &Path, mut with: impl FnMut(Entry)) -> Result<()> {
+/// The file at `path`; `None` where there is none.
+async fn fetch(store: Arc<dyn ObjectStore>, path: Path) -> Result<Option<Bytes>> {
     let failed = |e| store_error("reading an owners file", e);
-    let bad = |what: &str| Error::new(ErrorKind::Corrupt, format!("owners file `{path}` {what}"));
-    let found = store.get(path).await.map_err(failed)?;
+    let found = match store.get(&path).await {
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        found => found.map_err(failed)?,
+    };
     if found.meta.size > FILE_BYTES_MAX {
-        return Err(bad("is too large"));
+        return Err(Error::new(ErrorKind::Corrupt, format!("owners file `{path}` is too large")));
     }
-    let bytes = found.bytes().await.map_err(failed)?;
+    found.bytes().await.map(Some).map_err(failed)
+}
+
+/// Hands every entry of the file at `path` to `with`.
+fn read(path: &Path, bytes: Bytes, with: &mut impl FnMut(Entry)) -> Result<()> {
+    let bad = |what: &str| Error::new(ErrorKind::Corrupt, format!("owners file `{path}` {what}"));
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(|builder| builder.with_batch_size(8192).build())
         .map_err(|e| bad("is not readable").caused_by(e))?;
@@ -210,4 +245,44 @@ pub(super) async fn read(store: &Arc<dyn ObjectStore>, path: &Path, mut with: im
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use object_store::memory::InMemory;
+    use object_store::throttle::{ThrottleConfig, ThrottledStore};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn files_that_are_merged_while_they_are_read_are_read_all_the_same() {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let late = ThrottleConfig { wait_get_per_call: Duration::from_millis(20), ..ThrottleConfig::default() };
+        let slow: Arc<dyn ObjectStore> = Arc::new(ThrottledStore::new(Arc::clone(&store), late));
+        let entry = |owner| {
+            Entry::new(Kind::Gone, owner, Sequence(1), Origin { topic: "shop.orders".into(), partition: 0, offset: 7 })
+        };
+        for owner in 0..20 {
+            write(&store, 0, &[entry(owner)]).await.unwrap();
+        }
+        let mut owners = BTreeSet::new();
+        let reading = read_all(&slow, 0, |entry| {
+            owners.insert(entry.owner);
+        });
+        // The files are listed first; each is got 20 ms later, when it is no more.
+        let merging = async {
+            let before = list(&store, 0).await.unwrap();
+            write(&store, 0, &(0..20).map(entry).collect::<Vec<_>>()).await.unwrap();
+            for path in &before {
+                store.delete(path).await.unwrap();
+            }
+            before.len()
+        };
+        let (read, merged) = tokio::join!(reading, merging);
+        assert_eq!((read.unwrap().len(), merged), (1, 20));
+        assert!(owners.into_iter().eq(0..20));
+    }
 }

@@ -11,8 +11,8 @@ use deltalake::table::config::TablePropertiesExt;
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::HashSet;
 use kernel::engine::arrow_data::EngineDataArrowExt;
+use object_store::ObjectStore;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::commit::{delta_error, now_ms, store_error};
 use super::keyed::{KeyedTable, Owners};
@@ -64,15 +64,20 @@ pub(super) async fn vacuum(location: &Location, settings: &Settings) -> Result<V
         }
     }
     drop(found);
-    let deletions = store.delete_stream(stream::iter(dead.into_iter().map(Ok)).boxed());
-    let outcome: Vec<_> = deletions.collect().await;
-    for one in outcome {
-        match one {
+    delete(&store, dead).await?;
+    Ok(done)
+}
+
+/// Deletes files; one that is gone is well.
+async fn delete(store: &Arc<dyn ObjectStore>, paths: Vec<Path>) -> Result<()> {
+    let mut deletions = store.delete_stream(stream::iter(paths.into_iter().map(Ok)).boxed());
+    while let Some(deleted) = deletions.next().await {
+        match deleted {
             Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
             Err(e) => return Err(store_error("deleting files", e)),
         }
     }
-    Ok(done)
+    Ok(())
 }
 
 /// True of the log, of `_lode` and of whatever else readers pass over.
@@ -169,20 +174,21 @@ pub(super) async fn checkpoint(location: &Location, version: u64) -> Result<()> 
 }
 
 impl KeyedTable {
-    /// Writes a checkpoint when one is due; true when it wrote one.
-    pub async fn checkpoint(&mut self) -> Result<bool> {
-        if self.committer.since_checkpoint < self.committer.settings.checkpoint_every {
-            return Ok(false);
-        }
-        checkpoint(&self.committer.location, self.committer.version).await?;
-        self.committer.since_checkpoint = 0;
-        Ok(true)
+    /// Writes the checkpoint that is due, `None` when none is; to be awaited beside flushes. One that fails stays due.
+    pub fn checkpointing(&self) -> Option<impl Future<Output = Result<()>> + Send + use<>> {
+        self.committer.checkpointing()
     }
 
-    /// Deletes the files that no retained version uses. Not while a compaction of this table is being rewritten,
-    /// unless the retention time is longer than that takes.
+    /// Deletes the files that no retained version uses; to be awaited beside flushes, and not beside
+    /// [`super::Compaction::rewrite`].
+    pub fn vacuuming(&self) -> impl Future<Output = Result<Vacuumed>> + Send + use<> {
+        let (location, settings) = (self.committer.location.clone(), self.committer.settings.clone());
+        async move { vacuum(&location, &settings).await }
+    }
+
+    /// The same, awaited.
     pub async fn vacuum(&mut self) -> Result<Vacuumed> {
-        vacuum(&self.committer.location, &self.committer.settings).await
+        self.vacuuming().await
     }
 
     /// Merges the owners files when there are many, leaving out what is older than the window and what the rows tell
@@ -193,45 +199,40 @@ impl KeyedTable {
         }
         let store = Arc::clone(&self.committer.store);
         let generation = self.committer.generation;
-        let paths = owners::list(&store, generation).await?;
         let now = now_ms();
         let window = i64::try_from(self.committer.settings.owners_window.as_millis()).unwrap_or(i64::MAX);
         let mut newest: hashbrown::HashMap<Said, Entry> = hashbrown::HashMap::new();
-        for path in &paths {
-            owners::read(&store, path, |entry| {
-                let age = now.saturating_sub(entry.written_ms);
-                let kept = if entry.is_valid(&self.committer.positions) {
-                    // a floor is one entry and holds for ever
-                    entry.kind == Kind::Floor || (age <= window && !self.knows(&entry))
-                } else {
-                    age <= ENTRY_GRACE_MS
-                };
-                if !kept {
-                    return;
+        let paths = owners::read_all(&store, generation, |entry| {
+            let age = now.saturating_sub(entry.written_ms);
+            let kept = if entry.is_valid(&self.committer.positions) {
+                // a floor is one entry and holds for ever
+                entry.kind == Kind::Floor || (age <= window && !self.knows(&entry))
+            } else {
+                age <= ENTRY_GRACE_MS
+            };
+            if !kept {
+                return;
+            }
+            // entries that are not valid yet stay apart, each under its own change
+            let seq =
+                if entry.kind == Kind::Gone && entry.is_valid(&self.committer.positions) { 0 } else { entry.seq.0 };
+            // snapshot rows share their sequence
+            let is_read = entry.kind == Kind::Applied && entry.op == multiset::letter(Op::Read);
+            let place = if is_read { (entry.origin.partition, entry.origin.offset) } else { (0, 0) };
+            let slot = newest.entry((entry.kind, entry.owner, seq, entry.op, place));
+            slot.and_modify(|known| {
+                if entry.seq > known.seq {
+                    *known = entry.clone();
                 }
-                // entries that are not valid yet stay apart, each under its own change
-                let seq =
-                    if entry.kind == Kind::Gone && entry.is_valid(&self.committer.positions) { 0 } else { entry.seq.0 };
-                // snapshot rows share their sequence
-                let is_read = entry.kind == Kind::Applied && entry.op == multiset::letter(Op::Read);
-                let place = if is_read { (entry.origin.partition, entry.origin.offset) } else { (0, 0) };
-                let slot = newest.entry((entry.kind, entry.owner, seq, entry.op, place));
-                slot.and_modify(|known| {
-                    if entry.seq > known.seq {
-                        *known = entry.clone();
-                    }
-                })
-                .or_insert(entry);
             })
-            .await?;
-        }
+            .or_insert(entry);
+        })
+        .await?;
         let entries: Vec<Entry> = newest.into_values().collect();
         if !entries.is_empty() {
             owners::write(&store, generation, &entries).await?;
         }
-        for path in &paths {
-            delete(&store, path).await?;
-        }
+        delete(&store, paths).await?;
         if let Owners::Multiset(set) = &mut self.owners {
             let positions = &self.committer.positions;
             set.keep_applied(entries.iter().filter(|e| e.kind == Kind::Applied && e.is_valid(positions)));
@@ -261,14 +262,9 @@ impl KeyedTable {
             }
         }
         self.merge_owners().await?;
-        self.checkpoint().await?;
+        if let Some(checkpoint) = self.checkpointing() {
+            checkpoint.await?;
+        }
         self.vacuum().await
-    }
-}
-
-async fn delete(store: &Arc<dyn ObjectStore>, path: &Path) -> Result<()> {
-    match store.delete(path).await {
-        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-        Err(e) => Err(store_error("deleting a file", e)),
     }
 }

@@ -9,6 +9,7 @@ use arrow::array::ArrayRef;
 use super::Upsert;
 use crate::deadletter::DeadLetters;
 use crate::error::{Error, ErrorKind, Result};
+use crate::pipeline::chore::Chore;
 use crate::pipeline::columns::default_of;
 use crate::pipeline::packing::Packing;
 use crate::pipeline::plan::Plan;
@@ -73,6 +74,9 @@ impl Opening {
             recent: Arc::clone(&self.recent),
             prior: None,
             compaction: None,
+            checkpoint: Chore::new("checkpoint"),
+            vacuum: Chore::new("vacuum"),
+            feed_checkpoint: Chore::new("checkpoint of the feed"),
             packing: Packing::new(),
             vacuumed: Instant::now(),
             index_bytes: None,

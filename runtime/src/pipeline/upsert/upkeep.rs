@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use super::Upsert;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::pipeline::progress::Stand;
+use crate::pipeline::silver::Ending;
 
 /// Time between two vacuums of a table that is written to.
 const VACUUM_INTERVAL: Duration = Duration::from_secs(3600);
@@ -18,41 +19,41 @@ impl Upsert {
     /// Upkeep that is due, between two flushes. Compaction reads and writes files beside the stream; only its commit
     /// takes a turn here.
     pub(in crate::pipeline) async fn maintain(&mut self) -> Result<()> {
-        match self.upkeep().await {
-            // Upkeep can wait: the next flush brings it up again.
-            Err(error) if error.action() == Action::Retry => {
-                tracing::warn!(table = %self.plan.name, %error, "maintenance put off");
-                Ok(())
-            }
-            other => other,
-        }
+        let outcome = self.upkeep().await;
+        self.put_off(outcome)
     }
 
     async fn upkeep(&mut self) -> Result<()> {
+        if self.compaction.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.commit_compaction().await?;
+        }
         let Some(table) = &mut self.table else { return Ok(()) };
-        if self.compaction.as_ref().is_some_and(JoinHandle::is_finished)
-            && let Some(done) = self.compaction.take()
-        {
-            let rewritten =
-                done.await.map_err(|e| Error::new(ErrorKind::Internal, "a compaction's task ended").caused_by(e))??;
-            table.commit_compaction(rewritten).await?;
+        // A vacuum must not meet files that a compaction has written and not committed.
+        if self.vacuumed.elapsed() >= VACUUM_INTERVAL && self.compaction.is_none() {
+            self.vacuumed = Instant::now();
+            let vacuuming = table.vacuuming();
+            self.vacuum.tend(&self.plan.name, || Some(async { vacuuming.await.map(drop) })).await;
         }
         if self.compaction.is_none()
+            && !self.vacuum.is_running()
             && let Some(plan) = table.plan_compaction()
         {
             self.compaction = Some(tokio::spawn(plan.rewrite()));
         }
-        table.checkpoint().await?;
+        self.checkpoint.tend(&self.plan.name, || table.checkpointing()).await;
         table.merge_owners().await?;
         if let Some(feed) = &mut self.feed {
-            feed.checkpoint().await?;
+            self.feed_checkpoint.tend(&self.plan.name, || feed.upkeep().checkpointing()).await;
             self.packing.tend(&self.plan.name, feed.upkeep()).await;
         }
-        if self.vacuumed.elapsed() >= VACUUM_INTERVAL {
-            self.vacuumed = Instant::now();
-            table.vacuum().await?;
-        }
         Ok(())
+    }
+
+    /// Waits for the compaction that runs, and commits it.
+    async fn commit_compaction(&mut self) -> Result<()> {
+        let (Some(running), Some(table)) = (self.compaction.take(), &mut self.table) else { return Ok(()) };
+        let ended = |e| Error::new(ErrorKind::Internal, "a compaction's task ended").caused_by(e);
+        table.commit_compaction(running.await.map_err(ended)??).await.map(drop)
     }
 
     /// How the table stands, as committed.
@@ -66,11 +67,32 @@ impl Upsert {
         Stand { positions, extent: Some(table.extent()), index_bytes: self.index_bytes.map(|(bytes, _)| bytes) }
     }
 
-    /// The end of a run: a compaction that still works is given up, what it wrote is left to vacuum.
-    pub(in crate::pipeline) async fn settle(&mut self) -> Result<()> {
+    /// The end of a run. A checkpoint is waited for. A compaction that works is too, where the source holds no more: runs
+    /// that are never long would never compact. One that is broken off gives it up, and leaves what it wrote to vacuum.
+    pub(in crate::pipeline) async fn settle(&mut self, ending: Ending) -> Result<()> {
+        let mut outcome = Ok(());
+        if ending == Ending::Complete {
+            outcome = self.commit_compaction().await;
+            if let Some(feed) = &mut self.feed {
+                self.packing.settle(&self.plan.name, &mut feed.upkeep()).await;
+            }
+        }
         if let Some(running) = self.compaction.take() {
             running.abort();
         }
-        Ok(())
+        self.checkpoint.settle(&self.plan.name).await;
+        self.feed_checkpoint.settle(&self.plan.name).await;
+        self.put_off(outcome)
+    }
+
+    /// Upkeep can wait: the next flush brings it up again.
+    fn put_off(&self, outcome: Result<()>) -> Result<()> {
+        match outcome {
+            Err(error) if error.action() == Action::Retry => {
+                tracing::warn!(table = %self.plan.name, %error, "maintenance put off");
+                Ok(())
+            }
+            other => other,
+        }
     }
 }
