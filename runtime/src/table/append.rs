@@ -16,7 +16,7 @@ use deltalake::kernel::Add;
 use serde_json::{Map, Value, json};
 
 use super::commit::{Committer, Put, REPLAYS_MAX, Standing, add_action};
-use super::files::{DataFile, Encoded, PartitionValues, pick, reread, split};
+use super::files::{Codec, DataFile, Encoded, PartitionValues, pick, reread, split};
 use super::schema::{TableSchema, align, utc};
 use super::{Location, Outcome, Settings, log};
 use crate::change::Op;
@@ -252,7 +252,7 @@ impl BronzeTable {
             match draft.files.iter_mut().find(|(day, _)| *day == values) {
                 Some((_, file)) => file.push(&rows)?,
                 None => {
-                    let mut file = DataFile::new(schema)?;
+                    let mut file = DataFile::new(schema, Codec::Fast)?;
                     file.push(&rows)?;
                     draft.files.push((values, file));
                 }

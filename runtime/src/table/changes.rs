@@ -57,7 +57,7 @@ use super::care::Upkeep;
 use super::commit::{Committer, Put, REPLAYS_MAX, add_action, configuration, create, now_ms, pause};
 use super::compact::shown;
 use super::evolve::{Evolution, changed, due_fills, with_columns};
-use super::files::{DataFile, repeat, scan};
+use super::files::{Codec, DataFile, repeat, scan};
 use super::key::{Hasher, Owner};
 use super::keyed::{KeyedTable, Owners, Reader};
 use super::news::{CHANGE, News, OFFSET, PARTITION, SNAPSHOT};
@@ -379,7 +379,7 @@ impl ChangesTable {
         let rows = news.rows(&self.committer.schema, &self.key, output, source_rows, rejected)?;
         let mut adds = Vec::new();
         if rows.num_rows() > 0 {
-            let mut file = DataFile::new(&self.committer.schema)?;
+            let mut file = DataFile::new(&self.committer.schema, Codec::Fast)?;
             file.push(&rows)?;
             let add = file.write(&self.committer.store, HashMap::new(), true).await?;
             adds.extend(add_action(&add)?.get("add").cloned());
@@ -467,10 +467,10 @@ async fn beginning(location: &Location, name: &str, table: &KeyedTable) -> Resul
             let mut target = match open.take() {
                 Some(file) if file.bytes() as u64 >= table.committer.settings.target_file_bytes => {
                     actions.push(close(file, &store).await?);
-                    DataFile::new(&schema)?
+                    DataFile::new(&schema, Codec::Small)?
                 }
                 Some(file) => file,
-                None => DataFile::new(&schema)?,
+                None => DataFile::new(&schema, Codec::Small)?,
             };
             target.push(&as_found(&rows, &schema)?)?;
             open = Some(target);

@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use super::Settings;
 use super::commit::{Put, REPLAYS_MAX, add_action, removal, remove_action};
 use super::evolve::{Evolution, fill, fill_columns};
-use super::files::{DataFile, PartitionValues, scan};
+use super::files::{Codec, DataFile, PartitionValues, scan};
 use super::index::Place;
 use super::key::Owner;
 use super::keyed::{KeyedTable, Owners, Reader};
@@ -130,7 +130,11 @@ impl Compaction {
                 }
                 let (file, all, _) = match &mut open {
                     Some(open) => open,
-                    None => open.insert((DataFile::new(&self.schema)?, Vec::new(), input.add.partition_values.clone())),
+                    None => open.insert((
+                        DataFile::new(&self.schema, Codec::Small)?,
+                        Vec::new(),
+                        input.add.partition_values.clone(),
+                    )),
                 };
                 if segment != done.outputs.len() {
                     segment = done.outputs.len();

@@ -24,7 +24,7 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ArrowWriter, ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 
 use super::commit::{now_ms, store_error};
 use super::schema::{TableSchema, batch_of, partition_text, partition_value, widen};
@@ -32,6 +32,7 @@ use super::stats::Stats;
 use crate::error::{Error, ErrorKind, Result};
 
 const ROW_GROUP_ROWS: usize = 1 << 20;
+const FAST_PAGE_BYTES_MAX: usize = 128 << 10;
 const PUT_BYTES_MAX: usize = 8 << 20;
 const READ_ROWS: usize = 8192;
 
@@ -111,10 +112,41 @@ pub(super) fn pick_column(column: &ArrayRef, rows: &UInt32Array) -> Result<Array
 /// Columns that hold what came, whole: nobody looks for a range of them, and comparing them costs.
 pub(super) const WHOLE_RECORDS: [&str; 5] = ["_key", "_key_bytes", "_value", "_value_bytes", "_headers"];
 
+/// How a data file is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Codec {
+    /// Rows that just came, which a compaction will read and write again: Snappy, as most writers of Delta have it, in
+    /// pages that stay in a core's cache from the first value to the last compressed byte.
+    Fast,
+    /// Rows that stay: zstd, about half the bytes.
+    Small,
+}
+
+impl Codec {
+    fn properties(self) -> WriterPropertiesBuilder {
+        let properties = WriterProperties::builder();
+        match self {
+            Codec::Fast => {
+                properties.set_compression(Compression::SNAPPY).set_data_page_size_limit(FAST_PAGE_BYTES_MAX)
+            }
+            Codec::Small => properties.set_compression(Compression::ZSTD(ZstdLevel::default())),
+        }
+    }
+
+    /// As it stands in the names of files, which readers do not look at and people do.
+    fn name(self) -> &'static str {
+        match self {
+            Codec::Fast => "snappy",
+            Codec::Small => "zstd",
+        }
+    }
+}
+
 /// A data file in the making, held in memory.
 pub(super) struct DataFile {
     schema: SchemaRef,
     partition_by: Vec<String>,
+    codec: Codec,
     writer: ArrowWriter<Vec<u8>>,
     stats: Stats,
     rows: u64,
@@ -122,11 +154,11 @@ pub(super) struct DataFile {
 
 impl DataFile {
     /// An empty file of the table's columns.
-    pub(super) fn new(schema: &TableSchema) -> Result<Self> {
+    pub(super) fn new(schema: &TableSchema, codec: Codec) -> Result<Self> {
         let fields = schema.in_files();
         // values of changed rows seldom repeat within a flush: dictionaries cost and do not pay
-        let mut properties = WriterProperties::builder()
-            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        let mut properties = codec
+            .properties()
             .set_dictionary_enabled(false)
             .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
@@ -140,7 +172,7 @@ impl DataFile {
             .with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(Vec::new(), fields.clone(), options).map_err(parquet_error)?;
         let partition_by = schema.partition_by.clone();
-        Ok(DataFile { stats: Stats::of(&fields), schema: fields, partition_by, writer, rows: 0 })
+        Ok(DataFile { stats: Stats::of(&fields), schema: fields, partition_by, codec, writer, rows: 0 })
     }
 
     /// Appends rows; columns that are not in files are passed over.
@@ -176,7 +208,7 @@ impl DataFile {
     pub(super) fn finish(self) -> Result<Encoded> {
         let stats = self.stats.text(self.rows);
         let bytes = self.writer.into_inner().map_err(parquet_error)?.into();
-        Ok(Encoded { bytes, partition_by: self.partition_by, stats })
+        Ok(Encoded { bytes, partition_by: self.partition_by, codec: self.codec, stats })
     }
 
     /// Puts the file under a new name and describes it.
@@ -195,6 +227,7 @@ impl DataFile {
 pub(super) struct Encoded {
     bytes: Bytes,
     partition_by: Vec<String>,
+    codec: Codec,
     stats: String,
 }
 
@@ -207,7 +240,7 @@ impl Encoded {
         data_change: bool,
     ) -> Result<Add> {
         let folder = folder(&self.partition_by, &partition_values);
-        let path = format!("{folder}part-{}.zstd.parquet", uuid::Uuid::new_v4());
+        let path = format!("{folder}part-{}.{}.parquet", uuid::Uuid::new_v4(), self.codec.name());
         put(store, &Path::from(path.as_str()), self.bytes.clone()).await?;
         Ok(Add {
             path,

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use super::Outcome;
 use super::commit::{Commit, Committer, Put, REPLAYS_MAX, Standing, add_action, removal, remove_action};
-use super::files::{DataFile, pick, split};
+use super::files::{Codec, DataFile, pick, split};
 use super::index::Place;
 use super::key::Owner;
 use super::keyed::{KeyedTable, Owners};
@@ -159,7 +159,7 @@ impl KeyedTable {
         let schema = &self.committer.schema;
         let mut laid = Laid { adds: Vec::new(), rows: Vec::with_capacity(rows) };
         for (values, picked) in split(&batch, schema, self.committer.settings.partitions_max)? {
-            let mut file = DataFile::new(schema)?;
+            let mut file = DataFile::new(schema, Codec::Fast)?;
             file.push(&pick(&batch, picked.as_ref())?)?;
             let count = file.rows() as u32;
             let number = laid.adds.len() as u32;

@@ -1,4 +1,5 @@
 use futures::TryStreamExt;
+use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::*;
 use crate::record::{Block, Positions, Record};
@@ -100,11 +101,13 @@ async fn compaction_keeps_every_record_and_its_order() {
         let batch = rows_of(&[block(0, round * 10..round * 10 + 10), block(1, round * 3..round * 3 + 3)], 86_400_000);
         append(&mut table, &[batch], &[(0, round * 10, round * 10 + 10), (1, round * 3, round * 3 + 3)]).await;
     }
+    assert_eq!(compressions(&location).await, ["SNAPPY"]);
     let packed = table.upkeep().packing().await.unwrap().unwrap();
     assert_eq!(packed.files(), 7);
     // an append comes first and is not in the way
     append(&mut table, &[rows_of(&[block(0, 70..75)], 86_400_000)], &[(0, 70, 75)]).await;
     assert!(table.upkeep().commit(packed).await.unwrap());
+    assert_eq!(compressions(&location).await, ["SNAPPY", "ZSTD(ZstdLevel(1))"]);
     let done = table.maintain().await.unwrap();
     assert_eq!(done.files, 7);
     // another engine may put the rows in any order
@@ -114,6 +117,22 @@ async fn compaction_keeps_every_record_and_its_order() {
     assert_eq!(all[&1], (0..21).collect::<Vec<_>>());
     append(&mut table, &[rows_of(&[block(1, 21..22)], 86_400_000)], &[(1, 21, 22)]).await;
     assert_eq!(read_all(&table, &[(partition(0), 75)].into()).await[&1].last(), Some(&21));
+}
+
+/// How the files of the newest version are compressed.
+async fn compressions(location: &Location) -> Vec<String> {
+    let folder = location.url().to_file_path().unwrap();
+    let table = super::model::delta(location).await;
+    let log = table.snapshot().unwrap().log_data();
+    let files = log.iter().map(|file| folder.join(file.path().as_ref()));
+    let all: std::collections::BTreeSet<String> = files
+        .flat_map(|path| {
+            let reader = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
+            let columns = reader.metadata().row_group(0).columns().iter().map(|c| c.compression().to_string());
+            columns.collect::<Vec<_>>()
+        })
+        .collect();
+    all.into_iter().collect()
 }
 
 /// Whether the newest version of the log says that rows changed.
