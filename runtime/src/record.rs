@@ -1,10 +1,12 @@
 //! Records as Kafka gives them, and how far a table has read.
 //!
-//! A [`Block`] holds consecutive records of one Kafka partition in one allocation, so that handing a
+//! A [`Block`] holds consecutive records of one Kafka partition in a few allocations, so that handing a
 //! record to Bronze and to Silver costs no copy and no allocation a row.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 /// One Kafka partition.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,7 +52,10 @@ pub fn still_missing(ranges: &Ranges, positions: &Positions) -> Option<Ranges> {
 struct Row {
     offset: i64,
     timestamp_ms: i64,
+    /// where key and headers begin
     start: u32,
+    /// where the value begins
+    value: u32,
     key_len: u32,
     value_len: u32,
     headers_len: u32,
@@ -62,8 +67,20 @@ const ABSENT: u32 = u32::MAX;
 #[derive(Debug)]
 pub struct Block {
     partition: PartitionId,
-    bytes: Vec<u8>,
+    /// each record's key and headers, one after the other
+    labels: Vec<u8>,
+    /// each record's value, one after the other
+    values: Vec<u8>,
     rows: Vec<Row>,
+}
+
+/// The values of a block, for who wants nothing else of it.
+struct Values(Arc<Block>);
+
+impl AsRef<[u8]> for Values {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.values
+    }
 }
 
 /// One record of a block.
@@ -84,7 +101,7 @@ pub struct Record<'a> {
 impl Block {
     /// An empty block of `partition`.
     pub fn new(partition: PartitionId) -> Self {
-        Block { partition, bytes: Vec::new(), rows: Vec::new() }
+        Block { partition, labels: Vec::new(), values: Vec::new(), rows: Vec::new() }
     }
 
     /// An empty block of the same partition, with room for about as much as `other` holds.
@@ -92,7 +109,8 @@ impl Block {
         let roomy = |count: usize| count + count / 16;
         Block {
             partition: other.partition.clone(),
-            bytes: Vec::with_capacity(roomy(other.bytes.len())),
+            labels: Vec::with_capacity(roomy(other.labels.len())),
+            values: Vec::with_capacity(roomy(other.values.len())),
             rows: Vec::with_capacity(roomy(other.rows.len())),
         }
     }
@@ -100,23 +118,22 @@ impl Block {
     /// Appends a record; false (and nothing appended) when the block has no room for it.
     pub fn push(&mut self, record: Record<'_>) -> bool {
         let len = |part: Option<&[u8]>| part.map_or(0, <[u8]>::len);
-        let total = self.bytes.len() + len(record.key) + len(record.value) + record.headers.len();
-        if total >= ABSENT as usize {
+        if self.bytes() + len(record.key) + len(record.value) + record.headers.len() >= ABSENT as usize {
             return false;
-        }
-        let start = self.bytes.len() as u32;
-        for part in [record.key, record.value, Some(record.headers)].into_iter().flatten() {
-            self.bytes.extend_from_slice(part);
         }
         let marked = |part: Option<&[u8]>| part.map_or(ABSENT, |p| p.len() as u32);
         self.rows.push(Row {
             offset: record.offset,
             timestamp_ms: record.timestamp_ms,
-            start,
+            start: self.labels.len() as u32,
+            value: self.values.len() as u32,
             key_len: marked(record.key),
             value_len: marked(record.value),
             headers_len: record.headers.len() as u32,
         });
+        self.labels.extend_from_slice(record.key.unwrap_or_default());
+        self.labels.extend_from_slice(record.headers);
+        self.values.extend_from_slice(record.value.unwrap_or_default());
         true
     }
 
@@ -137,24 +154,32 @@ impl Block {
 
     /// Bytes of keys, values and headers.
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.labels.len() + self.values.len()
+    }
+
+    /// The bytes of all values, one after the other, as they lie in the block: nothing is copied.
+    pub fn values(self: &Arc<Self>) -> Bytes {
+        Bytes::from_owner(Values(Arc::clone(self)))
+    }
+
+    /// How many bytes of [`Block::values`] each record's value takes; `None` where it has none.
+    pub fn value_lens(&self) -> impl Iterator<Item = Option<usize>> {
+        self.rows.iter().map(|row| (row.value_len != ABSENT).then_some(row.value_len as usize))
     }
 
     /// Record `row`; `None` past the end.
     pub fn get(&self, row: usize) -> Option<Record<'_>> {
         let r = self.rows.get(row)?;
-        let mut at = r.start as usize;
-        let mut take = |len: u32| {
-            if len == ABSENT {
-                return None;
-            }
-            let part = self.bytes.get(at..at + len as usize)?;
-            at += len as usize;
-            Some(part)
-        };
-        let (key, value) = (take(r.key_len), take(r.value_len));
-        let headers = take(r.headers_len).unwrap_or_default();
-        Some(Record { offset: r.offset, timestamp_ms: r.timestamp_ms, key, value, headers })
+        let key = part(&self.labels, r.start, r.key_len);
+        let value = part(&self.values, r.value, r.value_len);
+        let headers = part(&self.labels, r.start + key.map_or(0, |key| key.len() as u32), r.headers_len);
+        Some(Record {
+            offset: r.offset,
+            timestamp_ms: r.timestamp_ms,
+            key,
+            value,
+            headers: headers.unwrap_or_default(),
+        })
     }
 
     /// The last record; `None` when there is none.
@@ -176,4 +201,8 @@ impl Block {
     pub fn range(&self) -> Option<Range> {
         Some(Range { from: self.rows.first()?.offset, to: self.rows.last()?.offset + 1 })
     }
+}
+
+fn part(of: &[u8], start: u32, len: u32) -> Option<&[u8]> {
+    if len == ABSENT { None } else { of.get(start as usize..start as usize + len as usize) }
 }

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, BinaryBuilder, BooleanArray, Date32Array, Int32Array, Int64Array, RecordBatch, StringBuilder,
-    TimestampMicrosecondArray, TimestampMicrosecondBuilder,
+    ArrayRef, AsArray, BinaryBuilder, BooleanArray, Date32Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    StringBuilder, TimestampMicrosecondArray, TimestampMicrosecondBuilder,
 };
+use arrow::buffer::{Buffer, NullBuffer, OffsetBuffer};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef};
 use deltalake::kernel::Add;
@@ -44,6 +45,9 @@ pub fn bronze_schema() -> SchemaRef {
     ]))
 }
 
+/// The values of a block of this size or more are taken as they lie in it.
+const SHARED_BYTES_MIN: usize = 256 << 10;
+
 /// Builds Bronze rows from records.
 #[derive(Debug, Default)]
 pub struct BronzeRows {
@@ -53,6 +57,8 @@ pub struct BronzeRows {
     timestamps: Vec<i64>,
     keys: StringBuilder,
     key_bytes: BinaryBuilder,
+    /// the values, where they are those of one block; `values` is empty then
+    shared: Option<StringArray>,
     values: StringBuilder,
     value_bytes: BinaryBuilder,
     headers: StringBuilder,
@@ -68,7 +74,13 @@ impl BronzeRows {
     }
 
     /// Adds rows `from..` of `block`. `meta(row)` gives op and source time (ms) of a row, where they are known.
-    pub fn push(&mut self, block: &Block, from: usize, mut meta: impl FnMut(usize) -> (Option<Op>, Option<i64>)) {
+    pub fn push(&mut self, block: &Arc<Block>, from: usize, mut meta: impl FnMut(usize) -> (Option<Op>, Option<i64>)) {
+        if let Some(shared) = self.shared.take() {
+            shared.iter().for_each(|value| self.values.append_option(value));
+        }
+        if self.is_empty() && from == 0 && block.bytes() >= SHARED_BYTES_MIN {
+            self.shared = share(block);
+        }
         for row in from..block.len() {
             let Some(record) = block.get(row) else { return };
             let (op, source_ms) = meta(row);
@@ -77,7 +89,11 @@ impl BronzeRows {
             self.offsets.push(record.offset);
             self.timestamps.push(record.timestamp_ms.saturating_mul(1000));
             text_or_bytes(record.key, &mut self.keys, &mut self.key_bytes);
-            text_or_bytes(record.value, &mut self.values, &mut self.value_bytes);
+            if self.shared.is_none() {
+                text_or_bytes(record.value, &mut self.values, &mut self.value_bytes);
+            } else {
+                self.value_bytes.append_null();
+            }
             let headers = (!record.headers.is_empty()).then(|| String::from_utf8_lossy(record.headers));
             self.headers.append_option(headers);
             self.ops.append_option(op.map(Op::letter));
@@ -102,7 +118,8 @@ impl BronzeRows {
         self.bytes
     }
 
-    /// An empty builder with room for rows like those of `batch`, of [`bronze_schema`], and some more.
+    /// An empty builder with room for rows like those of `batch`, of [`bronze_schema`], and some more; not for their values,
+    /// which where there are many are not copied.
     pub fn like(batch: &RecordBatch) -> Self {
         let count = batch.num_rows() + batch.num_rows() / 8;
         let text = |name: &str| {
@@ -116,7 +133,6 @@ impl BronzeRows {
             offsets: Vec::with_capacity(count),
             timestamps: Vec::with_capacity(count),
             keys: text("_key"),
-            values: text("_value"),
             ..BronzeRows::default()
         }
     }
@@ -134,7 +150,7 @@ impl BronzeRows {
             Arc::new(TimestampMicrosecondArray::from(rows.timestamps).with_timezone("UTC")),
             Arc::new(rows.keys.finish()),
             Arc::new(rows.key_bytes.finish()),
-            Arc::new(rows.values.finish()),
+            Arc::new(rows.shared.unwrap_or_else(|| rows.values.finish())),
             Arc::new(rows.value_bytes.finish()),
             Arc::new(rows.headers.finish()),
             Arc::new(rows.ops.finish()),
@@ -145,6 +161,20 @@ impl BronzeRows {
         RecordBatch::try_new(bronze_schema(), columns)
             .map_err(|e| Error::new(ErrorKind::Internal, "Bronze rows cannot be joined").caused_by(e))
     }
+}
+
+/// The values of a block without a copy; `None` where one of them is not text.
+fn share(block: &Arc<Block>) -> Option<StringArray> {
+    let mut ends = vec![0i32];
+    ends.reserve(block.len());
+    let mut end = 0;
+    for len in block.value_lens() {
+        end += len.unwrap_or(0);
+        ends.push(i32::try_from(end).ok()?);
+    }
+    let present = NullBuffer::new(block.value_lens().map(|len| len.is_some()).collect());
+    let present = Some(present).filter(|present| present.null_count() > 0);
+    StringArray::try_new(OffsetBuffer::new(ends.into()), Buffer::from(block.values()), present).ok()
 }
 
 fn text_or_bytes(part: Option<&[u8]>, text: &mut StringBuilder, bytes: &mut BinaryBuilder) {

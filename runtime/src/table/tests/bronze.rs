@@ -20,10 +20,10 @@ pub(super) fn block(number: i32, offsets: std::ops::Range<i64>) -> Block {
     block
 }
 
-pub(super) fn rows_of(blocks: &[Block], ms: i64) -> RecordBatch {
+pub(super) fn rows_of(blocks: impl IntoIterator<Item = Block>, ms: i64) -> RecordBatch {
     let mut rows = BronzeRows::new();
     for block in blocks {
-        rows.push(block, 0, |_| (Some(Op::Create), None));
+        rows.push(&Arc::new(block), 0, |_| (Some(Op::Create), None));
     }
     rows.finish(ms).unwrap()
 }
@@ -68,14 +68,14 @@ async fn every_record_is_there_once_and_comes_back_in_order() {
     let open = || BronzeTable::open_or_create(location.clone(), "bronze/shop.orders", Settings::default());
     let mut table = open().await.unwrap();
     let day = 86_400_000;
-    let first = [rows_of(&[block(0, 0..10), block(1, 0..4)], day)];
+    let first = [rows_of([block(0, 0..10), block(1, 0..4)], day)];
     let covered = [(0, 0, 10), (1, 0, 4)];
     assert_eq!(append(&mut table, &first, &covered).await, Outcome::Committed { version: 1 });
     let again = append(&mut table, &first, &covered).await;
     assert_eq!(again, Outcome::AlreadyCommitted { version: 1 });
     // flush borders differ after a restart: half of these rows are there already
     let mut table = open().await.unwrap();
-    let second = [rows_of(&[block(0, 5..20)], 2 * day), rows_of(&[block(1, 0..6)], 3 * day)];
+    let second = [rows_of([block(0, 5..20)], 2 * day), rows_of([block(1, 0..6)], 3 * day)];
     append(&mut table, &second, &[(0, 5, 20), (1, 0, 6)]).await;
     let count = query(&location, "SELECT count(*), count(DISTINCT _offset * 10 + _partition) FROM t").await;
     assert_eq!(count[0].column(0).as_primitive::<Int64Type>().value(0), 26);
@@ -98,14 +98,14 @@ async fn compaction_keeps_every_record_and_its_order() {
     let settings = super::model::settings();
     let mut table = BronzeTable::open_or_create(location.clone(), "bronze/shop.orders", settings).await.unwrap();
     for round in 0..7i64 {
-        let batch = rows_of(&[block(0, round * 10..round * 10 + 10), block(1, round * 3..round * 3 + 3)], 86_400_000);
+        let batch = rows_of([block(0, round * 10..round * 10 + 10), block(1, round * 3..round * 3 + 3)], 86_400_000);
         append(&mut table, &[batch], &[(0, round * 10, round * 10 + 10), (1, round * 3, round * 3 + 3)]).await;
     }
     assert_eq!(compressions(&location).await, ["SNAPPY"]);
     let packed = table.upkeep().packing().await.unwrap().unwrap();
     assert_eq!(packed.files(), 7);
     // an append comes first and is not in the way
-    append(&mut table, &[rows_of(&[block(0, 70..75)], 86_400_000)], &[(0, 70, 75)]).await;
+    append(&mut table, &[rows_of([block(0, 70..75)], 86_400_000)], &[(0, 70, 75)]).await;
     assert!(table.upkeep().commit(packed).await.unwrap());
     assert_eq!(compressions(&location).await, ["SNAPPY", "ZSTD(ZstdLevel(1))"]);
     let done = table.maintain().await.unwrap();
@@ -115,8 +115,41 @@ async fn compaction_keeps_every_record_and_its_order() {
     let all = read_all(&table, &Positions::new()).await;
     assert_eq!(all[&0], (0..75).collect::<Vec<_>>());
     assert_eq!(all[&1], (0..21).collect::<Vec<_>>());
-    append(&mut table, &[rows_of(&[block(1, 21..22)], 86_400_000)], &[(1, 21, 22)]).await;
+    append(&mut table, &[rows_of([block(1, 21..22)], 86_400_000)], &[(1, 21, 22)]).await;
     assert_eq!(read_all(&table, &[(partition(0), 75)].into()).await[&1].last(), Some(&21));
+}
+
+#[test]
+fn values_that_are_taken_as_they_lie_in_a_large_block_are_those_of_its_records() {
+    let filler = "ä€ ".repeat(1 << 16);
+    let large = |odd: &[&'static [u8]]| {
+        let mut block = Block::new(partition(0));
+        let texts = [Some(filler.as_bytes()), None, Some("".as_bytes()), Some("zwölf".as_bytes())];
+        let values = texts.into_iter().chain(odd.iter().map(|value| Some(*value)));
+        for (offset, value) in values.enumerate() {
+            let (offset, timestamp_ms) = (offset as i64, 0);
+            assert!(block.push(Record { offset, timestamp_ms, key: Some(b"k"), value, headers: b"" }));
+        }
+        block
+    };
+    // `ä` cut in two is text where both halves are one value, and nowhere else
+    for odd in [&[][..], &["ä".as_bytes()], &[b"\xff"], &[b"\xc3", b"\xa4"]] {
+        for blocks in [vec![large(odd)], vec![large(odd), block(1, 0..7)], vec![block(1, 0..7), large(odd)]] {
+            let wanted: Vec<Option<Vec<u8>>> =
+                blocks.iter().flat_map(|b| b.iter().map(|r| r.value.map(<[u8]>::to_vec))).collect();
+            let lens: Vec<_> = blocks.iter().flat_map(|b| b.value_lens().collect::<Vec<_>>()).collect();
+            assert_eq!(lens, wanted.iter().map(|value| value.as_ref().map(Vec::len)).collect::<Vec<_>>());
+            let batch = rows_of(blocks, 0);
+            let texts = batch.column_by_name("_value").unwrap().as_string::<i32>();
+            let bytes = batch.column_by_name("_value_bytes").unwrap().as_binary::<i32>();
+            for (row, wanted) in wanted.iter().enumerate() {
+                let text = texts.is_valid(row).then(|| texts.value(row).as_bytes());
+                let raw = bytes.is_valid(row).then(|| bytes.value(row));
+                let is_text = wanted.as_ref().is_some_and(|value| std::str::from_utf8(value).is_ok());
+                assert_eq!((text, raw), if is_text { (wanted.as_deref(), None) } else { (None, wanted.as_deref()) });
+            }
+        }
+    }
 }
 
 /// How the files of the newest version are compressed.
@@ -152,7 +185,7 @@ async fn compaction_beside_appends_keeps_few_files_and_every_record_once() {
     for round in 0..120i64 {
         // two days, so that files of both lie side by side
         let day = 86_400_000 * (1 + round / 60);
-        let batch = rows_of(&[block(0, round * 5..round * 5 + 5)], day);
+        let batch = rows_of([block(0, round * 5..round * 5 + 5)], day);
         append(&mut table, &[batch], &[(0, round * 5, round * 5 + 5)]).await;
         if running.is_none() && table.upkeep().is_due() {
             running = Some(tokio::spawn(table.upkeep().packing()));
@@ -189,13 +222,13 @@ async fn a_compaction_that_was_overtaken_is_dropped_also_when_appends_came_betwe
     let open = || BronzeTable::open_or_create(location.clone(), "bronze/shop.orders", super::model::settings());
     let mut table = open().await.unwrap();
     for round in 0..5i64 {
-        let batch = rows_of(&[block(0, round * 5..round * 5 + 5)], 86_400_000);
+        let batch = rows_of([block(0, round * 5..round * 5 + 5)], 86_400_000);
         append(&mut table, &[batch], &[(0, round * 5, round * 5 + 5)]).await;
     }
     let packed = table.upkeep().packing().await.unwrap().unwrap();
     // another program rewrites the same files, and an append of ours follows its commit
     super::model::foreign_optimize(&location).await;
-    append(&mut table, &[rows_of(&[block(0, 25..30)], 86_400_000)], &[(0, 25, 30)]).await;
+    append(&mut table, &[rows_of([block(0, 25..30)], 86_400_000)], &[(0, 25, 30)]).await;
     assert!(!table.upkeep().commit(packed).await.unwrap());
     assert_eq!(read_all(&table, &Positions::new()).await[&0], (0..30).collect::<Vec<_>>());
     assert!(table.upkeep().is_due(), "it is tried again");

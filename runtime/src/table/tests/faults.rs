@@ -456,7 +456,7 @@ async fn faults_of_the_lake_lose_and_double_no_record_of_bronze() {
             }
         }
         trouble(&chance, 20, true);
-        let files = files_of(&table, &[rows_of(&blocks, 86_400_000)], &covered);
+        let files = files_of(&table, &[rows_of(blocks, 86_400_000)], &covered);
         let append = table.append(&files, &covered, Map::new());
         let _ = tokio::time::timeout(Duration::from_millis(1500), append).await;
         trouble(&chance, 15, false);
@@ -503,7 +503,7 @@ async fn faults_of_an_upload_in_parts_leave_no_half_a_file() {
         assert!(block.push(record));
     }
     let covered = ranges(&[(0, 0, 20)]);
-    let files = super::bronze::files_of(&table, &[super::bronze::rows_of(&[block], 86_400_000)], &covered);
+    let files = super::bronze::files_of(&table, &[super::bronze::rows_of([block], 86_400_000)], &covered);
     trouble(&chance, 40, true);
     for round in 0.. {
         assert!(round < 200, "seed {seed}: no end");
