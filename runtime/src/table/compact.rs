@@ -95,6 +95,12 @@ impl Compaction {
         self.inputs.len()
     }
 
+    /// A few small files whose rows change are soon read again; others hold what stays.
+    fn codec(&self) -> Codec {
+        let change = self.inputs.iter().any(|(_, file)| !file.hidden.is_empty());
+        if change && self.bytes() < self.target_bytes / 4 { Codec::Fast } else { Codec::Small }
+    }
+
     /// Writes files of these columns instead of the table's present ones.
     pub(super) fn use_schema(&mut self, schema: TableSchema) {
         self.schema = schema;
@@ -110,6 +116,7 @@ impl Compaction {
     pub async fn rewrite(self) -> Result<Rewritten> {
         let mut done = Rewritten { inputs: Vec::new(), segments: HashMap::new(), outputs: Vec::new() };
         let mut open: Option<(DataFile, Vec<Move>, PartitionValues)> = None;
+        let codec = self.codec();
         for (id, input) in &self.inputs {
             let mut batches = scan(&self.store, &input.add, self.columns()).await?;
             let mut row = 0u32;
@@ -131,7 +138,7 @@ impl Compaction {
                 let (file, all, _) = match &mut open {
                     Some(open) => open,
                     None => open.insert((
-                        DataFile::new(&self.schema, Codec::Small)?,
+                        DataFile::new(&self.schema, codec)?,
                         Vec::new(),
                         input.add.partition_values.clone(),
                     )),

@@ -126,10 +126,14 @@ impl Codec {
     fn properties(self) -> WriterPropertiesBuilder {
         let properties = WriterProperties::builder();
         match self {
-            Codec::Fast => {
-                properties.set_compression(Compression::SNAPPY).set_data_page_size_limit(FAST_PAGE_BYTES_MAX)
-            }
-            Codec::Small => properties.set_compression(Compression::ZSTD(ZstdLevel::default())),
+            // One row group: what the log says of the file says all that statistics in it could.
+            Codec::Fast => properties
+                .set_compression(Compression::SNAPPY)
+                .set_data_page_size_limit(FAST_PAGE_BYTES_MAX)
+                .set_statistics_enabled(EnabledStatistics::None),
+            Codec::Small => properties
+                .set_compression(Compression::ZSTD(ZstdLevel::default()))
+                .set_statistics_enabled(EnabledStatistics::Chunk),
         }
     }
 
@@ -160,7 +164,6 @@ impl DataFile {
         let mut properties = codec
             .properties()
             .set_dictionary_enabled(false)
-            .set_statistics_enabled(EnabledStatistics::Chunk)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
             .set_offset_index_disabled(true);
         for column in WHOLE_RECORDS {
