@@ -3,7 +3,7 @@
 //!
 //! Receives nothing but the table. Promises the same rows before and after, and that an append is never in the way: the
 //! files are found by reading the log, finding and rewriting need no table, and the commit gives up when a chosen file
-//! was touched meanwhile. Never changes a position.
+//! was touched meanwhile, or when the same table planned another rewrite or was opened anew. Never changes a position.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,6 +25,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Packed {
     rewritten: Rewritten,
     files: LiveFiles,
+    plan: Arc<()>,
 }
 
 impl Packed {
@@ -53,20 +54,21 @@ async fn live_files(location: &Location, settings: &Settings) -> Result<Option<(
 }
 
 /// Rewrites the files of the table at `location` that are worth it; `None` when none are.
-async fn pack(location: &Location, settings: &Settings) -> Result<Option<Packed>> {
+async fn pack(location: &Location, settings: &Settings, plan: Arc<()>) -> Result<Option<Packed>> {
     let Some((files, schema)) = live_files(location, settings).await? else { return Ok(None) };
     let Some(chosen) = choose(&files, settings) else { return Ok(None) };
-    rewrite(location, settings, files, chosen, schema, None).await.map(Some)
+    let rewritten = rewrite(location, settings, &files, chosen, schema, None).await?;
+    Ok(Some(Packed { rewritten, files, plan }))
 }
 
 async fn rewrite(
     location: &Location,
     settings: &Settings,
-    files: LiveFiles,
+    files: &LiveFiles,
     mut chosen: Vec<u32>,
     schema: TableSchema,
     evolution: Option<Evolution>,
-) -> Result<Packed> {
+) -> Result<Rewritten> {
     // in the order they were written, so that offsets stay in order within a file
     chosen.sort_by_key(|id| files.get(*id).map_or(0, |file| file.add.modification_time));
     let inputs = chosen.into_iter().filter_map(|id| Some((id, files.get(id)?.clone()))).collect();
@@ -78,28 +80,39 @@ async fn rewrite(
         inputs,
         evolution,
     };
-    Ok(Packed { rewritten: compaction.rewrite().await?, files })
+    compaction.rewrite().await
 }
 
 impl Committer {
     /// Finds and rewrites files that are worth it; to be awaited beside appends and then committed.
     pub(super) fn packing(&mut self) -> impl Future<Output = Result<Option<Packed>>> + Send + use<> {
-        self.removed.clear();
+        let plan = self.plan();
         self.grown = 0;
         let (location, settings) = (self.location.clone(), self.settings.clone());
-        async move { pack(&location, &settings).await }
+        async move { pack(&location, &settings, plan).await }
+    }
+
+    fn plan(&mut self) -> Arc<()> {
+        self.removed.clear();
+        self.planned = Arc::default();
+        Arc::clone(&self.planned)
     }
 
     /// Rewrites every file to `schema`.
     pub(super) async fn rewrite_all(&mut self, schema: &TableSchema, evolution: Evolution) -> Result<Option<Packed>> {
-        self.removed.clear();
+        let plan = self.plan();
         let Some((files, _)) = live_files(&self.location, &self.settings).await? else { return Ok(None) };
         let all = files.iter().map(|(id, _)| id).collect();
-        rewrite(&self.location, &self.settings, files, all, schema.clone(), Some(evolution)).await.map(Some)
+        let rewritten = rewrite(&self.location, &self.settings, &files, all, schema.clone(), Some(evolution)).await?;
+        Ok(Some(Packed { rewritten, files, plan }))
     }
 
     /// Commits what was rewritten, with `first` before it; false when it was overtaken and dropped.
     pub(super) async fn commit_packed(&mut self, packed: &Packed, operation: &str, first: &[Value]) -> Result<bool> {
+        // Only what others commit is followed: its files may have been taken away by ourselves.
+        if !Arc::ptr_eq(&self.planned, &packed.plan) {
+            return Ok(false);
+        }
         for _ in 0..REPLAYS_MAX {
             if self.removed.iter().any(|path| packed.rewritten.has_input(path)) {
                 return Ok(false);

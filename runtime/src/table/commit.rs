@@ -115,9 +115,11 @@ pub(super) struct Committer {
     pub(super) other_txns: BTreeMap<String, i64>,
     pub(super) metadata: Value,
     pub(super) schema: TableSchema,
-    /// version of the newest checkpoint; one that is written beside the stream says here that it is there
+    /// version of the newest checkpoint that we know of; one that is written beside the stream says here that it is there
     pub(super) checkpointed: Arc<AtomicU64>,
-    /// tables that only grow: paths that others removed since a compaction was planned
+    /// tables that only grow: the newest rewrite that was planned
+    pub(super) planned: Arc<()>,
+    /// tables that only grow: paths that others removed since then
     pub(super) removed: HashSet<String>,
     /// tables that only grow: files added since one was last looked through for a compaction
     pub(super) grown: usize,

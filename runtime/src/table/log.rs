@@ -95,6 +95,7 @@ pub(super) async fn open(location: &Location, settings: &Settings) -> Result<Opt
         metadata,
         schema,
         checkpointed: Arc::new(checkpointed.into()),
+        planned: Arc::default(),
         removed: HashSet::new(),
         // what lies there from before is worth a look
         grown: settings.small_files_min,

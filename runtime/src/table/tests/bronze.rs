@@ -233,3 +233,24 @@ async fn a_compaction_that_was_overtaken_is_dropped_also_when_appends_came_betwe
     assert_eq!(read_all(&table, &Positions::new()).await[&0], (0..30).collect::<Vec<_>>());
     assert!(table.upkeep().is_due(), "it is tried again");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_whose_files_the_table_itself_rewrote_meanwhile_is_dropped() {
+    let (_dir, root) = lake();
+    let location = root.table("bronze/shop.orders").unwrap();
+    let open = || BronzeTable::open_or_create(location.clone(), "bronze/shop.orders", super::model::settings());
+    for is_opened_anew in [false, true] {
+        let mut table = open().await.unwrap();
+        let from = table.positions().get(&partition(0)).copied().unwrap_or(0);
+        for at in (from..from + 25).step_by(5) {
+            append(&mut table, &[rows_of([block(0, at..at + 5)], 86_400_000)], &[(0, at, at + 5)]).await;
+        }
+        let packed = table.upkeep().packing().await.unwrap().unwrap();
+        if is_opened_anew {
+            table = open().await.unwrap();
+        }
+        table.maintain().await.unwrap();
+        assert!(!table.upkeep().commit(packed).await.unwrap());
+        assert_eq!(read_all(&table, &Positions::new()).await[&0], (0..from + 25).collect::<Vec<_>>());
+    }
+}
