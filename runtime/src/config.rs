@@ -379,18 +379,28 @@ fn read_limits(root: &Section<'_>) -> Result<Limits> {
     })
 }
 
+/// A shorter one would let a vacuum take files that are written and not committed yet.
+const RETENTION_MIN: Duration = Duration::from_secs(3600);
+
 fn read_maintenance(root: &Section<'_>) -> Result<Maintenance> {
     let section = root.section("maintenance")?;
     if let Some(s) = &section {
         s.allow(&["target_file", "small_files", "hidden_ratio", "checkpoint_interval", "retention"])?;
     }
     let s = section.as_ref();
+    let retention = s.map(|s| s.duration("retention")).transpose()?.flatten();
+    if let Some(section) = s.filter(|_| retention.is_some_and(|time| time < RETENTION_MIN)) {
+        let what = "is shorter than `1h`";
+        return Err(section
+            .error(Some("retention"), what)
+            .hint("a younger file may be of a commit that is on its way"));
+    }
     Ok(Maintenance {
         target_file_bytes: s.map(|s| s.bytes("target_file")).transpose()?.flatten().unwrap_or(128 << 20),
         small_files: s.map(|s| s.count("small_files")).transpose()?.flatten().unwrap_or(16),
         hidden_ratio: s.map(|s| s.ratio("hidden_ratio")).transpose()?.flatten().unwrap_or(0.25),
         checkpoint_interval: s.map(|s| s.count("checkpoint_interval")).transpose()?.flatten().unwrap_or(50) as u64,
-        retention: s.map(|s| s.duration("retention")).transpose()?.flatten().unwrap_or(Duration::from_secs(7 * 86_400)),
+        retention: retention.unwrap_or(Duration::from_secs(7 * 86_400)),
     })
 }
 
@@ -485,6 +495,15 @@ mod tests {
         let m = message(&GOOD.replace("brokers", "broker"));
         assert!(m.contains("p.toml:4"), "{m}");
         assert!(m.contains("`source.kafka.broker`") && m.contains("`brokers`"), "{m}");
+    }
+
+    #[test]
+    fn a_retention_that_takes_files_on_their_way_is_refused() {
+        let with = |time: &str| format!("{GOOD}[maintenance]\nretention = \"{time}\"\n");
+        let m = message(&with("59m"));
+        assert!(m.contains("`maintenance.retention` is shorter than `1h` | "), "{m}");
+        let config = Config::parse(Path::new("p.toml"), &with("1h")).unwrap();
+        assert_eq!(config.maintenance.retention, RETENTION_MIN);
     }
 
     #[test]

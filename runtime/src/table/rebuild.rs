@@ -47,7 +47,7 @@ impl Rebuild {
             .map_err(|e| Error::new(ErrorKind::Config, format!("address `{}`", location.url())).caused_by(e))?;
         let (seen, lies) =
             (folder.clone().join("_delta_log"), folder.join("_lode").join(format!("g{generation}")).join("log"));
-        let staging = location.clone().wrapped(|inner| Arc::new(Moved { inner, seen, lies }));
+        let staging = location.clone().wrapped(|inner| Arc::new(Moved { inner, seen, lies })).staging();
         Ok(Some(Rebuild { table: location.clone(), staging, settings: settings.clone(), from, generation }))
     }
 

@@ -32,6 +32,7 @@ pub struct Location {
     url: Url,
     root: Arc<dyn ObjectStore>,
     config: StorageConfig,
+    is_staging: bool,
 }
 
 impl fmt::Debug for Location {
@@ -67,7 +68,7 @@ impl Location {
         let (root, _) = factory
             .parse_url_opts(&url, &config)
             .map_err(|e| Error::new(ErrorKind::Config, format!("lake at `{address}`")).caused_by(e))?;
-        Ok(Location { url, root: map_conflicts(root), config })
+        Ok(Location { url, root: map_conflicts(root), config, is_staging: false })
     }
 
     /// The same folder with another store around the one that holds it: faults, throttles, counters.
@@ -75,6 +76,17 @@ impl Location {
     pub fn wrapped(mut self, wrap: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>) -> Self {
         self.root = wrap(self.root);
         self
+    }
+
+    /// The same folder as the one in which a table grows beside another that is in force.
+    #[must_use]
+    pub(super) fn staging(self) -> Self {
+        Location { is_staging: true, ..self }
+    }
+
+    /// True where files that the table does not name may be those of the table in force.
+    pub(super) fn is_staging(&self) -> bool {
+        self.is_staging
     }
 
     /// The folder of table `name` (parts separated by `/`) under this one.
@@ -90,7 +102,7 @@ impl Location {
             .pop_if_empty()
             .extend(name.split('/'))
             .push("");
-        Ok(Location { url, root: self.root.clone(), config: self.config.clone() })
+        Ok(Location { url, ..self.clone() })
     }
 
     /// The folder's URL, with a slash at the end.

@@ -1,7 +1,8 @@
 //! Housekeeping that changes no row: checkpoints, deleting files that no retained version uses, merging owners files.
 //!
 //! Receives nothing but the table. Promises that a file goes only when it is older than the retention time and neither
-//! the newest version nor one younger than that time uses it, as data or as vectors. Never touches the log's own files.
+//! the newest version nor one younger than that time uses it, as data or as vectors, and never where a generation grows in
+//! the folder of the table in force. Never touches the log's own files.
 
 use std::sync::Arc;
 
@@ -38,10 +39,14 @@ pub struct Vacuumed {
 
 /// Deletes what no retained version of the table at `location` uses.
 pub(super) async fn vacuum(location: &Location, settings: &Settings) -> Result<Vacuumed> {
-    let opened = log::open(location, settings).await?;
-    let Some(opened) = opened else { return Ok(Vacuumed::default()) };
+    // Before the log is read: what is written and committed from now on is younger.
     let retention = i64::try_from(settings.vacuum_retention.as_millis()).unwrap_or(i64::MAX);
     let cutoff = now_ms().saturating_sub(retention);
+    if location.is_staging() {
+        return Ok(Vacuumed::default());
+    }
+    let opened = log::open(location, settings).await?;
+    let Some(opened) = opened else { return Ok(Vacuumed::default()) };
     let mut live = tombstones(location, opened.committer.version, cutoff).await?;
     for add in opened.files {
         live.insert(Path::parse(&add.path).unwrap_or_else(|_| Path::from(add.path.as_str())));
@@ -68,16 +73,17 @@ pub(super) async fn vacuum(location: &Location, settings: &Settings) -> Result<V
     Ok(done)
 }
 
-/// Deletes files; one that is gone is well.
+/// Deletes files; one that is gone is well, and one that cannot be deleted saves no other.
 async fn delete(store: &Arc<dyn ObjectStore>, paths: Vec<Path>) -> Result<()> {
     let mut deletions = store.delete_stream(stream::iter(paths.into_iter().map(Ok)).boxed());
+    let mut outcome = Ok(());
     while let Some(deleted) = deletions.next().await {
         match deleted {
             Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(e) => return Err(store_error("deleting files", e)),
+            Err(e) => outcome = outcome.and(Err(store_error("deleting files", e))),
         }
     }
-    Ok(())
+    outcome
 }
 
 /// True of the log, of `_lode` and of whatever else readers pass over.
@@ -179,8 +185,8 @@ impl KeyedTable {
         self.committer.checkpointing()
     }
 
-    /// Deletes the files that no retained version uses; to be awaited beside flushes, and not beside
-    /// [`super::Compaction::rewrite`].
+    /// Deletes the files that no retained version uses; to be awaited beside flushes and changes of columns that take less
+    /// than the retention time, and not beside [`super::Compaction::rewrite`].
     pub fn vacuuming(&self) -> impl Future<Output = Result<Vacuumed>> + Send + use<> {
         let (location, settings) = (self.committer.location.clone(), self.committer.settings.clone());
         async move { vacuum(&location, &settings).await }

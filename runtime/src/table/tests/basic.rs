@@ -135,7 +135,14 @@ async fn vacuum_keeps_what_a_retained_version_reads() {
         let count = context.sql("SELECT id FROM t").await.unwrap().count().await.unwrap();
         assert_eq!(count, 10, "version {version}");
     }
-    let mut table = KeyedTable::open_or_create(location.clone(), spec(), settings).await.unwrap();
+    let mut table = KeyedTable::open_or_create(location.clone(), spec(), settings.clone()).await.unwrap();
+    // another generation that grows in the same folder names none of these files, and deletes none
+    let rebuild = super::Rebuild::begin(&location, &settings).await.unwrap().unwrap();
+    let next = TableSpec { generation: rebuild.generation(), ..spec() };
+    let mut grown = KeyedTable::open_or_create(rebuild.staging().clone(), next, settings).await.unwrap();
+    copy(&mut grown, &of(&[(1, "v", Op::Update, 1, 0, 0)]), &ranges(&[(0, 0, 1)])).await.unwrap();
+    assert_eq!(grown.vacuum().await.unwrap(), Vacuumed::default());
+    assert_eq!(rows(&location).await.len(), 10);
     let done = table.vacuum().await.unwrap();
     assert!(done.files > 0, "{done:?}");
     assert_eq!(table.vacuum().await.unwrap(), Vacuumed::default());
