@@ -104,13 +104,13 @@ impl Block {
         Block { partition, labels: Vec::new(), values: Vec::new(), rows: Vec::new() }
     }
 
-    /// An empty block of the same partition, with room for about as much as `other` holds.
-    pub fn like(other: &Block) -> Self {
+    /// An empty block of the same partition, with room for about as much as `other` holds, up to `bytes_max`.
+    pub fn like(other: &Block, bytes_max: usize) -> Self {
         let roomy = |count: usize| count + count / 16;
         Block {
             partition: other.partition.clone(),
-            labels: Vec::with_capacity(roomy(other.labels.len())),
-            values: Vec::with_capacity(roomy(other.values.len())),
+            labels: Vec::with_capacity(roomy(other.labels.len()).min(bytes_max)),
+            values: Vec::with_capacity(roomy(other.values.len()).min(bytes_max)),
             rows: Vec::with_capacity(roomy(other.rows.len())),
         }
     }
@@ -157,7 +157,7 @@ impl Block {
         self.labels.len() + self.values.len()
     }
 
-    /// The bytes of all values, one after the other, as they lie in the block: nothing is copied.
+    /// The bytes of all values, one after the other, as they lie in the block, those of cut records last: nothing is copied.
     pub fn values(self: &Arc<Self>) -> Bytes {
         Bytes::from_owner(Values(Arc::clone(self)))
     }

@@ -45,7 +45,8 @@ pub fn bronze_schema() -> SchemaRef {
     ]))
 }
 
-/// The values of a block of this size or more are taken as they lie in it.
+/// The values of a block of this size or more, with its keys and headers, are taken as they lie in it where they come first
+/// and all are text.
 const SHARED_BYTES_MIN: usize = 256 << 10;
 
 /// Builds Bronze rows from records.

@@ -18,12 +18,13 @@ pub(super) fn config(settings: &Settings) -> Result<ClientConfig> {
         .set("enable.auto.offset.store", "false")
         .set("auto.offset.reset", "error")
         .set("enable.partition.eof", "false")
-        // Of each partition, beside our own budget. A queue that is full is looked at again soon: the default of a second
-        // would leave it empty for most of that.
+        // Of all partitions together, beside our own budget. A queue that is full is looked at again soon: the default of a
+        // second would leave it empty for most of that.
         .set("queued.max.messages.kbytes", "8192")
         .set("fetch.queue.backoff.ms", "20")
-        // A larger record comes all the same, alone. Answers of megabytes make no run faster, and each is memory anew.
-        .set("fetch.message.max.bytes", "524288")
+        // Of one partition in one answer; a larger record comes all the same, alone. More is memory, and faster only where
+        // a broker is far away.
+        .set("fetch.message.max.bytes", "1048576")
         .set("fetch.max.bytes", "16777216")
         .set("receive.message.max.bytes", "134217728")
         // An answer for every few records costs both sides more than the records do; the wait bounds how long they are held.

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use rdkafka::message::{BorrowedMessage, Message};
 
+use super::super::BLOCK_BYTES_MAX;
 use super::headers::write_headers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Range, Record};
@@ -65,8 +66,11 @@ impl Reading {
         if self.from >= self.next {
             return None;
         }
-        // one that grew from nothing would be copied a few times on the way
-        let empty = Block::like(&self.block);
+        // One that grows from nothing is copied a few times on the way. Where records trickle in, the room would lie idle.
+        let empty = match self.block.bytes() >= BLOCK_BYTES_MAX {
+            true => Block::like(&self.block, BLOCK_BYTES_MAX + BLOCK_BYTES_MAX / 16),
+            false => Block::new(self.block.partition().clone()),
+        };
         let range = Range { from: std::mem::replace(&mut self.from, self.next), to: self.next };
         Some((std::mem::replace(&mut self.block, empty), range))
     }
