@@ -14,7 +14,7 @@ STAGES = [
     ("source: poll, copy into blocks", r"^kafka"),
     ("decode: JSON into typed columns", r"lodestream::decode(?!::peek)|simdutf8"),
     ("bronze: op and source time", r"lodestream::decode::peek"),
-    ("bronze and silver: compress (zstd)", r"ZSTD|HUF_|FSE_|HIST_"),
+    ("bronze and silver: compress (snappy, zstd)", r"snap::compress|ZSTD|HUF_|FSE_|HIST_"),
     ("bronze and silver: encode (parquet)", r"parquet::"),
     ("silver: keyed table", r"lodestream::table|hashbrown|roaring"),
     ("columns: arrow", r"arrow"),

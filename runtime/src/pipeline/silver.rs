@@ -247,7 +247,7 @@ impl Worker {
 
     /// Begins anew at the table as it is now.
     async fn reopen(&mut self) -> Result<()> {
-        self.upsert.settle(Ending::BrokenOff).await?;
+        self.upsert.settle(Ending::BrokenOff).await;
         self.upsert = self.reader.opening.open().await?;
         self.decoder = self.reader.decoder(&self.upsert)?;
         self.next = self.upsert.positions().clone();
@@ -268,7 +268,8 @@ impl Worker {
         self.reach_bronze().await?;
         self.flush().await?;
         self.follow_schema().await?;
-        self.upsert.settle(ending).await
+        self.upsert.settle(ending).await;
+        Ok(())
     }
 
     /// Takes a delivery in, or falls behind when it does not follow on what is decoded.

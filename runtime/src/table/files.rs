@@ -115,8 +115,8 @@ pub(super) const WHOLE_RECORDS: [&str; 5] = ["_key", "_key_bytes", "_value", "_v
 /// How a data file is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Codec {
-    /// Rows that just came, which a compaction will read and write again: Snappy, as most writers of Delta have it, in
-    /// pages that stay in a core's cache from the first value to the last compressed byte.
+    /// Rows that a compaction will soon read and write again: Snappy, as most writers of Delta have it, in pages that stay
+    /// in a core's cache from the first value to the last compressed byte.
     Fast,
     /// Rows that stay: zstd, about half the bytes.
     Small,
@@ -126,7 +126,7 @@ impl Codec {
     fn properties(self) -> WriterPropertiesBuilder {
         let properties = WriterProperties::builder();
         match self {
-            // One row group: what the log says of the file says all that statistics in it could.
+            // As a rule it is one row group, of which the log tells what statistics would.
             Codec::Fast => properties
                 .set_compression(Compression::SNAPPY)
                 .set_data_page_size_limit(FAST_PAGE_BYTES_MAX)

@@ -19,8 +19,14 @@ impl Upsert {
     /// Upkeep that is due, between two flushes. Compaction reads and writes files beside the stream; only its commit
     /// takes a turn here.
     pub(in crate::pipeline) async fn maintain(&mut self) -> Result<()> {
-        let outcome = self.upkeep().await;
-        self.put_off(outcome)
+        match self.upkeep().await {
+            // Upkeep can wait: the next flush brings it up again.
+            Err(error) if error.action() == Action::Retry => {
+                tracing::warn!(table = %self.plan.name, %error, "maintenance put off");
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     async fn upkeep(&mut self) -> Result<()> {
@@ -67,12 +73,14 @@ impl Upsert {
         Stand { positions, extent: Some(table.extent()), index_bytes: self.index_bytes.map(|(bytes, _)| bytes) }
     }
 
-    /// The end of a run. A checkpoint is waited for. A compaction that works is too, where the source holds no more: runs
-    /// that are never long would never compact. One that is broken off gives it up, and leaves what it wrote to vacuum.
-    pub(in crate::pipeline) async fn settle(&mut self, ending: Ending) -> Result<()> {
-        let mut outcome = Ok(());
+    /// The end of a run. A checkpoint is waited for, a vacuum is given up. A compaction that works is waited for too, where
+    /// the source holds no more: runs that are never long would never compact. One that is broken off gives it up, and
+    /// leaves what it wrote to vacuum. Every row is committed by now, so a failure stops nothing.
+    pub(in crate::pipeline) async fn settle(&mut self, ending: Ending) {
         if ending == Ending::Complete {
-            outcome = self.commit_compaction().await;
+            if let Err(error) = self.commit_compaction().await {
+                tracing::warn!(table = %self.plan.name, %error, "compaction put off");
+            }
             if let Some(feed) = &mut self.feed {
                 self.packing.settle(&self.plan.name, &mut feed.upkeep()).await;
             }
@@ -82,17 +90,5 @@ impl Upsert {
         }
         self.checkpoint.settle(&self.plan.name).await;
         self.feed_checkpoint.settle(&self.plan.name).await;
-        self.put_off(outcome)
-    }
-
-    /// Upkeep can wait: the next flush brings it up again.
-    fn put_off(&self, outcome: Result<()>) -> Result<()> {
-        match outcome {
-            Err(error) if error.action() == Action::Retry => {
-                tracing::warn!(table = %self.plan.name, %error, "maintenance put off");
-                Ok(())
-            }
-            other => other,
-        }
     }
 }
