@@ -1,7 +1,8 @@
 //! Work on a table that its commits do not wait for: checkpoints, vacuums.
 //!
 //! Receives what is due between two commits. Promises that it runs in a task of its own, one at a time, and that a
-//! failure is told and stops nothing: a checkpoint that failed is due again, a vacuum when the next one is. Never changes a row or a position.
+//! failure is told and stops nothing: a checkpoint that failed is due again, a vacuum when the next one is. Never changes
+//! a row or a position.
 
 use tokio::task::JoinHandle;
 
