@@ -175,7 +175,7 @@ impl Pipeline {
         work.await
     }
 
-    async fn work(mut self, stopping: oneshot::Receiver<()>) -> Result<Summary> {
+    async fn work(mut self, mut stopping: oneshot::Receiver<()>) -> Result<Summary> {
         let (progress, reporter) = (Arc::clone(&self.progress), Arc::clone(&self.reporter));
         let root = self.root.clone();
         let reporting = tokio::spawn({
@@ -189,7 +189,7 @@ impl Pipeline {
         self.ends = source.ends.clone();
         let ended = tokio::select! {
             biased;
-            Ok(()) = stopping => Ok(Ending::BrokenOff),
+            Ok(()) = &mut stopping => Ok(Ending::BrokenOff),
             ended = self.stream(&mut source) => ended,
         };
         progress.ending();
@@ -202,7 +202,7 @@ impl Pipeline {
         };
         let settled = tokio::select! {
             settled = settled => settled,
-            () = tokio::time::sleep(STOP_TIMEOUT), if ending == Ending::BrokenOff => {
+            () = out_of_time(ending, stopping, STOP_TIMEOUT) => {
                 tracing::warn!("tables did not settle in time; they go on from their positions at the next start");
                 Ok(())
             }
@@ -412,11 +412,40 @@ impl Pipeline {
     }
 }
 
+/// Resolves when what ends has no more time: a run that is broken off, or one to its end that is told to stop while tables
+/// finish their upkeep.
+async fn out_of_time(ending: Ending, stopping: oneshot::Receiver<()>, bound: Duration) {
+    if ending == Ending::Complete && stopping.await.is_err() {
+        // nobody is left to tell it
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(bound).await;
+}
+
 /// The group whose members share the tables. A run to the end reads everything itself: it ends, and what is another's by
 /// then would not be done.
 fn group(config: &Config, options: Options) -> Option<&str> {
     match &config.source {
         config::Source::Kafka { group: Some(group), .. } if !options.until_end => Some(group),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_run_to_the_end_has_all_the_time_until_it_is_told_to_stop() {
+        let (stop_now, stopping) = oneshot::channel();
+        let mut over = std::pin::pin!(out_of_time(Ending::Complete, stopping, Duration::ZERO));
+        assert!(futures::poll!(&mut over).is_pending());
+        stop_now.send(()).unwrap();
+        over.await;
+
+        let (stop_now, stopping) = oneshot::channel();
+        drop(stop_now);
+        assert!(futures::poll!(std::pin::pin!(out_of_time(Ending::Complete, stopping, Duration::ZERO))).is_pending());
+        out_of_time(Ending::BrokenOff, oneshot::channel().1, Duration::ZERO).await;
     }
 }
