@@ -57,7 +57,7 @@ use arrow::datatypes::SchemaRef;
 pub use append::{BronzeDraft, BronzeFiles, BronzeRows, BronzeTable, bronze_schema};
 pub use care::{Packed, Upkeep};
 pub use changes::ChangesTable;
-pub use compact::{Compaction, Rewritten};
+pub use compact::{Compaction, Pace, Rewritten};
 pub use evolve::Columns;
 pub use keyed::KeyedTable;
 pub use live::Extent;

@@ -19,7 +19,7 @@ use lodestream::change::{Changes, Op};
 use lodestream::record::{PartitionId, Range, Ranges};
 use lodestream::schema::TableSchema;
 use lodestream::sequence::Sequence;
-use lodestream::table::{KeyedTable, Location, Outcome, Settings, TableSpec};
+use lodestream::table::{KeyedTable, Location, Outcome, Pace, Settings, TableSpec};
 
 use counting::{Counting, Written};
 use rows::{Random, cpu, fields, rows};
@@ -110,7 +110,7 @@ async fn run(total: usize) -> Result<Cost, Box<dyn Error>> {
         let (from, began) = (cpu(), Instant::now());
         flush(&mut table, batch).await?;
         let flushed = cpu();
-        while let Some(compaction) = table.plan_compaction() {
+        while let Some(compaction) = table.plan_compaction(Pace::Steady) {
             rewrites += 1;
             let rewritten = compaction.rewrite().await?;
             table.commit_compaction(rewritten).await?;

@@ -25,12 +25,14 @@ use crate::decode::{self, Decoded, Decoder, Epochs, Lineage, Patience, Step, Tab
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Positions, Range};
 use crate::source::{Delivery, EndQueries};
-use crate::table::{Location, Settings};
+use crate::table::{Location, Pace, Settings};
 use crate::transform::Module;
 use structure::forgotten;
 
 /// Deliveries that wait for a table.
 const QUEUE: usize = 32;
+/// A table whose newest record is older than this by Kafka's timestamp works off a backlog.
+const BACKLOG_MS: i64 = 30_000;
 
 pub(super) enum Order {
     Take(Delivery),
@@ -376,11 +378,17 @@ impl Worker {
         self.upsert.rename(&renames).await?;
         let changes = changes.into_iter().map(|c| c.carried(&renames)).collect::<Result<Vec<_>>>()?;
         let epochs = self.decoder.epochs().to_string();
-        let begun = Instant::now();
+        let (begun, pace) = (Instant::now(), self.pace());
         let counts = self.upsert.write(&changes, &floors, &bad, self.pending.ranges(), epochs).await?;
         self.tell_commit(&counts, begun.elapsed());
         self.pending.clear();
-        self.upsert.maintain().await
+        self.upsert.maintain(pace).await
+    }
+
+    /// What is pending lags far behind the clock: more is to come at once, and readers do not have the newest anyway.
+    fn pace(&self) -> Pace {
+        let lag_ms = self.newest_ms.map_or(0, |newest| chrono::Utc::now().timestamp_millis().saturating_sub(newest));
+        if self.ending.is_none() && lag_ms > BACKLOG_MS { Pace::CatchingUp } else { Pace::Steady }
     }
 
     fn tell_commit(&mut self, counts: &Counts, took: Duration) {

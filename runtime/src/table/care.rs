@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use super::append::BronzeTable;
 use super::commit::{Committer, Put, REPLAYS_MAX};
-use super::compact::{Compaction, Rewritten, choose};
+use super::compact::{Compaction, Pace, Rewritten, choose};
 use super::evolve::Evolution;
 use super::live::{LiveFile, LiveFiles};
 use super::schema::TableSchema;
@@ -56,7 +56,7 @@ async fn live_files(location: &Location, settings: &Settings) -> Result<Option<(
 /// Rewrites the files of the table at `location` that are worth it; `None` when none are.
 async fn pack(location: &Location, settings: &Settings, plan: Arc<()>) -> Result<Option<Packed>> {
     let Some((files, schema)) = live_files(location, settings).await? else { return Ok(None) };
-    let Some(chosen) = choose(&files, settings) else { return Ok(None) };
+    let Some(chosen) = choose(&files, settings, Pace::Steady) else { return Ok(None) };
     let rewritten = rewrite(location, settings, &files, chosen, schema, None).await?;
     Ok(Some(Packed { rewritten, files, plan }))
 }

@@ -33,8 +33,20 @@ use crate::error::{Error, ErrorKind, Result};
 /// A file with this part of the hidden rows that call for a rewrite goes along with one that has them all.
 const NEARLY: f64 = 0.9;
 
-/// Partition column → its value in a file.
-/// The same, by name.
+/// A file with more than this share of its rows hidden is rewritten in a backlog too. The rows that a rewrite writes for
+/// each one that it frees are (1 - ratio) / ratio: a third at this, three at the quarter that is the default otherwise.
+const BACKLOG_HIDDEN_RATIO: f64 = 0.75;
+
+/// How a table stands to its source when its files are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// it keeps up
+    Steady,
+    /// it works off a backlog, whose next changes hide the rows that a rewrite would write: files may wear longer
+    CatchingUp,
+}
+
+/// Partition column → its value in a file, by name.
 type SortedValues = Vec<(String, Option<String>)>;
 
 /// Files to rewrite, chosen by [`KeyedTable::plan_compaction`].
@@ -283,8 +295,8 @@ impl Rewritten {
 
 impl KeyedTable {
     /// Files worth rewriting now; `None` when there are none. Looks at no file.
-    pub fn plan_compaction(&self) -> Option<Compaction> {
-        let inputs = choose(&self.files, &self.committer.settings)?;
+    pub fn plan_compaction(&self, pace: Pace) -> Option<Compaction> {
+        let inputs = choose(&self.files, &self.committer.settings, pace)?;
         Some(self.compaction(inputs, None))
     }
 
@@ -360,7 +372,11 @@ impl KeyedTable {
 }
 
 /// The files to rewrite next: those with many hidden rows, and small ones of one partition and about one size.
-pub(super) fn choose(files: &LiveFiles, settings: &Settings) -> Option<Vec<u32>> {
+pub(super) fn choose(files: &LiveFiles, settings: &Settings, pace: Pace) -> Option<Vec<u32>> {
+    let hidden_ratio = match pace {
+        Pace::Steady => settings.hidden_ratio,
+        Pace::CatchingUp => settings.hidden_ratio.max(BACKLOG_HIDDEN_RATIO),
+    };
     let mut groups: HashMap<(SortedValues, u32), Vec<(u32, u64)>> = HashMap::new();
     let (mut worn, mut over): (Vec<(SortedValues, u32, u64)>, Option<SortedValues>) = (Vec::new(), None);
     for (id, file) in files.iter() {
@@ -368,7 +384,7 @@ pub(super) fn choose(files: &LiveFiles, settings: &Settings) -> Option<Vec<u32>>
         values.sort_unstable();
         let size = u64::try_from(file.add.size).unwrap_or(0);
         let hidden = file.hidden.len() as f64;
-        let limit = f64::from(file.rows) * settings.hidden_ratio;
+        let limit = f64::from(file.rows) * hidden_ratio;
         if hidden > limit && over.as_ref().is_none_or(|first| values < *first) {
             over = Some(values.clone());
         }

@@ -16,6 +16,7 @@ use object_store::ObjectStore;
 use object_store::path::Path;
 
 use super::commit::{delta_error, now_ms, store_error};
+use super::compact::Pace;
 use super::keyed::{KeyedTable, Owners};
 use super::owners::{self, Entry, Kind};
 use super::{Location, Settings, log, multiset, vector};
@@ -261,7 +262,7 @@ impl KeyedTable {
 
     /// One round of compaction, owners merge, checkpoint and vacuum, in turn; for callers without a background task.
     pub async fn maintain(&mut self) -> Result<Vacuumed> {
-        while let Some(compaction) = self.plan_compaction() {
+        while let Some(compaction) = self.plan_compaction(Pace::Steady) {
             let rewritten = compaction.rewrite().await?;
             if !self.commit_compaction(rewritten).await? {
                 break;

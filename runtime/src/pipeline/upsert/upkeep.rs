@@ -8,6 +8,7 @@ use super::Upsert;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::pipeline::progress::Stand;
 use crate::pipeline::silver::Ending;
+use crate::table::Pace;
 
 /// Time between two vacuums of a table that is written to.
 const VACUUM_INTERVAL: Duration = Duration::from_secs(3600);
@@ -18,8 +19,8 @@ const INDEX_INTERVAL: Duration = Duration::from_secs(10);
 impl Upsert {
     /// Upkeep that is due, between two flushes. Compaction reads and writes files beside the stream; only its commit
     /// takes a turn here.
-    pub(in crate::pipeline) async fn maintain(&mut self) -> Result<()> {
-        match self.upkeep().await {
+    pub(in crate::pipeline) async fn maintain(&mut self, pace: Pace) -> Result<()> {
+        match self.upkeep(pace).await {
             // Upkeep can wait: the next flush brings it up again.
             Err(error) if error.action() == Action::Retry => {
                 tracing::warn!(table = %self.plan.name, %error, "maintenance put off");
@@ -29,7 +30,7 @@ impl Upsert {
         }
     }
 
-    async fn upkeep(&mut self) -> Result<()> {
+    async fn upkeep(&mut self, pace: Pace) -> Result<()> {
         if self.compaction.as_ref().is_some_and(JoinHandle::is_finished) {
             self.commit_compaction().await?;
         }
@@ -42,7 +43,7 @@ impl Upsert {
         }
         if self.compaction.is_none()
             && !self.vacuum.is_running()
-            && let Some(plan) = table.plan_compaction()
+            && let Some(plan) = table.plan_compaction(pace)
         {
             self.compaction = Some(tokio::spawn(plan.rewrite()));
         }

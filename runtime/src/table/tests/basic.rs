@@ -148,3 +148,23 @@ async fn vacuum_keeps_what_a_retained_version_reads() {
     assert_eq!(table.vacuum().await.unwrap(), Vacuumed::default());
     assert_eq!(rows(&location).await.len(), 10);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_wear_longer_while_a_table_catches_up() {
+    let (_dir, root) = lake();
+    let mut table = open(&root.table("silver/orders").unwrap()).await;
+    let mut offset = 0;
+    // rows of the first file that are hidden by then, and whether the file is due: steady, catching up
+    for (ids, steady, catching_up) in [(0..20, false, false), (0..10, true, false), (10..16, true, true)] {
+        let rows: Vec<Row> = ids
+            .map(|id| {
+                offset += 1;
+                (id, "v", Op::Update, offset as u128, 0, offset - 1)
+            })
+            .collect();
+        let from = offset - rows.len() as i64;
+        copy(&mut table, &of(&rows), &ranges(&[(0, from, offset)])).await.unwrap();
+        assert_eq!(table.plan_compaction(Pace::Steady).is_some(), steady, "at {offset}");
+        assert_eq!(table.plan_compaction(Pace::CatchingUp).is_some(), catching_up, "at {offset}");
+    }
+}

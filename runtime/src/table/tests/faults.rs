@@ -296,7 +296,7 @@ async fn run_keyed(seed: u64) {
             Ok(Err(_)) | Err(_) => errors += 1,
         }
         if rng.random_bool(0.2)
-            && let Some(compaction) = table.plan_compaction()
+            && let Some(compaction) = table.plan_compaction(Pace::Steady)
         {
             let job = async {
                 let rewritten = compaction.rewrite().await?;

@@ -135,7 +135,7 @@ async fn run(seed: u64, steps: usize) {
         let before = table.positions().clone();
         let selection = table.select(&changes, &floors).unwrap();
         let (output, sources, rejected) = transform(selection.upserts(), true);
-        let compaction = if rng.random_bool(0.3) { table.plan_compaction() } else { None };
+        let compaction = if rng.random_bool(0.3) { table.plan_compaction(Pace::Steady) } else { None };
         table.flush(&selection, &output, Some(&sources), &rejected, &covered, Map::new()).await.unwrap();
         model.apply(&events, &before);
         let expected = model.sorted();

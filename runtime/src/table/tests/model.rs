@@ -264,7 +264,7 @@ async fn run(seed: u64, steps: usize) {
         source.write(&mut rng, wrote);
         let (events, covered) = deliver(&mut rng, &source, table.positions());
         let (changes, floors) = parts(&events, vec![0]);
-        let compaction = if rng.random_bool(0.3) { table.plan_compaction() } else { None };
+        let compaction = if rng.random_bool(0.3) { table.plan_compaction(Pace::Steady) } else { None };
         let rewritten = match compaction {
             Some(compaction) => Some(compaction.rewrite().await.unwrap()),
             None => None,
