@@ -44,6 +44,7 @@ mod select;
 mod slots;
 mod stats;
 mod store;
+mod upload;
 mod vacuum;
 mod vector;
 

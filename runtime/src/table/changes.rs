@@ -48,7 +48,6 @@ use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use deltalake::kernel::Add;
 use futures::TryStreamExt;
 use hashbrown::HashSet;
-use object_store::ObjectStore;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -63,6 +62,7 @@ use super::keyed::{KeyedTable, Owners, Reader};
 use super::news::{CHANGE, News, OFFSET, PARTITION, SNAPSHOT};
 use super::schema::{SEQ_TYPE, TableSchema, batch_of, utc};
 use super::select::{At, Chosen, Origin, fresh, gather, key_columns, newest_floor, rows_of};
+use super::upload::Upload;
 use super::vacuum::Vacuumed;
 use super::{Location, SEQ, SOURCE_TS, Settings, log};
 use crate::change::{Changes, Floor, Op};
@@ -456,7 +456,8 @@ async fn beginning(location: &Location, name: &str, table: &KeyedTable) -> Resul
         json!({"txn": {"appId": app_id(&source), "version": version, "lastUpdated": now_ms()}}),
     ];
     let store = location.store()?;
-    let mut open: Option<DataFile> = None;
+    let mut open: Option<Upload> = None;
+    let new = || Upload::new(&store, &schema, Codec::Small, HashMap::new());
     for (_, file) in table.files.iter() {
         let mut batches = scan(&table.committer.store, &file.add, table.committer.schema.all.clone()).await?;
         let mut row = 0u32;
@@ -465,25 +466,21 @@ async fn beginning(location: &Location, name: &str, table: &KeyedTable) -> Resul
             row = row.saturating_add(batch.num_rows() as u32);
             let Some(rows) = shown(&batch, first, &file.hidden)? else { continue };
             let mut target = match open.take() {
-                Some(file) if file.bytes() as u64 >= table.committer.settings.target_file_bytes => {
-                    actions.push(close(file, &store).await?);
-                    DataFile::new(&schema, Codec::Small)?
+                Some(file) if file.bytes() >= table.committer.settings.target_file_bytes => {
+                    actions.push(add_action(&file.write(true).await?)?);
+                    new()?
                 }
                 Some(file) => file,
-                None => DataFile::new(&schema, Codec::Small)?,
+                None => new()?,
             };
-            target.push(&as_found(&rows, &schema)?)?;
+            target.push(&as_found(&rows, &schema)?).await?;
             open = Some(target);
         }
     }
     if let Some(file) = open {
-        actions.push(close(file, &store).await?);
+        actions.push(add_action(&file.write(true).await?)?);
     }
     Ok(actions)
-}
-
-async fn close(file: DataFile, store: &Arc<dyn ObjectStore>) -> Result<Value> {
-    add_action(&file.write(store, HashMap::new(), true).await?)
 }
 
 /// Rows of the table as rows of its feed.

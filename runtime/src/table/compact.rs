@@ -21,12 +21,13 @@ use serde_json::{Map, Value};
 use super::Settings;
 use super::commit::{Put, REPLAYS_MAX, add_action, removal, remove_action};
 use super::evolve::{Evolution, fill, fill_columns};
-use super::files::{Codec, DataFile, PartitionValues, scan};
+use super::files::{Codec, scan};
 use super::index::Place;
 use super::key::Owner;
 use super::keyed::{KeyedTable, Owners, Reader};
 use super::live::{LiveFile, LiveFiles};
 use super::schema::TableSchema;
+use super::upload::Upload;
 use super::vector::VectorFile;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -127,7 +128,7 @@ impl Compaction {
     /// Reads the chosen files and writes the new ones. Touches no log; may run beside flushes.
     pub async fn rewrite(self) -> Result<Rewritten> {
         let mut done = Rewritten { inputs: Vec::new(), segments: HashMap::new(), outputs: Vec::new() };
-        let mut open: Option<(DataFile, Vec<Move>, PartitionValues)> = None;
+        let mut open: Option<(Upload, Vec<Move>)> = None;
         let codec = self.codec();
         for (id, input) in &self.inputs {
             let mut batches = scan(&self.store, &input.add, self.columns()).await?;
@@ -141,19 +142,18 @@ impl Compaction {
                 let olds = (first..row).filter(|old| !input.hidden.contains(*old));
                 let (rows, moves) = self.moves(rows, *id, olds)?;
                 // a full file ends between two batches, and a file holds rows of one partition
-                let full = open.as_ref().is_some_and(|(file, _, values)| {
-                    file.bytes() as u64 >= self.target_bytes || *values != input.add.partition_values
+                let full = open.as_ref().is_some_and(|(file, _)| {
+                    file.bytes() >= self.target_bytes || *file.partition_values() != input.add.partition_values
                 });
-                if full && let Some((file, moves, values)) = open.take() {
-                    done.outputs.push(self.close(file, moves, values).await?);
+                if full && let Some((file, moves)) = open.take() {
+                    done.outputs.push(self.close(file, moves).await?);
                 }
-                let (file, all, _) = match &mut open {
+                let (file, all) = match &mut open {
                     Some(open) => open,
-                    None => open.insert((
-                        DataFile::new(&self.schema, codec)?,
-                        Vec::new(),
-                        input.add.partition_values.clone(),
-                    )),
+                    None => {
+                        let values = input.add.partition_values.clone();
+                        open.insert((Upload::new(&self.store, &self.schema, codec, values)?, Vec::new()))
+                    }
                 };
                 if segment != done.outputs.len() {
                     segment = done.outputs.len();
@@ -161,7 +161,7 @@ impl Compaction {
                     done.segments.entry(*id).or_default().push(Segment { first: visible, file: segment, row: at });
                 }
                 visible += rows.num_rows() as u32;
-                file.push(&rows)?;
+                file.push(&rows).await?;
                 all.extend(moves);
             }
             if row != input.rows {
@@ -171,18 +171,18 @@ impl Compaction {
                 ));
             }
         }
-        if let Some((file, moves, values)) = open {
-            done.outputs.push(self.close(file, moves, values).await?);
+        if let Some((file, moves)) = open {
+            done.outputs.push(self.close(file, moves).await?);
         }
         done.inputs = self.inputs;
         Ok(done)
     }
 
-    async fn close(&self, file: DataFile, moves: Vec<Move>, values: PartitionValues) -> Result<Output> {
+    async fn close(&self, file: Upload, moves: Vec<Move>) -> Result<Output> {
         let data_change = self.evolution.as_ref().is_some_and(|e| e.data_change);
         let rows = u32::try_from(file.rows())
             .map_err(|_| Error::new(ErrorKind::Internal, "a data file would have over 2^32 rows"))?;
-        Ok(Output { add: file.write(&self.store, values, data_change).await?, rows, moves })
+        Ok(Output { add: file.write(data_change).await?, rows, moves })
     }
 
     /// The rows as they will be, and where each comes from.

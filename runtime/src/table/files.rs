@@ -33,7 +33,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 const ROW_GROUP_ROWS: usize = 1 << 20;
 const FAST_PAGE_BYTES_MAX: usize = 128 << 10;
-const PUT_BYTES_MAX: usize = 8 << 20;
+/// Compressed; what a reader that takes a row group at a time has in memory is, of JSON, about eight times as much.
+const ROW_GROUP_BYTES: usize = 32 << 20;
+/// A larger file goes to the lake in parts of this size.
+pub(super) const PART_BYTES: usize = 8 << 20;
 const READ_ROWS: usize = 8192;
 
 /// Value of each partition column, as the log writes it.
@@ -154,6 +157,8 @@ pub(super) struct DataFile {
     writer: ArrowWriter<Vec<u8>>,
     stats: Stats,
     rows: u64,
+    /// bytes that were taken out of the writer
+    taken: usize,
 }
 
 impl DataFile {
@@ -165,6 +170,7 @@ impl DataFile {
             .properties()
             .set_dictionary_enabled(false)
             .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
             .set_offset_index_disabled(true);
         for column in WHOLE_RECORDS {
             properties = properties.set_column_statistics_enabled(column.into(), EnabledStatistics::None);
@@ -175,7 +181,7 @@ impl DataFile {
             .with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(Vec::new(), fields.clone(), options).map_err(parquet_error)?;
         let partition_by = schema.partition_by.clone();
-        Ok(DataFile { stats: Stats::of(&fields), schema: fields, partition_by, codec, writer, rows: 0 })
+        Ok(DataFile { stats: Stats::of(&fields), schema: fields, partition_by, codec, writer, rows: 0, taken: 0 })
     }
 
     /// Appends rows; columns that are not in files are passed over.
@@ -207,11 +213,34 @@ impl DataFile {
         self.writer.bytes_written() + self.writer.in_progress_size()
     }
 
+    /// Bytes of it in memory.
+    #[cfg(test)]
+    pub(super) fn held_bytes(&self) -> usize {
+        self.bytes() - self.taken
+    }
+
+    /// A name for it that no other file has.
+    pub(super) fn new_path(&self, partition_values: &PartitionValues) -> String {
+        new_path(&self.partition_by, partition_values, self.codec)
+    }
+
+    /// Takes out the bytes that are complete, `None` while they are too few for a part. What is taken out is the
+    /// caller's to keep, in order: [`Self::finish`] gives the rest.
+    pub(super) fn take_encoded(&mut self) -> Option<Vec<u8>> {
+        if self.writer.inner().len() < PART_BYTES {
+            return None;
+        }
+        let bytes = std::mem::take(self.writer.inner_mut());
+        self.taken += bytes.len();
+        Some(bytes)
+    }
+
     /// Ends the file.
     pub(super) fn finish(self) -> Result<Encoded> {
         let stats = self.stats.text(self.rows);
-        let bytes = self.writer.into_inner().map_err(parquet_error)?.into();
-        Ok(Encoded { bytes, partition_by: self.partition_by, codec: self.codec, stats })
+        let bytes: Bytes = self.writer.into_inner().map_err(parquet_error)?.into();
+        let size = self.taken + bytes.len();
+        Ok(Encoded { bytes, size, partition_by: self.partition_by, codec: self.codec, stats })
     }
 
     /// Puts the file under a new name and describes it.
@@ -225,10 +254,12 @@ impl DataFile {
     }
 }
 
-/// A data file that is whole, and not in the lake yet.
+/// A data file that is whole, and not in the lake yet; or what of it was not taken out before.
 #[derive(Debug)]
 pub(super) struct Encoded {
     bytes: Bytes,
+    /// of the whole file, in bytes
+    size: usize,
     partition_by: Vec<String>,
     codec: Codec,
     stats: String,
@@ -242,18 +273,37 @@ impl Encoded {
         partition_values: PartitionValues,
         data_change: bool,
     ) -> Result<Add> {
-        let folder = folder(&self.partition_by, &partition_values);
-        let path = format!("{folder}part-{}.{}.parquet", uuid::Uuid::new_v4(), self.codec.name());
+        let path = new_path(&self.partition_by, &partition_values, self.codec);
+        self.write_at(store, path, partition_values, data_change).await
+    }
+
+    /// Puts the file under the name `path` and describes it.
+    pub(super) async fn write_at(
+        &self,
+        store: &Arc<dyn ObjectStore>,
+        path: String,
+        partition_values: PartitionValues,
+        data_change: bool,
+    ) -> Result<Add> {
         put(store, &Path::from(path.as_str()), self.bytes.clone()).await?;
-        Ok(Add {
+        Ok(self.described(path, partition_values, data_change))
+    }
+
+    /// The whole file as the log names it, once it is at `path`.
+    pub(super) fn described(&self, path: String, partition_values: PartitionValues, data_change: bool) -> Add {
+        Add {
             path,
             partition_values,
-            size: self.bytes.len() as i64,
+            size: self.size as i64,
             modification_time: now_ms(),
             data_change,
             stats: Some(self.stats.clone()),
             ..Add::default()
-        })
+        }
+    }
+
+    pub(super) fn into_bytes(self) -> Bytes {
+        self.bytes
     }
 }
 
@@ -272,6 +322,10 @@ pub(super) fn reread(
             batch.map_err(|e| Error::new(ErrorKind::Internal, format!("{WHAT} cannot be read")).caused_by(e))?;
         complete(&batch, fields, partition)
     }))
+}
+
+fn new_path(partition_by: &[String], values: &PartitionValues, codec: Codec) -> String {
+    format!("{}part-{}.{}.parquet", folder(partition_by, values), uuid::Uuid::new_v4(), codec.name())
 }
 
 /// The folder of files with these partition values, `column=value/` a column. The log says the values, and most readers
@@ -294,11 +348,10 @@ fn folder(partition_by: &[String], values: &PartitionValues) -> String {
 
 async fn put(store: &Arc<dyn ObjectStore>, path: &Path, bytes: Bytes) -> Result<()> {
     let failed = |e| store_error("writing a data file", e);
-    if bytes.len() <= PUT_BYTES_MAX {
+    if bytes.len() <= PART_BYTES {
         return store.put(path, bytes.into()).await.map(|_| ()).map_err(failed);
     }
-    let mut upload =
-        WriteMultipart::new_with_chunk_size(store.put_multipart(path).await.map_err(failed)?, PUT_BYTES_MAX);
+    let mut upload = WriteMultipart::new_with_chunk_size(store.put_multipart(path).await.map_err(failed)?, PART_BYTES);
     upload.put(bytes);
     upload.finish().await.map(|_| ()).map_err(failed)
 }
