@@ -48,7 +48,7 @@ async fn live_files(location: &Location, settings: &Settings) -> Result<Option<(
         // a file of unknown length is left alone
         let Some(rows) = add.stats.as_deref().and_then(stats::records) else { continue };
         let Ok(rows) = u32::try_from(rows) else { continue };
-        files.insert(LiveFile { add, rows, hidden })?;
+        files.insert(LiveFile { add, rows, hidden, vector_ms: None })?;
     }
     Ok(Some((files, opened.committer.schema)))
 }
@@ -117,8 +117,7 @@ impl Committer {
             if self.removed.iter().any(|path| packed.rewritten.has_input(path)) {
                 return Ok(false);
             }
-            let inline = self.settings.inline_vector_bytes;
-            let Some((actions, _)) = packed.rewritten.actions(&packed.files, &self.store, inline).await? else {
+            let Some((actions, _)) = packed.rewritten.actions(&packed.files, &self.store, &self.settings).await? else {
                 return Ok(false);
             };
             let actions: Vec<Value> = first.iter().cloned().chain(actions).collect();

@@ -452,7 +452,7 @@ async fn beginning(location: &Location, name: &str, table: &KeyedTable) -> Resul
     let version = table.version();
     let mut actions = vec![
         json!({"protocol": schema.protocol(false)}),
-        json!({"metaData": schema.metadata(name, configuration)?}),
+        json!({"metaData": schema.metadata(name, table.committer.settings.with_retention(configuration))?}),
         json!({"txn": {"appId": app_id(&source), "version": version, "lastUpdated": now_ms()}}),
     ];
     let store = location.store()?;

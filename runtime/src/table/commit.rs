@@ -390,7 +390,7 @@ fn action<T: serde::Serialize>(name: &str, of: &T) -> Result<Value> {
     Ok(Value::Object(Map::from_iter([(name.to_string(), value)])))
 }
 
-/// The `remove` of a file as `add` last stated it.
+/// The `remove` of a file as `add` last stated it, of now.
 pub(super) fn removal(add: &Add, data_change: bool) -> Remove {
     Remove {
         path: add.path.clone(),

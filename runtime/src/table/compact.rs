@@ -19,7 +19,7 @@ use roaring::RoaringBitmap;
 use serde_json::{Map, Value};
 
 use super::Settings;
-use super::commit::{Put, REPLAYS_MAX, add_action, removal, remove_action};
+use super::commit::{Committer, Put, REPLAYS_MAX, add_action, now_ms, remove_action};
 use super::evolve::{Evolution, fill, fill_columns};
 use super::files::{Codec, scan};
 use super::index::Place;
@@ -243,14 +243,14 @@ impl Rewritten {
         &self,
         files: &LiveFiles,
         store: &Arc<dyn ObjectStore>,
-        inline: usize,
+        settings: &Settings,
     ) -> Result<Option<(Vec<Value>, Vec<Option<LiveFile>>)>> {
         let Some(hidden) = self.hidden_since(files) else { return Ok(None) };
         let mut actions = Vec::with_capacity(self.inputs.len() + self.outputs.len());
         let data_change = self.outputs.iter().any(|output| output.add.data_change);
         for (id, _) in &self.inputs {
             if let Some(file) = files.get(*id) {
-                actions.push(remove_action(&removal(&file.add, data_change))?);
+                actions.push(remove_action(&file.removal(false, data_change, settings))?);
             }
         }
         let mut vectors = VectorFile::default();
@@ -260,9 +260,11 @@ impl Rewritten {
                 stand.push(None);
                 continue;
             }
-            let mut file = LiveFile { add: output.add.clone(), rows: output.rows, hidden };
+            let vector_ms = Some(now_ms());
+            let mut file = LiveFile { add: output.add.clone(), rows: output.rows, hidden, vector_ms };
             if !file.hidden.is_empty() {
-                file.add = file.restated(Some(vectors.push(&file.hidden, inline)?), output.add.data_change);
+                file.add = file
+                    .restated(Some(vectors.push(&file.hidden, settings.inline_vector_bytes)?), output.add.data_change);
             }
             actions.push(add_action(&file.add)?);
             stand.push(Some(file));
@@ -325,10 +327,9 @@ impl KeyedTable {
         first: &[Value],
         info: Map<String, Value>,
     ) -> Result<bool> {
-        let inline = self.committer.settings.inline_vector_bytes;
         for _ in 0..REPLAYS_MAX {
-            let store = &self.committer.store;
-            let Some((actions, outputs)) = rewritten.actions(&self.files, store, inline).await? else {
+            let Committer { store, settings, .. } = &self.committer;
+            let Some((actions, outputs)) = rewritten.actions(&self.files, store, settings).await? else {
                 return Ok(false);
             };
             let actions: Vec<Value> = first.iter().cloned().chain(actions).collect();

@@ -13,7 +13,7 @@ use roaring::RoaringBitmap;
 use serde_json::{Map, Value, json};
 
 use super::Outcome;
-use super::commit::{Commit, Committer, Put, REPLAYS_MAX, Standing, add_action, removal, remove_action};
+use super::commit::{Commit, Committer, Put, REPLAYS_MAX, Standing, add_action, now_ms, remove_action};
 use super::files::{Codec, DataFile, pick, split};
 use super::index::Place;
 use super::key::Owner;
@@ -344,18 +344,20 @@ impl KeyedTable {
                 Error::new(ErrorKind::Internal, "the index names a file that the table does not have")
             })?;
             let hidden = &file.hidden | rows;
-            actions.push(remove_action(&removal(&file.add, true))?);
-            if hidden.len() >= u64::from(file.rows) {
+            let stays = hidden.len() < u64::from(file.rows);
+            actions.push(remove_action(&file.removal(stays, true, &self.committer.settings))?);
+            if !stays {
                 restated.push((*id, None));
                 continue;
             }
             let vector = vectors.push(&hidden, inline)?;
             let add = file.restated(Some(vector), true);
             actions.push(add_action(&add)?);
-            restated.push((*id, Some(LiveFile { add, rows: file.rows, hidden })));
+            restated.push((*id, Some(LiveFile { add, rows: file.rows, hidden, vector_ms: Some(now_ms()) })));
         }
         for ((add, rows), hidden) in laid.adds.iter().zip(&plan.stillborn) {
-            let mut file = LiveFile { add: add.clone(), rows: *rows, hidden: hidden.clone() };
+            let mut file =
+                LiveFile { add: add.clone(), rows: *rows, hidden: hidden.clone(), vector_ms: Some(now_ms()) };
             if hidden.len() >= u64::from(*rows) {
                 // an orphan: vacuum finds it
                 restated.push((u32::MAX, None));

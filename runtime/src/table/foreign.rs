@@ -58,7 +58,7 @@ pub(super) async fn replay(table: &mut KeyedTable, commit: Commit) -> Result<()>
             None => RoaringBitmap::new(),
         };
         let shown = &known.hidden - &hidden;
-        let file = LiveFile { add: add.clone(), rows: known.rows, hidden: hidden.clone() };
+        let file = LiveFile { add: add.clone(), rows: known.rows, hidden: hidden.clone(), vector_ms: None };
         let rows = if shown.is_empty() { Vec::new() } else { reader.rows(add, |row| shown.contains(row)).await?.0 };
         restated.push(Restated { id, hidden_now: &hidden - &known.hidden, back: rows, file });
     }

@@ -350,7 +350,7 @@ impl Reader {
             None => RoaringBitmap::new(),
         };
         let (rows, total) = self.rows(&add, |row| !hidden.contains(row)).await?;
-        Ok(Read { file: LiveFile { add, rows: total, hidden }, rows })
+        Ok(Read { file: LiveFile { add, rows: total, hidden, vector_ms: None }, rows })
     }
 
     /// Owners and sequences of the rows that `wanted` names, and the number of all rows in the file.

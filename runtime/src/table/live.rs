@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use deltalake::kernel::{Add, DeletionVectorDescriptor};
+use deltalake::kernel::{Add, DeletionVectorDescriptor, Remove, StorageType};
 use hashbrown::HashMap;
 use roaring::RoaringBitmap;
 
+use super::commit::{now_ms, removal};
 use super::index::FILES_MAX;
-use super::stats;
+use super::{Settings, stats};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A data file as the log states it.
@@ -19,6 +20,8 @@ pub(super) struct LiveFile {
     pub(super) add: Add,
     pub(super) rows: u32,
     pub(super) hidden: RoaringBitmap,
+    /// when the file that holds its vector was written, milliseconds since 1970; `None` where another process wrote it
+    pub(super) vector_ms: Option<i64>,
 }
 
 impl LiveFile {
@@ -36,6 +39,21 @@ impl LiveFile {
         add.deletion_vector = vector;
         add.data_change = data_change;
         add
+    }
+
+    /// The remove action of the file, or, where it `stays`, of the vector that another one takes the place of.
+    ///
+    /// What goes at a young age is kept by its own age for as long as old versions need it, so the remove needs no time, and
+    /// a checkpoint may leave it out: else a table that commits every second would carry a week of them in each checkpoint.
+    pub(super) fn removal(&self, stays: bool, data_change: bool, settings: &Settings) -> Remove {
+        let now = now_ms();
+        let young = i64::try_from(settings.young().as_millis()).unwrap_or(i64::MAX);
+        let is_young = |since_ms: i64| (0..=young).contains(&now.saturating_sub(since_ms));
+        let is_inline = |vector: &DeletionVectorDescriptor| vector.storage_type == StorageType::Inline;
+        let file = stays || is_young(self.add.modification_time);
+        let vector = self.add.deletion_vector.as_ref().is_none_or(is_inline) || self.vector_ms.is_some_and(is_young);
+        let deletion_timestamp = (!(file && vector)).then_some(now);
+        Remove { deletion_timestamp, ..removal(&self.add, data_change) }
     }
 
     /// Rows that readers see.

@@ -39,7 +39,7 @@ pub(super) async fn open_or_create(
             return Ok(opened);
         }
         let (schema, protocol, configuration) = make()?;
-        let metadata = schema.metadata(name, configuration)?;
+        let metadata = schema.metadata(name, settings.with_retention(configuration))?;
         let actions = [json!({"protocol": protocol}), json!({"metaData": metadata})];
         // whoever makes the table first, the next round reads what stands there
         let (Put::Written | Put::Taken(_)) = create(&location.store()?, &settings, &actions).await?;

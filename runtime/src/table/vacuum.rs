@@ -2,7 +2,7 @@
 //!
 //! Receives nothing but the table. Promises that a file goes only when it is older than the retention time and neither
 //! the newest version nor one younger than that time uses it, as data or as vectors, and never where a generation grows in
-//! the folder of the table in force. Never touches the log's own files.
+//! the folder of the table in force; and that of the log only what the table's own settings call expired goes.
 
 use std::sync::Arc;
 
@@ -41,8 +41,8 @@ pub struct Vacuumed {
 /// Deletes what no retained version of the table at `location` uses.
 pub(super) async fn vacuum(location: &Location, settings: &Settings) -> Result<Vacuumed> {
     // Before the log is read: what is written and committed from now on is younger.
-    let retention = i64::try_from(settings.vacuum_retention.as_millis()).unwrap_or(i64::MAX);
-    let cutoff = now_ms().saturating_sub(retention);
+    let ms = |time: std::time::Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let cutoff = now_ms().saturating_sub(ms(settings.vacuum_retention)).saturating_sub(ms(settings.young()));
     if location.is_staging() {
         return Ok(Vacuumed::default());
     }
@@ -71,7 +71,20 @@ pub(super) async fn vacuum(location: &Location, settings: &Settings) -> Result<V
     }
     drop(found);
     delete(&store, dead).await?;
+    expire(location, opened.committer.version).await?;
     Ok(done)
+}
+
+/// Deletes the log entries that the table's own settings call expired. It lists the whole log, so not after each checkpoint.
+async fn expire(location: &Location, version: u64) -> Result<()> {
+    let table = log::delta_table(location, version).await?;
+    let state = table.snapshot().map_err(|e| delta_error("reading the table's log", e))?;
+    if state.table_config().enable_expired_log_cleanup() {
+        deltalake::checkpoints::cleanup_metadata(&table, None)
+            .await
+            .map_err(|e| delta_error("deleting expired log entries", e))?;
+    }
+    Ok(())
 }
 
 /// Deletes files; one that is gone is well, and one that cannot be deleted saves no other.
@@ -165,19 +178,10 @@ fn percent_decoded(path: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Writes a checkpoint of `version` and lets go of log entries that the table's own settings call expired.
+/// Writes a checkpoint of `version`.
 pub(super) async fn checkpoint(location: &Location, version: u64) -> Result<()> {
     let table = log::delta_table(location, version).await?;
-    deltalake::checkpoints::create_checkpoint(&table, None)
-        .await
-        .map_err(|e| delta_error("writing a checkpoint", e))?;
-    let state = table.snapshot().map_err(|e| delta_error("reading the table's log", e))?;
-    if state.table_config().enable_expired_log_cleanup() {
-        deltalake::checkpoints::cleanup_metadata(&table, None)
-            .await
-            .map_err(|e| delta_error("deleting expired log entries", e))?;
-    }
-    Ok(())
+    deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(|e| delta_error("writing a checkpoint", e))
 }
 
 impl KeyedTable {
