@@ -31,7 +31,7 @@ use structure::forgotten;
 
 /// Deliveries that wait for a table.
 const QUEUE: usize = 32;
-/// A table whose newest record is older than this by Kafka's timestamp works off a backlog.
+/// A table whose newest record is older than this, and than a flush may be, by Kafka's timestamp works off a backlog.
 const BACKLOG_MS: i64 = 30_000;
 
 pub(super) enum Order {
@@ -388,7 +388,12 @@ impl Worker {
     /// What is pending lags far behind the clock: more is to come at once, and readers do not have the newest anyway.
     fn pace(&self) -> Pace {
         let lag_ms = self.newest_ms.map_or(0, |newest| chrono::Utc::now().timestamp_millis().saturating_sub(newest));
-        if self.ending.is_none() && lag_ms > BACKLOG_MS { Pace::CatchingUp } else { Pace::Steady }
+        let age_ms = i64::try_from(self.reader.flush.age.as_millis()).unwrap_or(i64::MAX);
+        if self.ending.is_none() && lag_ms > BACKLOG_MS.saturating_add(age_ms) {
+            Pace::CatchingUp
+        } else {
+            Pace::Steady
+        }
     }
 
     fn tell_commit(&mut self, counts: &Counts, took: Duration) {

@@ -56,11 +56,23 @@ impl Upsert {
         Ok(())
     }
 
-    /// Waits for the compaction that runs, and commits it.
-    async fn commit_compaction(&mut self) -> Result<()> {
-        let (Some(running), Some(table)) = (self.compaction.take(), &mut self.table) else { return Ok(()) };
+    /// Waits for the compaction that runs, and commits it; false when there was none, or it was overtaken.
+    async fn commit_compaction(&mut self) -> Result<bool> {
+        let (Some(running), Some(table)) = (self.compaction.take(), &mut self.table) else { return Ok(false) };
         let ended = |e| Error::new(ErrorKind::Internal, "a compaction's task ended").caused_by(e);
-        table.commit_compaction(running.await.map_err(ended)??).await.map(drop)
+        table.commit_compaction(running.await.map_err(ended)??).await
+    }
+
+    /// Compacts until nothing is worth it, after the compaction that runs.
+    async fn compact_all(&mut self) -> Result<()> {
+        self.commit_compaction().await?;
+        while let Some(plan) = self.table.as_ref().and_then(|table| table.plan_compaction(Pace::Steady)) {
+            self.compaction = Some(tokio::spawn(plan.rewrite()));
+            if !self.commit_compaction().await? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// How the table stands, as committed.
@@ -74,12 +86,13 @@ impl Upsert {
         Stand { positions, extent: Some(table.extent()), index_bytes: self.index_bytes.map(|(bytes, _)| bytes) }
     }
 
-    /// The end of a run. A checkpoint is waited for, a vacuum is given up. A compaction that works is waited for too, where
-    /// the source holds no more: runs that are never long would never compact. One that is broken off gives it up, and
-    /// leaves what it wrote to vacuum. Every row is committed by now, so a failure stops nothing.
+    /// The end of a run. A checkpoint is waited for, a vacuum is given up. Where the source holds no more, what is worth
+    /// compacting is compacted: runs that are never long would never do it, and after a backlog files are worn. A run that is
+    /// broken off gives up the compaction that works, and leaves what it wrote to vacuum. Every row is committed by now, so a
+    /// failure stops nothing.
     pub(in crate::pipeline) async fn settle(&mut self, ending: Ending) {
         if ending == Ending::Complete {
-            if let Err(error) = self.commit_compaction().await {
+            if let Err(error) = self.compact_all().await {
                 tracing::warn!(table = %self.plan.name, %error, "compaction put off");
             }
             if let Some(feed) = &mut self.feed {
