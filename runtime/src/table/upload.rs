@@ -24,6 +24,7 @@ pub(super) struct Upload {
     partition_values: PartitionValues,
     path: String,
     file: DataFile,
+    begun_ms: i64,
     /// once a part of it is complete
     parts: Option<WriteMultipart>,
 }
@@ -38,7 +39,7 @@ impl Upload {
     ) -> Result<Self> {
         let file = DataFile::new(schema, codec)?;
         let path = file.new_path(&partition_values);
-        Ok(Upload { store: store.clone(), partition_values, path, file, parts: None })
+        Ok(Upload { store: store.clone(), partition_values, path, file, begun_ms: now_ms(), parts: None })
     }
 
     /// The partition values of its rows.
@@ -68,7 +69,8 @@ impl Upload {
                 self.parts.insert(WriteMultipart::new_with_chunk_size(upload, PART_BYTES))
             }
         };
-        parts.put(bytes.into());
+        // copied: a part that waits for its rest would hold the whole row group
+        parts.write(&bytes);
         let Err(error) = parts.wait_for_capacity(PARTS_MAX).await else { return Ok(()) };
         if let Some(parts) = self.parts.take() {
             // the first error is the one to tell
@@ -85,8 +87,13 @@ impl Upload {
         };
         let add = encoded.described(self.path, self.partition_values, data_change);
         parts.put(encoded.into_bytes());
+        if let Err(error) = parts.wait_for_capacity(0).await {
+            let _ = parts.abort().await;
+            return Err(failed(error));
+        }
         parts.finish().await.map_err(failed)?;
-        Ok(Add { modification_time: now_ms(), ..add })
+        // S3 dates a file by the beginning of its upload, and vacuum goes by it
+        Ok(Add { modification_time: self.begun_ms, ..add })
     }
 }
 
