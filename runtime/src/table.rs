@@ -39,6 +39,7 @@ mod owners;
 mod read;
 mod rebuild;
 mod rename;
+mod retention;
 mod schema;
 mod select;
 mod slots;
@@ -54,7 +55,6 @@ mod tests;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
-use serde_json::Value;
 
 pub use append::{BronzeDraft, BronzeFiles, BronzeRows, BronzeTable, bronze_schema};
 pub use care::{Packed, Upkeep};
@@ -95,11 +95,6 @@ pub struct TableSpec {
     pub generation: u64,
 }
 
-/// No table asks other engines to keep what was removed for less than this.
-const RETENTION_MIN: Duration = Duration::from_secs(3600);
-/// What happened is worth a day of log.
-const LOG_RETENTION_MIN: Duration = Duration::from_secs(24 * 3600);
-
 /// Settings of a table, with defaults a careful engineer would keep.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -132,24 +127,6 @@ pub struct Settings {
     pub block_rows: usize,
     /// distinct partition values in one flush
     pub partitions_max: usize,
-}
-
-impl Settings {
-    /// What is removed at this age, or younger, vacuum spares for its own age: it need not know when it was removed.
-    fn young(&self) -> Duration {
-        self.vacuum_retention / 8
-    }
-
-    /// The configuration of a new table, so that other engines keep what we keep and drop what we drop.
-    fn with_retention(&self, mut configuration: Value) -> Value {
-        let interval = |time: Duration| Value::from(format!("interval {} seconds", time.as_secs()));
-        let files = self.vacuum_retention.max(RETENTION_MIN);
-        if let Some(members) = configuration.as_object_mut() {
-            members.insert("delta.deletedFileRetentionDuration".to_owned(), interval(files));
-            members.insert("delta.logRetentionDuration".to_owned(), interval(files.max(LOG_RETENTION_MIN)));
-        }
-        configuration
-    }
 }
 
 impl Default for Settings {

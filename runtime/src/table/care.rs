@@ -16,9 +16,12 @@ use super::compact::{Compaction, Pace, Rewritten, choose};
 use super::evolve::Evolution;
 use super::live::{LiveFile, LiveFiles};
 use super::schema::TableSchema;
-use super::vacuum::{Vacuumed, checkpoint, vacuum};
+use super::vacuum::{Vacuumed, checkpoint, expire, vacuum};
 use super::{Location, Settings, log, stats, vector};
 use crate::error::{Error, ErrorKind, Result};
+
+/// Commits between two looks for log entries that are expired: it lists the whole log.
+const EXPIRE_EVERY: u64 = 1000;
 
 /// What a compaction of a table that only grows wrote, ready for its commit.
 #[derive(Debug)]
@@ -117,7 +120,7 @@ impl Committer {
             if self.removed.iter().any(|path| packed.rewritten.has_input(path)) {
                 return Ok(false);
             }
-            let Some((actions, _)) = packed.rewritten.actions(&packed.files, &self.store, &self.settings).await? else {
+            let Some((actions, _)) = packed.rewritten.actions(&packed.files, self).await? else {
                 return Ok(false);
             };
             let actions: Vec<Value> = first.iter().cloned().chain(actions).collect();
@@ -143,11 +146,13 @@ impl Committer {
     /// Writes the checkpoint that is due, `None` when none is; to be awaited beside commits. One that fails stays due.
     pub(super) fn checkpointing(&self) -> Option<impl Future<Output = Result<()>> + Send + use<>> {
         let (location, version, checkpointed) = (self.location.clone(), self.version, Arc::clone(&self.checkpointed));
-        let due = version.saturating_sub(checkpointed.load(Relaxed)) >= self.settings.checkpoint_every;
+        let last = checkpointed.load(Relaxed);
+        let due = version.saturating_sub(last) >= self.settings.checkpoint_every;
         due.then_some(async move {
             checkpoint(&location, version).await?;
             checkpointed.store(version, Relaxed);
-            Ok(())
+            // runs that are never long never vacuum
+            if version / EXPIRE_EVERY != last / EXPIRE_EVERY { expire(&location, version).await } else { Ok(()) }
         })
     }
 

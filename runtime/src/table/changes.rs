@@ -64,7 +64,7 @@ use super::schema::{SEQ_TYPE, TableSchema, batch_of, utc};
 use super::select::{At, Chosen, Origin, fresh, gather, key_columns, newest_floor, rows_of};
 use super::upload::Upload;
 use super::vacuum::Vacuumed;
-use super::{Location, SEQ, SOURCE_TS, Settings, log};
+use super::{Location, SEQ, SOURCE_TS, Settings, log, retention};
 use crate::change::{Changes, Floor, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::PartitionId;
@@ -126,6 +126,9 @@ impl ChangesTable {
                     Error::new(ErrorKind::Config, format!("the Delta table at `{}` is no feed", location.url()))
                         .hint("move it away, or give its table another name")
                 })?;
+                if !retention::raise(&mut feed.committer).await? {
+                    continue;
+                }
                 feed.follow(table).await?;
                 return Ok(feed);
             }
@@ -452,7 +455,7 @@ async fn beginning(location: &Location, name: &str, table: &KeyedTable) -> Resul
     let version = table.version();
     let mut actions = vec![
         json!({"protocol": schema.protocol(false)}),
-        json!({"metaData": schema.metadata(name, table.committer.settings.with_retention(configuration))?}),
+        json!({"metaData": schema.metadata(name, retention::configure(configuration, &table.committer.settings))?}),
         json!({"txn": {"appId": app_id(&source), "version": version, "lastUpdated": now_ms()}}),
     ];
     let store = location.store()?;

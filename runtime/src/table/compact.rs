@@ -18,7 +18,6 @@ use object_store::ObjectStore;
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value};
 
-use super::Settings;
 use super::commit::{Committer, Put, REPLAYS_MAX, add_action, now_ms, remove_action};
 use super::evolve::{Evolution, fill, fill_columns};
 use super::files::{Codec, scan};
@@ -29,6 +28,7 @@ use super::live::{LiveFile, LiveFiles};
 use super::schema::TableSchema;
 use super::upload::Upload;
 use super::vector::VectorFile;
+use super::{Settings, retention};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A file with this part of the hidden rows that call for a rewrite goes along with one that has them all.
@@ -242,15 +242,18 @@ impl Rewritten {
     pub(super) async fn actions(
         &self,
         files: &LiveFiles,
-        store: &Arc<dyn ObjectStore>,
-        settings: &Settings,
+        committer: &Committer,
     ) -> Result<Option<(Vec<Value>, Vec<Option<LiveFile>>)>> {
         let Some(hidden) = self.hidden_since(files) else { return Ok(None) };
         let mut actions = Vec::with_capacity(self.inputs.len() + self.outputs.len());
         let data_change = self.outputs.iter().any(|output| output.add.data_change);
         for (id, _) in &self.inputs {
             if let Some(file) = files.get(*id) {
-                actions.push(remove_action(&file.removal(false, data_change, settings))?);
+                actions.push(remove_action(&file.removal(
+                    false,
+                    data_change,
+                    retention::tombstones(&committer.metadata),
+                ))?);
             }
         }
         let mut vectors = VectorFile::default();
@@ -263,13 +266,15 @@ impl Rewritten {
             let vector_ms = Some(now_ms());
             let mut file = LiveFile { add: output.add.clone(), rows: output.rows, hidden, vector_ms };
             if !file.hidden.is_empty() {
-                file.add = file
-                    .restated(Some(vectors.push(&file.hidden, settings.inline_vector_bytes)?), output.add.data_change);
+                file.add = file.restated(
+                    Some(vectors.push(&file.hidden, committer.settings.inline_vector_bytes)?),
+                    output.add.data_change,
+                );
             }
             actions.push(add_action(&file.add)?);
             stand.push(Some(file));
         }
-        vectors.write(store).await?;
+        vectors.write(&committer.store).await?;
         Ok(Some((actions, stand)))
     }
 
@@ -328,8 +333,7 @@ impl KeyedTable {
         info: Map<String, Value>,
     ) -> Result<bool> {
         for _ in 0..REPLAYS_MAX {
-            let Committer { store, settings, .. } = &self.committer;
-            let Some((actions, outputs)) = rewritten.actions(&self.files, store, settings).await? else {
+            let Some((actions, outputs)) = rewritten.actions(&self.files, &self.committer).await? else {
                 return Ok(false);
             };
             let actions: Vec<Value> = first.iter().cloned().chain(actions).collect();

@@ -12,7 +12,6 @@ use deltalake::kernel::Add;
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value, json};
 
-use super::Outcome;
 use super::commit::{Commit, Committer, Put, REPLAYS_MAX, Standing, add_action, now_ms, remove_action};
 use super::files::{Codec, DataFile, pick, split};
 use super::index::Place;
@@ -24,6 +23,7 @@ use super::owners::{self, Entry, Kind};
 use super::schema::{SEQ_TYPE, align, batch_of, utc};
 use super::select::{Origin, Selection};
 use super::vector::VectorFile;
+use super::{Outcome, retention};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Range, Ranges};
 use crate::sequence::Sequence;
@@ -339,13 +339,14 @@ impl KeyedTable {
         actions.extend(self.committer.txn_actions(ranges));
         let mut vectors = VectorFile::default();
         let mut restated = Vec::with_capacity(plan.hide.len());
+        let kept = retention::tombstones(&self.committer.metadata);
         for (id, rows) in &plan.hide {
             let file = self.files.get(*id).ok_or_else(|| {
                 Error::new(ErrorKind::Internal, "the index names a file that the table does not have")
             })?;
             let hidden = &file.hidden | rows;
             let stays = hidden.len() < u64::from(file.rows);
-            actions.push(remove_action(&file.removal(stays, true, &self.committer.settings))?);
+            actions.push(remove_action(&file.removal(stays, true, kept))?);
             if !stays {
                 restated.push((*id, None));
                 continue;

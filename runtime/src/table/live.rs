@@ -4,6 +4,7 @@
 //! process, so that an index can name rows by it. Never reads or writes by itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use deltalake::kernel::{Add, DeletionVectorDescriptor, Remove, StorageType};
 use hashbrown::HashMap;
@@ -11,7 +12,7 @@ use roaring::RoaringBitmap;
 
 use super::commit::{now_ms, removal};
 use super::index::FILES_MAX;
-use super::{Settings, stats};
+use super::{retention, stats};
 use crate::error::{Error, ErrorKind, Result};
 
 /// A data file as the log states it.
@@ -41,19 +42,18 @@ impl LiveFile {
         add
     }
 
-    /// The remove action of the file, or, where it `stays`, of the vector that another one takes the place of.
-    ///
-    /// What goes at a young age is kept by its own age for as long as old versions need it, so the remove needs no time, and
-    /// a checkpoint may leave it out: else a table that commits every second would carry a week of them in each checkpoint.
-    pub(super) fn removal(&self, stays: bool, data_change: bool, settings: &Settings) -> Remove {
+    /// The remove action of the file, or, where it `stays`, of the vector that another one takes the place of, in a table
+    /// that keeps tombstones for `kept`.
+    pub(super) fn removal(&self, stays: bool, data_change: bool, kept: Duration) -> Remove {
         let now = now_ms();
-        let young = i64::try_from(settings.young().as_millis()).unwrap_or(i64::MAX);
-        let is_young = |since_ms: i64| (0..=young).contains(&now.saturating_sub(since_ms));
-        let is_inline = |vector: &DeletionVectorDescriptor| vector.storage_type == StorageType::Inline;
-        let file = stays || is_young(self.add.modification_time);
-        let vector = self.add.deletion_vector.as_ref().is_none_or(is_inline) || self.vector_ms.is_some_and(is_young);
-        let deletion_timestamp = (!(file && vector)).then_some(now);
-        Remove { deletion_timestamp, ..removal(&self.add, data_change) }
+        // what goes: the oldest of it says how long it is to be kept
+        let file = if stays { Some(now) } else { Some(self.add.modification_time) };
+        let vector = match &self.add.deletion_vector {
+            Some(vector) if vector.storage_type != StorageType::Inline => self.vector_ms,
+            _ => Some(now),
+        };
+        let since = file.zip(vector).map(|(file, vector)| file.min(vector));
+        Remove { deletion_timestamp: Some(retention::removal_ms(now, since, kept)), ..removal(&self.add, data_change) }
     }
 
     /// Rows that readers see.

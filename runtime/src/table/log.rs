@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::commit::{Committer, Put, configuration, create, delta_error};
 use super::schema::{TableSchema, check_protocol};
-use super::{Location, Settings};
+use super::{Location, Settings, retention};
 use crate::error::{Error, ErrorKind, Result};
 
 const ATTEMPTS: u32 = 5;
@@ -35,11 +35,14 @@ pub(super) async fn open_or_create(
 ) -> Result<Opened> {
     for attempt in 0..ATTEMPTS {
         super::commit::pause(attempt).await;
-        if let Some(opened) = open(&location, &settings).await? {
-            return Ok(opened);
+        if let Some(mut opened) = open(&location, &settings).await? {
+            if retention::raise(&mut opened.committer).await? {
+                return Ok(opened);
+            }
+            continue;
         }
         let (schema, protocol, configuration) = make()?;
-        let metadata = schema.metadata(name, settings.with_retention(configuration))?;
+        let metadata = schema.metadata(name, retention::configure(configuration, &settings))?;
         let actions = [json!({"protocol": protocol}), json!({"metaData": metadata})];
         // whoever makes the table first, the next round reads what stands there
         let (Put::Written | Put::Taken(_)) = create(&location.store()?, &settings, &actions).await?;

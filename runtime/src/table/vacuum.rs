@@ -19,7 +19,7 @@ use super::commit::{delta_error, now_ms, store_error};
 use super::compact::Pace;
 use super::keyed::{KeyedTable, Owners};
 use super::owners::{self, Entry, Kind};
-use super::{Location, Settings, log, multiset, vector};
+use super::{Location, Settings, log, multiset, retention, vector};
 use crate::change::Op;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -42,7 +42,9 @@ pub struct Vacuumed {
 pub(super) async fn vacuum(location: &Location, settings: &Settings) -> Result<Vacuumed> {
     // Before the log is read: what is written and committed from now on is younger.
     let ms = |time: std::time::Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    let cutoff = now_ms().saturating_sub(ms(settings.vacuum_retention)).saturating_sub(ms(settings.young()));
+    let cutoff = now_ms()
+        .saturating_sub(ms(settings.vacuum_retention))
+        .saturating_sub(ms(retention::slack(settings.vacuum_retention)));
     if location.is_staging() {
         return Ok(Vacuumed::default());
     }
@@ -70,13 +72,13 @@ pub(super) async fn vacuum(location: &Location, settings: &Settings) -> Result<V
         }
     }
     drop(found);
-    delete(&store, dead).await?;
     expire(location, opened.committer.version).await?;
+    delete(&store, dead).await?;
     Ok(done)
 }
 
-/// Deletes the log entries that the table's own settings call expired. It lists the whole log, so not after each checkpoint.
-async fn expire(location: &Location, version: u64) -> Result<()> {
+/// Deletes the log entries that the table's own settings call expired.
+pub(super) async fn expire(location: &Location, version: u64) -> Result<()> {
     let table = log::delta_table(location, version).await?;
     let state = table.snapshot().map_err(|e| delta_error("reading the table's log", e))?;
     if state.table_config().enable_expired_log_cleanup() {

@@ -7,7 +7,7 @@ mod faults;
 mod keyless;
 mod model;
 mod bronze;
-mod retention;
+mod tombstones;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
