@@ -33,7 +33,9 @@ pub(super) fn slack(retention: Duration) -> Duration {
 
 /// What other engines must keep so that `settings.vacuum_retention` holds: files, log.
 fn wanted(settings: &Settings) -> [(&'static str, Duration, Duration); 2] {
-    let files = (settings.vacuum_retention + slack(settings.vacuum_retention)).max(FILES_MIN);
+    let files = settings.vacuum_retention + slack(settings.vacuum_retention);
+    // in whole seconds, as the table says it
+    let files = Duration::from_secs(files.as_millis().div_ceil(1000) as u64).max(FILES_MIN);
     [(FILES, files, FILES_DEFAULT), (LOG, files.max(LOG_MIN), LOG_DEFAULT)]
 }
 
@@ -158,8 +160,9 @@ mod tests {
         assert!(raised(None, 7).is_some(), "by the hundredth");
         assert_eq!(raised(Some("interval 31 days"), 29), None);
         assert_eq!(raised(Some("interval 1 month"), 29), None, "somebody's own");
-        let new = configure(of(None), &settings(30));
-        assert!(super::raised(&new, &settings(30)).is_none());
+        let odd = Settings { vacuum_retention: Duration::from_millis(86_400_001), ..Settings::default() };
+        let new = json!({"configuration": configure(json!({"lode.generation": "0"}), &odd)});
+        assert!(super::raised(&new, &odd).is_none(), "{new}");
     }
 
     #[test]

@@ -73,8 +73,31 @@ pub(super) async fn vacuum(location: &Location, settings: &Settings) -> Result<V
     }
     drop(found);
     expire(location, opened.committer.version).await?;
+    if let Ok(folder) = location.url().to_file_path() {
+        let swept = tokio::task::spawn_blocking(move || sweep(&folder, cutoff)).await;
+        swept.map_err(|e| Error::new(ErrorKind::Internal, "deleting broken uploads failed").caused_by(e))?;
+    }
     delete(&store, dead).await?;
     Ok(done)
+}
+
+/// Deletes what uploads left on a local disk when their process ended: `<file>#<number>`, a name that object_store neither
+/// lists nor deletes. One that cannot be deleted stays for the next time.
+fn sweep(folder: &std::path::Path, cutoff: i64) {
+    let is_left = |name: &str| {
+        name.split_once(".parquet#").is_some_and(|(_, number)| number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (name, Ok(kind)) = (entry.file_name(), entry.file_type()) else { continue };
+        let Some(name) = name.to_str() else { continue };
+        if kind.is_dir() && !is_own(&Path::from(name)) {
+            sweep(&entry.path(), cutoff);
+        }
+        let written = entry.metadata().and_then(|meta| meta.modified()).ok().map(chrono::DateTime::<chrono::Utc>::from);
+        if kind.is_file() && is_left(name) && written.is_some_and(|at| at.timestamp_millis() <= cutoff) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Deletes the log entries that the table's own settings call expired.

@@ -83,3 +83,25 @@ async fn tombstones_of_what_was_replaced_young_leave_the_checkpoints_within_the_
     write(&mut table, 53..54).await;
     assert_eq!(rows(&location).await.len(), 100);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vacuum_takes_what_a_broken_upload_left_on_a_local_disk() {
+    let (dir, root) = lake();
+    let location = root.table("silver/orders").unwrap();
+    let settings = Settings { vacuum_retention: Duration::ZERO, ..Settings::default() };
+    let mut table = KeyedTable::open_or_create(location.clone(), spec(), settings).await.unwrap();
+    copy(&mut table, &of(&[(1, "a", Op::Create, 1, 0, 0)]), &ranges(&[(0, 0, 1)])).await.unwrap();
+    let folder = dir.path().join("silver/orders");
+    std::fs::create_dir(folder.join("day=1")).unwrap();
+    let left = [folder.join("part-1.zstd.parquet#1"), folder.join("day=1/part-2.zstd.parquet#12")];
+    let others =
+        [folder.join("notes#1"), folder.join("part-3.zstd.parquet#a"), folder.join("_lode/part-4.zstd.parquet#1")];
+    std::fs::create_dir_all(folder.join("_lode")).unwrap();
+    for path in left.iter().chain(&others) {
+        std::fs::write(path, "x").unwrap();
+    }
+    table.vacuum().await.unwrap();
+    assert!(left.iter().all(|path| !path.exists()));
+    assert!(others.last().unwrap().exists());
+    assert_eq!(rows(&location).await, map(&[(1, "a")]));
+}
