@@ -5,6 +5,7 @@
 
 mod check;
 mod connector;
+mod heap;
 mod print;
 mod run;
 mod status;
@@ -197,6 +198,9 @@ pub fn main() -> ExitCode {
     let quiet = matches!(arguments.command, Command::Demo { .. });
     let format = arguments.log_format;
     start_logging(arguments.verbose, quiet, format);
+    if matches!(arguments.command, Command::Run { .. } | Command::Demo { .. }) {
+        heap::bound();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -213,6 +213,8 @@ fn a_run_that_is_told_to_stop_ends_with_zero_and_loses_nothing() {
     let pipeline = OPEN_B.through(&broker, &small_flushes());
     let mut run = pipeline.start();
     assert!(run.wait_until(LIMIT, || lake::commits(&pipeline.lake()) > 20), "no commits\n{}", run.last_words());
+    // it may run for weeks: two heaps, however many threads there are
+    assert!(run.environment().unwrap().contains(&"MALLOC_ARENA_MAX=2".to_owned()));
     run.signal("TERM");
     run.end(STOP_LIMIT).expect_code(0);
     pipeline.run_until_end();

@@ -68,6 +68,12 @@ impl Running {
         false
     }
 
+    /// Its environment as Linux tells it, `NAME=value`.
+    pub fn environment(&self) -> io::Result<Vec<String>> {
+        let all = std::fs::read_to_string(format!("/proc/{}/environ", self.id))?;
+        Ok(all.split_terminator('\0').map(str::to_owned).collect())
+    }
+
     /// Sends `signal` (`KILL`, `TERM`, …) unless the process has ended; true when it was sent.
     pub fn signal(&mut self, signal: &str) -> bool {
         if self.ended_within(Duration::ZERO) {
