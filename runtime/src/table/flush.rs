@@ -52,7 +52,7 @@ impl KeyedTable {
     /// `source_rows` names for each output row its row of [`Selection::upserts`]; `None`: one to one. An upsert that
     /// is not named leaves its owner without rows; one in `rejected` leaves the owner as it was, sequence included.
     /// A range may begin below the positions: those rows were left out by [`Self::select`]. A commit of others that
-    /// comes first and makes the selection stale fences, too: a truncate, with `feed` in `info` (see
+    /// comes first and makes the selection stale fences, too: other columns, a truncate, with `feed` in `info` (see
     /// [`super::ChangesTable::write`]) another one with a feed, in a table without a key any that moves positions.
     ///
     /// Errors: whatever the lake answers; nothing is then known to be committed, and calling again, after a new
@@ -78,7 +78,7 @@ impl KeyedTable {
         }
         let upserts = selection.owners.len();
         let rejected = marks(rejected, upserts)?;
-        let renamed = self.renamed();
+        let columns = self.committer.schema.all.clone();
         let laid = self.lay(selection, output, source_rows, &rejected).await?;
         crate::failpoint::pass("flush.after_data_file");
         for _ in 0..REPLAYS_MAX {
@@ -99,8 +99,9 @@ impl KeyedTable {
                     let stale = self.makes_stale(&other, &info);
                     let floor = self.floor;
                     self.overtaken(*other).await?;
-                    // the files are written under the names of before
-                    if self.renamed() != renamed {
+                    // the files are written under the names of before, in narrower types, or without what the rows of an
+                    // added column hold by default
+                    if self.committer.schema.all != columns {
                         return Ok(Outcome::Fenced);
                     }
                     match self.committer.standing(&ranges) {

@@ -158,3 +158,33 @@ async fn a_value_that_came_under_the_new_name_before_the_renaming_stays() {
     assert_eq!(two_columns(&location, "id, w").await, [(1, Some("a".to_owned())), (2, Some("b".to_owned()))]);
     assert!(table.schema().field_with_name("v").is_err());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_written_for_the_columns_of_before_another_instance_added_one_are_made_anew() {
+    let (_dir, root) = lake();
+    let location = root.table("silver/orders").unwrap();
+    let open = || KeyedTable::open_or_create(location.clone(), spec(), Settings::default());
+    let (mut slow, mut quick) = (open().await.unwrap(), open().await.unwrap());
+    copy(&mut slow, &of(&[(1, "a", Op::Create, 1, 0, 0)]), &ranges(&[(0, 0, 1)])).await.unwrap();
+    // selected and transformed, when the other gives the table a column whose rows hold 7
+    let change = of(&[(2, "b", Op::Create, 2, 0, 1)]);
+    let selection = slow.select(&change, &[]).unwrap();
+    let wide = Arc::new(Schema::new(
+        fields()
+            .fields()
+            .iter()
+            .cloned()
+            .chain([Arc::new(Field::new("qty", DataType::Int64, true))])
+            .collect::<Vec<_>>(),
+    ));
+    let fills: HashMap<String, ArrayRef> =
+        [("qty".to_string(), Arc::new(Int64Array::from(vec![7])) as ArrayRef)].into();
+    assert!(matches!(quick.evolve(&wide, &fills).await.unwrap(), Outcome::Committed { .. }));
+    let output = selection.upserts().clone();
+    let done = slow.flush(&selection, &output, None, &[], &ranges(&[(0, 1, 2)]), Map::new()).await.unwrap();
+    assert_eq!(done, Outcome::Fenced);
+    assert_eq!((slow.schema().fields(), slow.positions()[&partition(0)]), (wide.fields(), 1));
+    // what it selects now it can fit to the new columns
+    copy(&mut slow, &change, &ranges(&[(0, 1, 2)])).await.unwrap();
+    assert_eq!(rows(&location).await, map(&[(1, "a"), (2, "b")]));
+}
