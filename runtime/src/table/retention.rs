@@ -26,6 +26,7 @@ const LOG_MIN: Duration = Duration::from_secs(24 * 3600);
 /// A tombstone counts for this many times the age at which its file or vector went: twice as long as fifty commits, the
 /// distance of two checkpoints, take a table that replaces it in each.
 const LIFE: i64 = 100;
+
 /// How much longer vacuum waits for the sake of what has no tombstone any more.
 pub(super) fn slack(retention: Duration) -> Duration {
     retention / LIFE as u32
@@ -33,7 +34,7 @@ pub(super) fn slack(retention: Duration) -> Duration {
 
 /// What other engines must keep so that `settings.vacuum_retention` holds: files, log.
 fn wanted(settings: &Settings) -> [(&'static str, Duration, Duration); 2] {
-    let files = settings.vacuum_retention + slack(settings.vacuum_retention);
+    let files = settings.vacuum_retention.saturating_add(slack(settings.vacuum_retention));
     // in whole seconds, as the table says it
     let files = Duration::from_secs(files.as_millis().div_ceil(1000) as u64).max(FILES_MIN);
     [(FILES, files, FILES_DEFAULT), (LOG, files.max(LOG_MIN), LOG_DEFAULT)]
@@ -163,6 +164,8 @@ mod tests {
         let odd = Settings { vacuum_retention: Duration::from_millis(86_400_001), ..Settings::default() };
         let new = json!({"configuration": configure(json!({"lode.generation": "0"}), &odd)});
         assert!(super::raised(&new, &odd).is_none(), "{new}");
+        let endless = Settings { vacuum_retention: Duration::MAX, ..Settings::default() };
+        assert!(super::raised(&new, &endless).is_some(), "and no panic");
     }
 
     #[test]
