@@ -21,6 +21,8 @@ const FILES_DEFAULT: Duration = Duration::from_secs(7 * 24 * 3600);
 const LOG_DEFAULT: Duration = Duration::from_secs(30 * 24 * 3600);
 /// No table asks other engines to keep what was removed for less than this, and a tombstone counts at least as long.
 const FILES_MIN: Duration = Duration::from_secs(3600);
+/// Readers of a table count in nanoseconds: a century fits.
+const FILES_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// What happened is worth a day of log.
 const LOG_MIN: Duration = Duration::from_secs(24 * 3600);
 /// A tombstone counts for this many times the age at which its file or vector went: twice as long as fifty commits, the
@@ -34,9 +36,9 @@ pub(super) fn slack(retention: Duration) -> Duration {
 
 /// What other engines must keep so that `settings.vacuum_retention` holds: files, log.
 fn wanted(settings: &Settings) -> [(&'static str, Duration, Duration); 2] {
-    let files = settings.vacuum_retention.saturating_add(slack(settings.vacuum_retention));
+    let files = settings.vacuum_retention.min(FILES_MAX);
     // in whole seconds, as the table says it
-    let files = Duration::from_secs(files.as_millis().div_ceil(1000) as u64).max(FILES_MIN);
+    let files = Duration::from_secs((files + slack(files)).as_secs() + 1).max(FILES_MIN);
     [(FILES, files, FILES_DEFAULT), (LOG, files.max(LOG_MIN), LOG_DEFAULT)]
 }
 
@@ -156,7 +158,7 @@ mod tests {
         let settings =
             |days: u32| Settings { vacuum_retention: days * Duration::from_secs(24 * 3600), ..Settings::default() };
         let raised = |files, days| Some(raised(&of(files), &settings(days))?["configuration"][FILES].clone());
-        assert_eq!(raised(Some("interval 1 day"), 30), Some(interval(Duration::from_secs(24 * 3600) * 303 / 10)));
+        assert_eq!(raised(Some("interval 1 day"), 30), Some(interval(Duration::from_secs(2_617_921))));
         assert_eq!(raised(None, 6), None);
         assert!(raised(None, 7).is_some(), "by the hundredth");
         assert_eq!(raised(Some("interval 31 days"), 29), None);
@@ -165,7 +167,8 @@ mod tests {
         let new = json!({"configuration": configure(json!({"lode.generation": "0"}), &odd)});
         assert!(super::raised(&new, &odd).is_none(), "{new}");
         let endless = Settings { vacuum_retention: Duration::MAX, ..Settings::default() };
-        assert!(super::raised(&new, &endless).is_some(), "and no panic");
+        let most = super::raised(&new, &endless).unwrap();
+        assert_eq!(most["configuration"][FILES], "interval 3185136001 seconds", "and no panic");
     }
 
     #[test]

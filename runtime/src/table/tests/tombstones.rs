@@ -77,8 +77,8 @@ async fn tombstones_of_what_was_replaced_young_leave_the_checkpoints_within_the_
         let table = KeyedTable::open_or_create(location.clone(), spec(), month.clone()).await.unwrap();
         assert_eq!(table.version(), version + 1);
         let said = configuration(&table.committer.metadata);
-        assert_eq!(said["delta.deletedFileRetentionDuration"], "interval 2617920 seconds");
-        assert_eq!(said["delta.logRetentionDuration"], "interval 2617920 seconds");
+        assert_eq!(said["delta.deletedFileRetentionDuration"], "interval 2617921 seconds");
+        assert_eq!(said["delta.logRetentionDuration"], "interval 2617921 seconds");
     }
     write(&mut table, 53..54).await;
     assert_eq!(rows(&location).await.len(), 100);
