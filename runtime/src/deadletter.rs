@@ -3,15 +3,16 @@
 //! One table for the whole lake, keyed by (`table`, `stage`, `topic`, `partition`, `offset`), so that writing a
 //! letter again changes nothing. Letters are written before the commit of the batch they belong to; those at or
 //! beyond a table's committed positions belong to a batch that never was and are taken away when the table starts.
-//! A letter points into Bronze and never holds a value of the record.
+//! A letter points into Bronze and never holds a value of the record. Never does upkeep of its own: whoever keeps the table
+//! in order is told of every commit, and takes the table for as short as it can.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::change::{Changes, Op};
 use crate::error::{Error, ErrorKind, Result};
@@ -62,9 +63,6 @@ pub struct DeadLetter {
     pub module: Option<String>,
 }
 
-/// Commits between two upkeeps of the table.
-const UPKEEP_COMMITS: u64 = 50;
-
 /// The dead-letter table; made with the first letter.
 pub struct DeadLetters {
     location: Location,
@@ -73,7 +71,7 @@ pub struct DeadLetters {
     table: Mutex<Option<KeyedTable>>,
     /// time of the newest letter written, microseconds: a clock that goes back does not make a letter older
     newest_us: AtomicI64,
-    commits: AtomicU64,
+    commits: watch::Sender<u64>,
     schema: TableSchemaRef,
 }
 
@@ -89,7 +87,7 @@ impl DeadLetters {
             settings,
             table: Mutex::new(None),
             newest_us: AtomicI64::new(0),
-            commits: AtomicU64::new(0),
+            commits: watch::Sender::new(0),
             schema: Arc::new(TableSchema {
                 database: String::new(),
                 table: TABLE.to_owned(),
@@ -166,6 +164,16 @@ impl DeadLetters {
         self.commit(&stale, Op::Delete).await
     }
 
+    /// Changes with every commit of letters.
+    pub(crate) fn commits(&self) -> watch::Receiver<u64> {
+        self.commits.subscribe()
+    }
+
+    /// The table, once a letter was written. No letter is written while it is held.
+    pub(crate) async fn table(&self) -> MutexGuard<'_, Option<KeyedTable>> {
+        self.table.lock().await
+    }
+
     async fn commit(&self, letters: &[DeadLetter], op: Op) -> Result<()> {
         if letters.is_empty() {
             return Ok(());
@@ -202,11 +210,7 @@ impl DeadLetters {
         if outcome == Outcome::Fenced {
             return Err(Error::new(ErrorKind::Conflict, "dead letters: another writer was faster"));
         }
-        if self.commits.fetch_add(1, Relaxed) % UPKEEP_COMMITS == UPKEEP_COMMITS - 1
-            && let Err(error) = table.maintain().await
-        {
-            tracing::warn!(%error, "upkeep of the dead letters put off");
-        }
+        self.commits.send_modify(|commits| *commits += 1);
         Ok(())
     }
 }

@@ -11,10 +11,8 @@
 
 mod ancestry;
 mod bronze;
-mod chore;
 mod columns;
 mod connector;
-mod packing;
 mod plan;
 mod progress;
 mod rebuild;
@@ -24,6 +22,7 @@ mod retry;
 mod settings;
 mod sharing;
 mod silver;
+mod task;
 mod topics;
 mod trial;
 mod upsert;
@@ -61,6 +60,7 @@ use reload::{Reloader, Serving, load_modules};
 use report::{Reporter, keep_module};
 use sharing::Sharing;
 use silver::{Ending, Silver};
+use task::upkeep::LettersUpkeep;
 use watch::Watch;
 
 /// Longest wait for a live Silver table before it is left behind to read Bronze.
@@ -182,6 +182,7 @@ impl Pipeline {
             let (reporter, root) = (Arc::clone(&reporter), root.clone());
             async move { reporter.keep_written(&root).await }
         });
+        let letters_upkeep = LettersUpkeep::start(Arc::clone(&self.letters));
         let mut source = self.start_source()?;
         let asking = self.keep_ends_known(&source);
         // Others take the tables over when these are done with them.
@@ -198,7 +199,9 @@ impl Pipeline {
             source.stop();
             // Its thread may be waiting for a broker.
             let _ = tokio::task::spawn_blocking(move || drop(source)).await;
-            self.drain(ending).await
+            let drained = self.drain(ending).await;
+            letters_upkeep.settle(ending).await;
+            drained
         };
         let settled = tokio::select! {
             settled = settled => settled,

@@ -45,19 +45,20 @@ mod select;
 mod slots;
 mod stats;
 mod store;
+mod upkeep;
 mod upload;
 mod vacuum;
 mod vector;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 
 pub use append::{BronzeDraft, BronzeFiles, BronzeRows, BronzeTable, bronze_schema};
-pub use care::{Packed, Upkeep};
+pub use care::{AppendOnly, Packed};
 pub use changes::ChangesTable;
 pub use compact::{Compaction, Pace, Rewritten};
 pub use evolve::Columns;
@@ -68,6 +69,7 @@ pub use news::{News, Settled};
 pub use rebuild::Rebuild;
 pub use select::{Origin, Selection};
 pub use store::{Location, map_conflicts};
+pub use upkeep::Maintained;
 pub use vacuum::Vacuumed;
 
 /// Column with the change's [`crate::sequence::Sequence`].

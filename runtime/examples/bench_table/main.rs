@@ -19,7 +19,7 @@ use lodestream::change::{Changes, Op};
 use lodestream::record::{PartitionId, Range, Ranges};
 use lodestream::schema::TableSchema;
 use lodestream::sequence::Sequence;
-use lodestream::table::{KeyedTable, Location, Outcome, Pace, Settings, TableSpec};
+use lodestream::table::{KeyedTable, Location, Maintained, Outcome, Pace, Settings, TableSpec};
 
 use counting::{Counting, Written};
 use rows::{Random, cpu, fields, rows};

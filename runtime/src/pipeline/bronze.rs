@@ -5,17 +5,17 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::chore::Chore;
-use super::packing::Packing;
 use super::progress::Progress;
 use super::retry::Backoff;
+use super::silver::Ending;
+use super::task::upkeep::Upkeep;
 use crate::buffer::{Pending, Room};
 use crate::config::Flush;
 use crate::decode;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::record::{Positions, still_missing};
 use crate::source::Delivery;
-use crate::table::{BronzeDraft, BronzeRows, BronzeTable, Outcome};
+use crate::table::{BronzeDraft, BronzeRows, BronzeTable, Outcome, Pace, Packed};
 
 /// Deliveries that wait for a table.
 const QUEUE: usize = 32;
@@ -58,8 +58,7 @@ impl Bronze {
             draft: BronzeDraft::default(),
             pending: Pending::new(flush, room),
             committed: committed_in,
-            checkpoint: Chore::new("checkpoint"),
-            packing: Packing::new(),
+            upkeep: Upkeep::new(&name),
             newest_ms: None,
             progress: Arc::clone(&progress),
         };
@@ -82,8 +81,7 @@ struct Writer {
     draft: BronzeDraft,
     pending: Pending,
     committed: watch::Sender<Positions>,
-    checkpoint: Chore,
-    packing: Packing,
+    upkeep: Upkeep<Packed>,
     /// Kafka's timestamp of the newest record that is pending, as far as the last ones of its blocks tell
     newest_ms: Option<i64>,
     progress: Arc<Progress>,
@@ -101,7 +99,7 @@ impl Writer {
             match order {
                 None => {
                     self.flush().await?;
-                    self.checkpoint.settle(&self.topic).await;
+                    self.upkeep.settle(&mut self.table.append_only(), Ending::BrokenOff).await;
                     return Ok(());
                 }
                 Some(Order::Flush(done)) => {
@@ -110,7 +108,7 @@ impl Writer {
                 }
                 Some(Order::Settle) => {
                     self.flush().await?;
-                    self.packing.settle(&self.topic, &mut self.table.upkeep()).await;
+                    self.upkeep.settle(&mut self.table.append_only(), Ending::Complete).await;
                 }
                 Some(Order::Tune(flush)) => self.pending.tune(flush),
                 Some(Order::Take(delivery)) => {
@@ -168,9 +166,7 @@ impl Writer {
         let newest_ms = self.newest_ms.take();
         self.progress.bronze(&self.topic, appended, self.table.positions(), begun.elapsed(), newest_ms);
         self.pending.clear();
-        // Without checkpoints every start would read the whole log.
-        self.checkpoint.tend(&self.topic, || self.table.upkeep().checkpointing()).await;
-        self.packing.tend(&self.topic, self.table.upkeep()).await;
+        self.upkeep.tend(&mut self.table.append_only(), Pace::Steady).await;
         Ok(())
     }
 

@@ -382,7 +382,8 @@ impl Worker {
         let counts = self.upsert.write(&changes, &floors, &bad, self.pending.ranges(), epochs).await?;
         self.tell_commit(&counts, begun.elapsed());
         self.pending.clear();
-        self.upsert.maintain(pace).await
+        self.upsert.maintain(pace).await;
+        Ok(())
     }
 
     /// What is pending lags far behind the clock: more is to come at once, and readers do not have the newest anyway.

@@ -16,15 +16,13 @@ use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde_json::{Map, Value};
-use tokio::task::JoinHandle;
 
-use super::chore::Chore;
 use super::columns::{align, arrow_error, is_wider, same, source_key, stored_key, with_defaults, with_pseudo_columns};
-use super::packing::Packing;
 use super::plan::Plan;
 use super::progress::ModuleUse;
 use super::reload::Serving;
 use super::retry::retrying;
+use super::task::upkeep::Upkeep;
 use super::trial::{Recent, relation};
 use crate::change::{Changes, Floor};
 use crate::config::OnIncompatible;
@@ -35,7 +33,7 @@ use crate::failpoint;
 use crate::record::{Positions, Ranges, still_missing};
 use crate::schema::{Rename, RenamedColumn, TableSchema};
 use crate::table::{
-    ChangesTable, KeyedTable, Location, News, Outcome, Rewritten, Selection, Settings, Settled, TableSpec,
+    ChangesTable, KeyedTable, Location, News, Outcome, Packed, Rewritten, Selection, Settings, Settled, TableSpec,
 };
 use crate::transform::{Module, Prepared};
 use opening::open_feed;
@@ -95,13 +93,8 @@ pub(super) struct Upsert {
     recent: Arc<Recent>,
     /// the module that served before, and the commits left in which it can come back
     prior: Option<(Module, Value, u32)>,
-    compaction: Option<JoinHandle<Result<Rewritten>>>,
-    checkpoint: Chore,
-    vacuum: Chore,
-    feed_checkpoint: Chore,
-    /// of the feed
-    packing: Packing,
-    vacuumed: Instant,
+    upkeep: Upkeep<Rewritten>,
+    feed_upkeep: Upkeep<Packed>,
     /// what the index took when it was last looked at, and when that was
     index_bytes: Option<(usize, Instant)>,
 }

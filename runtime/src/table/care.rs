@@ -8,6 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use super::append::BronzeTable;
@@ -16,6 +18,7 @@ use super::compact::{Compaction, Pace, Rewritten, choose};
 use super::evolve::Evolution;
 use super::live::{LiveFile, LiveFiles};
 use super::schema::TableSchema;
+use super::upkeep::Maintained;
 use super::vacuum::{Vacuumed, checkpoint, expire, vacuum};
 use super::{Location, Settings, log, stats, vector};
 use crate::error::{Error, ErrorKind, Result};
@@ -87,7 +90,7 @@ async fn rewrite(
 }
 
 impl Committer {
-    /// Finds and rewrites files that are worth it; to be awaited beside appends and then committed.
+    /// Finds and rewrites files that are worth it, `None` when none are; to be awaited beside appends and then committed.
     pub(super) fn packing(&mut self) -> impl Future<Output = Result<Option<Packed>>> + Send + use<> {
         let plan = self.plan();
         self.grown = 0;
@@ -171,47 +174,51 @@ impl Committer {
     }
 }
 
-/// Compaction and vacuum of a table that only grows, beside its appends.
+/// A table that only grows, Bronze or a feed, as its upkeep sees it.
 #[derive(Debug)]
-pub struct Upkeep<'a>(pub(super) &'a mut Committer);
+pub struct AppendOnly<'a>(pub(super) &'a mut Committer);
 
-impl Upkeep<'_> {
-    /// True when enough files were added for a compaction to be worth a look. Touches nothing.
-    pub fn is_due(&self) -> bool {
-        self.0.grown >= self.0.settings.small_files_min
+impl Maintained for AppendOnly<'_> {
+    type Compacted = Packed;
+
+    // Bronze gets many files an hour; the next run takes up what this one leaves.
+    const COMPACTS_TO_THE_END: bool = false;
+
+    fn compacting(&mut self, _: Pace) -> Option<BoxFuture<'static, Result<Option<Packed>>>> {
+        (self.0.grown >= self.0.settings.small_files_min).then(|| self.0.packing().boxed())
     }
 
-    /// Finds and rewrites files that are worth it, `None` when none are; to be awaited beside appends. One at a time.
-    pub fn packing(&mut self) -> impl Future<Output = Result<Option<Packed>>> + Send + use<> {
-        self.0.packing()
-    }
-
-    /// Commits what [`Self::packing`] wrote; false when it was overtaken and dropped.
-    pub async fn commit(&mut self, packed: Packed) -> Result<bool> {
+    async fn commit_compacted(&mut self, packed: Packed) -> Result<bool> {
         crate::failpoint::pass("compact.before_commit");
         let done = self.0.commit_packed(&packed, "OPTIMIZE", &[]).await?;
         crate::failpoint::pass("compact.after_commit");
         // there may be more of another day or size, or the same again
-        self.0.grown = self.0.grown.max(self.0.settings.small_files_min);
+        self.look_again();
         Ok(done)
     }
 
-    /// Writes the checkpoint that is due, `None` when none is; to be awaited beside appends. One that fails stays due.
-    pub fn checkpointing(&self) -> Option<impl Future<Output = Result<()>> + Send + use<>> {
-        self.0.checkpointing()
+    fn checkpointing(&self) -> Option<BoxFuture<'static, Result<()>>> {
+        self.0.checkpointing().map(FutureExt::boxed)
     }
 
-    /// Deletes the files that no retained version uses; to be awaited beside appends, and not beside [`Self::packing`].
-    pub fn vacuuming(&self) -> impl Future<Output = Result<Vacuumed>> + Send + use<> {
+    fn vacuuming(&mut self) -> BoxFuture<'static, Result<Vacuumed>> {
+        // what other writers added was not counted
+        self.look_again();
         let (location, settings) = (self.0.location.clone(), self.0.settings.clone());
-        async move { vacuum(&location, &settings).await }
+        async move { vacuum(&location, &settings).await }.boxed()
+    }
+}
+
+impl AppendOnly<'_> {
+    fn look_again(&mut self) {
+        self.0.grown = self.0.grown.max(self.0.settings.small_files_min);
     }
 }
 
 impl BronzeTable {
-    /// Compaction and vacuum beside the stream.
-    pub fn upkeep(&mut self) -> Upkeep<'_> {
-        Upkeep(&mut self.committer)
+    /// The table as its upkeep sees it.
+    pub fn append_only(&mut self) -> AppendOnly<'_> {
+        AppendOnly(&mut self.committer)
     }
 
     /// Deletes the files that no retained version uses.

@@ -52,7 +52,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::care::Upkeep;
+use super::care::AppendOnly;
 use super::commit::{Committer, Put, REPLAYS_MAX, add_action, configuration, create, now_ms, pause};
 use super::compact::shown;
 use super::evolve::{Evolution, changed, due_fills, with_columns};
@@ -391,9 +391,9 @@ impl ChangesTable {
         Ok(Value::from(adds))
     }
 
-    /// Compaction and vacuum beside the stream.
-    pub fn upkeep(&mut self) -> Upkeep<'_> {
-        Upkeep(&mut self.committer)
+    /// The feed as its upkeep sees it.
+    pub fn append_only(&mut self) -> AppendOnly<'_> {
+        AppendOnly(&mut self.committer)
     }
 
     /// One round of compaction, checkpoint and vacuum, in turn; for callers without a background task.

@@ -19,6 +19,7 @@ use super::commit::{delta_error, now_ms, store_error};
 use super::compact::Pace;
 use super::keyed::{KeyedTable, Owners};
 use super::owners::{self, Entry, Kind};
+use super::upkeep::Maintained;
 use super::{Location, Settings, log, multiset, retention, vector};
 use crate::change::Op;
 use crate::error::{Error, ErrorKind, Result};
@@ -210,26 +211,14 @@ pub(super) async fn checkpoint(location: &Location, version: u64) -> Result<()> 
 }
 
 impl KeyedTable {
-    /// Writes the checkpoint that is due, `None` when none is; to be awaited beside flushes. One that fails stays due.
-    pub fn checkpointing(&self) -> Option<impl Future<Output = Result<()>> + Send + use<>> {
-        self.committer.checkpointing()
-    }
-
-    /// Deletes the files that no retained version uses; to be awaited beside flushes and changes of columns that take less
-    /// than the retention time, and not beside [`super::Compaction::rewrite`].
-    pub fn vacuuming(&self) -> impl Future<Output = Result<Vacuumed>> + Send + use<> {
-        let (location, settings) = (self.committer.location.clone(), self.committer.settings.clone());
-        async move { vacuum(&location, &settings).await }
-    }
-
-    /// The same, awaited.
+    /// Deletes the files that no retained version uses.
     pub async fn vacuum(&mut self) -> Result<Vacuumed> {
         self.vacuuming().await
     }
 
     /// Merges the owners files when there are many, leaving out what is older than the window and what the rows tell
     /// by now; true when it did.
-    pub async fn merge_owners(&mut self) -> Result<bool> {
+    pub(super) async fn merge_owner_files(&mut self) -> Result<bool> {
         if self.owners_files <= self.committer.settings.owners_files_max {
             return Ok(false);
         }
@@ -297,7 +286,7 @@ impl KeyedTable {
                 break;
             }
         }
-        self.merge_owners().await?;
+        self.merge_owner_files().await?;
         if let Some(checkpoint) = self.checkpointing() {
             checkpoint.await?;
         }

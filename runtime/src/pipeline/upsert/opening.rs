@@ -2,19 +2,17 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use arrow::array::ArrayRef;
 
 use super::Upsert;
 use crate::deadletter::DeadLetters;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::chore::Chore;
 use crate::pipeline::columns::default_of;
-use crate::pipeline::packing::Packing;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::reload::Serving;
 use crate::pipeline::retry::retrying;
+use crate::pipeline::task::upkeep::Upkeep;
 use crate::pipeline::trial::Recent;
 use crate::table::{ChangesTable, KeyedTable, Location, Settings};
 
@@ -58,6 +56,8 @@ impl Opening {
             _ => None,
         };
         Ok(Upsert {
+            upkeep: Upkeep::new(&plan.name),
+            feed_upkeep: Upkeep::new(format!("{}_changes", plan.name)),
             plan,
             feed_at: self.feed.clone(),
             feed,
@@ -73,12 +73,6 @@ impl Opening {
             serving: Arc::clone(&self.serving),
             recent: Arc::clone(&self.recent),
             prior: None,
-            compaction: None,
-            checkpoint: Chore::new("checkpoint"),
-            vacuum: Chore::new("vacuum"),
-            feed_checkpoint: Chore::new("checkpoint of the feed"),
-            packing: Packing::new(),
-            vacuumed: Instant::now(),
             index_bytes: None,
         })
     }

@@ -4,7 +4,7 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use super::*;
 use crate::record::{Block, Positions, Record};
 
-pub(super) fn block(number: i32, offsets: std::ops::Range<i64>) -> Block {
+pub(crate) fn block(number: i32, offsets: std::ops::Range<i64>) -> Block {
     let mut block = Block::new(partition(number));
     for offset in offsets {
         let value = format!("{{\"n\":{offset}}}");
@@ -20,7 +20,7 @@ pub(super) fn block(number: i32, offsets: std::ops::Range<i64>) -> Block {
     block
 }
 
-pub(super) fn rows_of(blocks: impl IntoIterator<Item = Block>, ms: i64) -> RecordBatch {
+pub(crate) fn rows_of(blocks: impl IntoIterator<Item = Block>, ms: i64) -> RecordBatch {
     let mut rows = BronzeRows::new();
     for block in blocks {
         rows.push(&Arc::new(block), 0, |_| (Some(Op::Create), None));
@@ -29,7 +29,7 @@ pub(super) fn rows_of(blocks: impl IntoIterator<Item = Block>, ms: i64) -> Recor
 }
 
 /// The rows as the data files of one commit over `covers`.
-pub(super) fn files_of(table: &BronzeTable, batches: &[RecordBatch], covers: &Ranges) -> BronzeFiles {
+pub(crate) fn files_of(table: &BronzeTable, batches: &[RecordBatch], covers: &Ranges) -> BronzeFiles {
     let mut draft = BronzeDraft::default();
     for batch in batches {
         table.add(&mut draft, batch).unwrap();
@@ -38,12 +38,12 @@ pub(super) fn files_of(table: &BronzeTable, batches: &[RecordBatch], covers: &Ra
 }
 
 /// Encodes rows and appends them over `(partition, from, to)`.
-async fn append(table: &mut BronzeTable, batches: &[RecordBatch], over: &[(i32, i64, i64)]) -> Outcome {
+pub(crate) async fn append(table: &mut BronzeTable, batches: &[RecordBatch], over: &[(i32, i64, i64)]) -> Outcome {
     let files = files_of(table, batches, &ranges(over));
     table.append(&files, &ranges(over), Map::new()).await.unwrap()
 }
 
-pub(super) async fn read_all(table: &BronzeTable, from: &Positions) -> BTreeMap<i32, Vec<i64>> {
+pub(crate) async fn read_all(table: &BronzeTable, from: &Positions) -> BTreeMap<i32, Vec<i64>> {
     let blocks: Vec<Block> = table.read(from).await.unwrap().try_collect().await.unwrap();
     let mut all: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
     for read in blocks {
@@ -91,6 +91,10 @@ async fn every_record_is_there_once_and_comes_back_in_order() {
     assert_eq!(gap, Outcome::Fenced);
 }
 
+async fn compacted(table: &mut BronzeTable) -> Packed {
+    table.append_only().compacting(Pace::Steady).unwrap().await.unwrap().unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn compaction_keeps_every_record_and_its_order() {
     let (_dir, root) = lake();
@@ -102,11 +106,11 @@ async fn compaction_keeps_every_record_and_its_order() {
         append(&mut table, &[batch], &[(0, round * 10, round * 10 + 10), (1, round * 3, round * 3 + 3)]).await;
     }
     assert_eq!(compressions(&location).await, ["SNAPPY"]);
-    let packed = table.upkeep().packing().await.unwrap().unwrap();
+    let packed = compacted(&mut table).await;
     assert_eq!(packed.files(), 7);
     // an append comes first and is not in the way
     append(&mut table, &[rows_of([block(0, 70..75)], 86_400_000)], &[(0, 70, 75)]).await;
-    assert!(table.upkeep().commit(packed).await.unwrap());
+    assert!(table.append_only().commit_compacted(packed).await.unwrap());
     assert_eq!(compressions(&location).await, ["SNAPPY", "ZSTD(ZstdLevel(1))"]);
     let done = table.maintain().await.unwrap();
     assert_eq!(done.files, 7);
@@ -187,15 +191,15 @@ async fn compaction_beside_appends_keeps_few_files_and_every_record_once() {
         let day = 86_400_000 * (1 + round / 60);
         let batch = rows_of([block(0, round * 5..round * 5 + 5)], day);
         append(&mut table, &[batch], &[(0, round * 5, round * 5 + 5)]).await;
-        if running.is_none() && table.upkeep().is_due() {
-            running = Some(tokio::spawn(table.upkeep().packing()));
+        if running.is_none() {
+            running = table.append_only().compacting(Pace::Steady).map(tokio::spawn);
         }
         // appends go on while files are rewritten; now and then one waits, as a slow source does
         let ready =
             running.as_ref().is_some_and(|task: &tokio::task::JoinHandle<_>| task.is_finished() || round % 4 == 3);
         if ready && let Some(task) = running.take() {
             if let Some(done) = task.await.unwrap().unwrap() {
-                assert!(table.upkeep().commit(done).await.unwrap(), "nobody else writes");
+                assert!(table.append_only().commit_compacted(done).await.unwrap(), "nobody else writes");
                 assert!(!data_change(&location, table.version()), "a compaction changes no row");
                 packed += 1;
             }
@@ -225,13 +229,13 @@ async fn a_compaction_that_was_overtaken_is_dropped_also_when_appends_came_betwe
         let batch = rows_of([block(0, round * 5..round * 5 + 5)], 86_400_000);
         append(&mut table, &[batch], &[(0, round * 5, round * 5 + 5)]).await;
     }
-    let packed = table.upkeep().packing().await.unwrap().unwrap();
+    let packed = compacted(&mut table).await;
     // another program rewrites the same files, and an append of ours follows its commit
     super::model::foreign_optimize(&location).await;
     append(&mut table, &[rows_of([block(0, 25..30)], 86_400_000)], &[(0, 25, 30)]).await;
-    assert!(!table.upkeep().commit(packed).await.unwrap());
+    assert!(!table.append_only().commit_compacted(packed).await.unwrap());
     assert_eq!(read_all(&table, &Positions::new()).await[&0], (0..30).collect::<Vec<_>>());
-    assert!(table.upkeep().is_due(), "it is tried again");
+    assert!(table.append_only().compacting(Pace::Steady).is_some(), "it is tried again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,12 +249,12 @@ async fn a_compaction_whose_files_the_table_itself_rewrote_meanwhile_is_dropped(
         for at in (from..from + 25).step_by(5) {
             append(&mut table, &[rows_of([block(0, at..at + 5)], 86_400_000)], &[(0, at, at + 5)]).await;
         }
-        let packed = table.upkeep().packing().await.unwrap().unwrap();
+        let packed = compacted(&mut table).await;
         if is_opened_anew {
             table = open().await.unwrap();
         }
         table.maintain().await.unwrap();
-        assert!(!table.upkeep().commit(packed).await.unwrap());
+        assert!(!table.append_only().commit_compacted(packed).await.unwrap());
         assert_eq!(read_all(&table, &Positions::new()).await[&0], (0..from + 25).collect::<Vec<_>>());
     }
 }

@@ -1,209 +1,23 @@
 //! A lake that rejects, answers too late, hangs or is slow, and answers that name the wrong error.
 
 use std::fmt;
-use std::sync::Mutex;
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
-    PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, UploadPart,
+    PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::faulty::{Shared, broken, faulty, trouble};
 use super::model::{Source, deliver, parts, seeds, transform};
 use super::*;
 use crate::error::Action;
-
-/// What happens to a request.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Fault {
-    /// an error, and nothing was done
-    Reject,
-    /// done, but the answer is an error
-    FailAfterWork,
-    /// no answer, nothing done
-    Hang,
-    /// done, but no answer
-    HangAfterWork,
-    /// done, late
-    Slow,
-}
-
-/// Faults by chance.
-#[derive(Debug)]
-struct Chance {
-    rng: StdRng,
-    of_hundred: u32,
-    /// requests may stay without an answer: only where the caller can be cut off, which a log being read cannot
-    hangs: bool,
-    /// faults by operation, so that a test sees each of them met
-    met: BTreeMap<&'static str, u32>,
-}
-
-type Shared = Arc<Mutex<Chance>>;
-
-#[derive(Debug)]
-struct FaultyStore {
-    inner: Arc<dyn ObjectStore>,
-    chance: Shared,
-}
-
-/// An upload in parts that fails like everything else.
-#[derive(Debug)]
-struct FaultyUpload {
-    inner: Box<dyn MultipartUpload>,
-    chance: Shared,
-}
-
-#[async_trait::async_trait]
-impl MultipartUpload for FaultyUpload {
-    fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        let fault = next(&self.chance, "put_part");
-        let part = self.inner.put_part(data);
-        Box::pin(run(fault, part))
-    }
-
-    async fn complete(&mut self) -> object_store::Result<PutResult> {
-        let fault = next(&self.chance, "complete");
-        run(fault, self.inner.complete()).await
-    }
-
-    async fn abort(&mut self) -> object_store::Result<()> {
-        let fault = next(&self.chance, "abort");
-        run(fault, self.inner.abort()).await
-    }
-}
-
-impl fmt::Display for FaultyStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
-    }
-}
-
-fn broken() -> object_store::Error {
-    object_store::Error::Generic { store: "faulty", source: "injected".into() }
-}
-
-fn next(chance: &Shared, operation: &'static str) -> Option<Fault> {
-    let mut chance = chance.lock().unwrap();
-    let limit = chance.of_hundred;
-    if chance.rng.random_range(0..100) >= limit {
-        return None;
-    }
-    *chance.met.entry(operation).or_default() += 1;
-    let all = [Fault::Reject, Fault::FailAfterWork, Fault::Slow, Fault::Hang, Fault::HangAfterWork];
-    let of = if chance.hangs { all.len() } else { 3 };
-    Some(all[chance.rng.random_range(0..of)])
-}
-
-async fn run<T>(fault: Option<Fault>, work: impl Future<Output = object_store::Result<T>>) -> object_store::Result<T> {
-    match fault {
-        None => work.await,
-        Some(Fault::Reject) => Err(broken()),
-        Some(Fault::FailAfterWork) => {
-            work.await?;
-            Err(broken())
-        }
-        Some(Fault::Hang) => std::future::pending().await,
-        Some(Fault::HangAfterWork) => {
-            work.await?;
-            std::future::pending().await
-        }
-        Some(Fault::Slow) => {
-            for _ in 0..50 {
-                tokio::task::yield_now().await;
-            }
-            work.await
-        }
-    }
-}
-
-/// A stream each of whose answers may be lost; after an error it has ended, as a broken listing has.
-fn run_each<T: Send + 'static>(
-    chance: &Shared,
-    operation: &'static str,
-    inner: BoxStream<'static, object_store::Result<T>>,
-) -> BoxStream<'static, object_store::Result<T>> {
-    let chance = chance.clone();
-    let first = next(&chance, operation);
-    let begun = futures::stream::once(run(first, async { Ok(None) }));
-    let each = inner.then(move |item| {
-        let fault = next(&chance, operation);
-        run(fault, async { item.map(Some) })
-    });
-    begun
-        .chain(each)
-        .scan(false, |broken, item| {
-            let ended = std::mem::replace(broken, item.is_err());
-            std::future::ready((!ended).then_some(item))
-        })
-        .try_filter_map(|item| std::future::ready(Ok(item)))
-        .boxed()
-}
-
-#[async_trait::async_trait]
-impl ObjectStore for FaultyStore {
-    async fn put_opts(&self, at: &Path, body: PutPayload, options: PutOptions) -> object_store::Result<PutResult> {
-        let name = if matches!(options.mode, PutMode::Create) { "put_if_absent" } else { "put" };
-        run(next(&self.chance, name), self.inner.put_opts(at, body, options)).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        at: &Path,
-        options: PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        let inner = run(next(&self.chance, "put_multipart"), self.inner.put_multipart_opts(at, options)).await?;
-        Ok(Box::new(FaultyUpload { inner, chance: self.chance.clone() }))
-    }
-
-    async fn get_opts(&self, at: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        let name = if options.head { "head" } else { "get" };
-        run(next(&self.chance, name), self.inner.get_opts(at, options)).await
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, object_store::Result<Path>>,
-    ) -> BoxStream<'static, object_store::Result<Path>> {
-        run_each(&self.chance, "delete", self.inner.delete_stream(locations))
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        run_each(&self.chance, "list", self.inner.list(prefix))
-    }
-
-    fn list_with_offset(
-        &self,
-        prefix: Option<&Path>,
-        offset: &Path,
-    ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        run_each(&self.chance, "list_with_offset", self.inner.list_with_offset(prefix, offset))
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        run(next(&self.chance, "list_with_delimiter"), self.inner.list_with_delimiter(prefix)).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
-        run(next(&self.chance, "copy"), self.inner.copy_opts(from, to, options)).await
-    }
-
-    async fn rename_opts(&self, from: &Path, to: &Path, options: RenameOptions) -> object_store::Result<()> {
-        run(next(&self.chance, "rename"), self.inner.rename_opts(from, to, options)).await
-    }
-}
-
-/// From now on so many requests of a hundred go wrong.
-fn trouble(chance: &Shared, of_hundred: u32, hangs: bool) {
-    let mut chance = chance.lock().unwrap();
-    (chance.of_hundred, chance.hangs) = (of_hundred, hangs);
-}
 
 /// Asks until the lake answers.
 async fn insist<T>(chance: &Shared, mut ask: impl AsyncFnMut() -> Result<T>) -> T {
@@ -369,14 +183,6 @@ async fn faults_of_the_lake_change_nothing_in_the_end() {
     }
 }
 
-fn faulty(sound: &Location, seed: u64) -> (Location, Shared) {
-    let rng = StdRng::seed_from_u64(seed + 1);
-    let chance = Arc::new(Mutex::new(Chance { rng, of_hundred: 0, hangs: false, met: BTreeMap::new() }));
-    let shared = chance.clone();
-    let location = sound.clone().wrapped(|inner| Arc::new(FaultyStore { inner, chance: shared }));
-    (location, chance)
-}
-
 fn hasty() -> Settings {
     Settings { request_timeout: Duration::from_millis(200), commit_attempts: 3, ..super::model::settings() }
 }
@@ -464,10 +270,13 @@ async fn faults_of_the_lake_lose_and_double_no_record_of_bronze() {
             0..10 => drop(table.maintain().await),
             // beside an append, which may be cut off as well
             10..30 => {
-                if let Ok(Some(packed)) = table.upkeep().packing().await {
+                if let Some(compacting) = table.append_only().compacting(Pace::Steady)
+                    && let Ok(Some(packed)) = compacting.await
+                {
                     trouble(&chance, 20, true);
-                    let mut upkeep = table.upkeep();
-                    let _ = tokio::time::timeout(Duration::from_millis(1500), upkeep.commit(packed)).await;
+                    let mut table = table.append_only();
+                    let commit = table.commit_compacted(packed);
+                    let _ = tokio::time::timeout(Duration::from_millis(1500), commit).await;
                 }
             }
             30..50 => table = insist(&chance, async || open().await).await,

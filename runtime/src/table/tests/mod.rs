@@ -4,9 +4,10 @@ mod basic;
 mod changes;
 mod evolve;
 mod faults;
+pub(crate) mod faulty;
 mod keyless;
-mod model;
-mod bronze;
+pub(crate) mod model;
+pub(crate) mod bronze;
 mod tombstones;
 
 use std::collections::{BTreeMap, HashMap};
@@ -24,19 +25,19 @@ use crate::record::{PartitionId, Range, Ranges};
 use crate::schema::TableSchema;
 use crate::sequence::Sequence;
 
-pub(super) const TOPIC: &str = "shop.orders";
+pub(crate) const TOPIC: &str = "shop.orders";
 
-pub(super) fn lake() -> (tempfile::TempDir, Location) {
+pub(crate) fn lake() -> (tempfile::TempDir, Location) {
     let dir = tempfile::tempdir().unwrap();
     let location = Location::open(dir.path().to_str().unwrap(), &HashMap::new()).unwrap();
     (dir, location)
 }
 
-pub(super) fn fields() -> SchemaRef {
+pub(crate) fn fields() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("id", DataType::Int64, false), Field::new("v", DataType::Utf8, true)]))
 }
 
-pub(super) fn spec() -> TableSpec {
+pub(crate) fn spec() -> TableSpec {
     TableSpec {
         name: "silver/orders".into(),
         fields: fields(),
@@ -48,9 +49,9 @@ pub(super) fn spec() -> TableSpec {
 }
 
 /// id, value, op, sequence, partition, offset
-pub(super) type Row = (i64, &'static str, Op, u128, i32, i64);
+pub(crate) type Row = (i64, &'static str, Op, u128, i32, i64);
 
-pub(super) fn changes(rows: &[(i64, String, Op, u128, i32, i64)], key: Vec<usize>) -> Changes {
+pub(crate) fn changes(rows: &[(i64, String, Op, u128, i32, i64)], key: Vec<usize>) -> Changes {
     let schema = Arc::new(TableSchema {
         database: "shop".into(),
         table: "orders".into(),
@@ -75,27 +76,27 @@ pub(super) fn changes(rows: &[(i64, String, Op, u128, i32, i64)], key: Vec<usize
     }
 }
 
-pub(super) fn of(rows: &[Row]) -> Vec<Changes> {
+pub(crate) fn of(rows: &[Row]) -> Vec<Changes> {
     let rows: Vec<_> = rows.iter().map(|r| (r.0, r.1.to_string(), r.2, r.3, r.4, r.5)).collect();
     vec![changes(&rows, vec![0])]
 }
 
-pub(super) fn partition(number: i32) -> PartitionId {
+pub(crate) fn partition(number: i32) -> PartitionId {
     PartitionId { topic: TOPIC.into(), partition: number }
 }
 
-pub(super) fn ranges(all: &[(i32, i64, i64)]) -> Ranges {
+pub(crate) fn ranges(all: &[(i32, i64, i64)]) -> Ranges {
     all.iter().map(|(p, from, to)| (partition(*p), Range { from: *from, to: *to })).collect()
 }
 
 /// A typed copy of the selected changes.
-pub(super) async fn copy(table: &mut KeyedTable, changes: &[Changes], ranges: &Ranges) -> Result<Outcome> {
+pub(crate) async fn copy(table: &mut KeyedTable, changes: &[Changes], ranges: &Ranges) -> Result<Outcome> {
     let selection = table.select(changes, &[])?;
     let output = selection.upserts().clone();
     table.flush(&selection, &output, None, &[], ranges, Map::new()).await
 }
 
-pub(super) async fn query(location: &Location, sql: &str) -> Vec<RecordBatch> {
+pub(crate) async fn query(location: &Location, sql: &str) -> Vec<RecordBatch> {
     let mut table = deltalake::DeltaTable::new(location.log_store().unwrap());
     table.load().await.unwrap();
     let context = SessionContext::new();
@@ -106,7 +107,7 @@ pub(super) async fn query(location: &Location, sql: &str) -> Vec<RecordBatch> {
 }
 
 /// id and value of every row, sorted.
-pub(super) async fn rows(location: &Location) -> Vec<(i64, String)> {
+pub(crate) async fn rows(location: &Location) -> Vec<(i64, String)> {
     let batches = query(location, "SELECT id, CAST(v AS VARCHAR) AS v FROM t").await;
     let mut rows = Vec::new();
     for batch in batches {
@@ -122,7 +123,7 @@ pub(super) async fn rows(location: &Location) -> Vec<(i64, String)> {
     rows
 }
 
-pub(super) fn map(rows: &[(i64, &str)]) -> Vec<(i64, String)> {
+pub(crate) fn map(rows: &[(i64, &str)]) -> Vec<(i64, String)> {
     let rows: BTreeMap<i64, String> = rows.iter().map(|(id, v)| (*id, v.to_string())).collect();
     rows.into_iter().collect()
 }

@@ -194,7 +194,7 @@ impl Model {
     }
 }
 
-pub(super) fn settings() -> Settings {
+pub(crate) fn settings() -> Settings {
     Settings {
         inline_vector_bytes: 40,
         small_file_bytes: 1 << 20,

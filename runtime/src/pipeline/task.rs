@@ -1,0 +1,3 @@
+//! What the tasks of the tables are made of.
+
+pub(super) mod upkeep;

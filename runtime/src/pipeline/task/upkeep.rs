@@ -1,0 +1,234 @@
+//! Upkeep of one table beside its stream: compaction, checkpoint, vacuum.
+//!
+//! Receives the table between two of its commits. Promises that reading and writing files never wait in the table's turn:
+//! each kind of work is a task of its own, at most one of a kind, and only the commit of a compaction and a merge of owner
+//! files are made here; that a vacuum never meets files which a compaction has written and not committed; and that what
+//! fails or panics is told and tried again later. Never stops a table: its next commit of rows meets the same lake and
+//! decides.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::super::silver::Ending;
+use crate::deadletter::{self, DeadLetters};
+use crate::error::{Action, Error, ErrorKind, Result};
+use crate::table::{Maintained, Pace, Rewritten, Vacuumed};
+
+/// Time between two vacuums of a table that is written to.
+const VACUUM_INTERVAL: Duration = Duration::from_secs(3600);
+/// Pause after a failure, which doubles with each one that follows.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+
+/// The upkeep of one table whose compactions write `C`.
+#[derive(Debug)]
+pub(in crate::pipeline) struct Upkeep<C: Send + 'static> {
+    table: String,
+    compaction: Work<Option<C>>,
+    checkpoint: Work<()>,
+    vacuum: Work<Vacuumed>,
+    vacuum_at: Instant,
+}
+
+impl<C: Send + 'static> Upkeep<C> {
+    /// `table`: its name in messages.
+    pub(in crate::pipeline) fn new(table: impl Into<String>) -> Self {
+        Upkeep {
+            table: table.into(),
+            compaction: Work::new("compaction"),
+            checkpoint: Work::new("checkpoint"),
+            vacuum: Work::new("vacuum"),
+            vacuum_at: Instant::now() + VACUUM_INTERVAL,
+        }
+    }
+
+    /// Takes what is ready, and begins what is due.
+    pub(in crate::pipeline) async fn tend<T: Maintained<Compacted = C>>(&mut self, table: &mut T, pace: Pace) {
+        if self.compaction.is_ready() {
+            self.commit_compaction(table).await;
+        }
+        if self.checkpoint.is_ready() {
+            self.checkpoint.end(&self.table).await;
+        }
+        if self.vacuum.is_ready() {
+            self.vacuum.end(&self.table).await;
+        }
+        if self.compaction.is_idle() && self.vacuum.is_idle() {
+            if self.vacuum_at <= Instant::now() {
+                self.vacuum_at = Instant::now() + VACUUM_INTERVAL;
+                self.vacuum.begin(table.vacuuming());
+            } else if self.compaction.may_begin()
+                && let Some(compacting) = table.compacting(pace)
+            {
+                self.compaction.begin(compacting);
+            }
+        }
+        if self.checkpoint.may_begin()
+            && let Some(checkpointing) = table.checkpointing()
+        {
+            self.checkpoint.begin(checkpointing);
+        }
+        if let Err(error) = table.merge_owners().await {
+            tell(&self.table, "merge of owner files", &error);
+        }
+    }
+
+    /// The end of a run. A checkpoint is waited for, a vacuum is given up. Where the source holds no more, the compaction
+    /// that works is waited for and committed, and those that are worth it follow where the table is to have them; a run
+    /// that is broken off gives it up, and leaves what it wrote to vacuum.
+    pub(in crate::pipeline) async fn settle<T: Maintained<Compacted = C>>(&mut self, table: &mut T, ending: Ending) {
+        self.vacuum.give_up().await;
+        if ending == Ending::Complete {
+            let mut go_on = self.compaction.is_idle() || self.commit_compaction(table).await;
+            while go_on
+                && T::COMPACTS_TO_THE_END
+                && let Some(compacting) = table.compacting(Pace::Steady)
+            {
+                self.compaction.begin(compacting);
+                go_on = self.commit_compaction(table).await;
+            }
+        }
+        self.compaction.give_up().await;
+        self.checkpoint.end(&self.table).await;
+    }
+
+    /// Waits for the compaction that works, and commits it; false when nothing was committed.
+    async fn commit_compaction<T: Maintained<Compacted = C>>(&mut self, table: &mut T) -> bool {
+        let Some(Some(compacted)) = self.compaction.end(&self.table).await else { return false };
+        match table.commit_compacted(compacted).await {
+            Ok(committed) => committed,
+            Err(error) => {
+                self.compaction.put_off(&self.table, &error);
+                false
+            }
+        }
+    }
+}
+
+/// The upkeep of the dead letters, which every table of the pipeline writes: a task of its own, so that no letter waits
+/// for it longer than the commit of a compaction takes.
+#[derive(Debug)]
+pub(in crate::pipeline) struct LettersUpkeep {
+    ending: oneshot::Sender<Ending>,
+    task: JoinHandle<()>,
+}
+
+impl LettersUpkeep {
+    pub(in crate::pipeline) fn start(letters: Arc<DeadLetters>) -> Self {
+        let (ending, ended) = oneshot::channel();
+        LettersUpkeep { ending, task: tokio::spawn(keep(letters, Upkeep::new(deadletter::TABLE), ended)) }
+    }
+
+    /// The end of a run, when the last letter is written.
+    pub(in crate::pipeline) async fn settle(self, ending: Ending) {
+        let _ = self.ending.send(ending);
+        if let Err(error) = self.task.await {
+            let error = Error::new(ErrorKind::Internal, "its task ended").caused_by(error);
+            tell(deadletter::TABLE, "upkeep", &error);
+        }
+    }
+}
+
+async fn keep(letters: Arc<DeadLetters>, mut upkeep: Upkeep<Rewritten>, mut ended: oneshot::Receiver<Ending>) {
+    let mut commits = letters.commits();
+    loop {
+        tokio::select! {
+            Ok(()) = commits.changed() => {
+                if let Some(table) = letters.table().await.as_mut() {
+                    upkeep.tend(table, Pace::Steady).await;
+                }
+            }
+            ending = &mut ended => {
+                if let (Ok(ending), Some(table)) = (ending, letters.table().await.as_mut()) {
+                    upkeep.settle(table, ending).await;
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// One kind of work, in a task of its own.
+#[derive(Debug)]
+struct Work<R> {
+    what: &'static str,
+    running: Option<JoinHandle<Result<R>>>,
+    /// the pause after the last failure, and its end; `None`: the last one succeeded
+    pause: Option<(Duration, Instant)>,
+}
+
+impl<R: Send + 'static> Work<R> {
+    fn new(what: &'static str) -> Self {
+        Work { what, running: None, pause: None }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running.is_none()
+    }
+
+    /// True when it has ended and nobody has asked how.
+    fn is_ready(&self) -> bool {
+        self.running.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    fn may_begin(&self) -> bool {
+        self.is_idle() && self.pause.is_none_or(|(_, until)| until <= Instant::now())
+    }
+
+    fn begin(&mut self, work: impl Future<Output = Result<R>> + Send + 'static) {
+        self.running = Some(tokio::spawn(work));
+    }
+
+    /// Waits for the one that runs; what it gave.
+    async fn end(&mut self, table: &str) -> Option<R> {
+        let running = self.running.as_mut()?;
+        let ended = running.await;
+        self.running = None;
+        let panicked = |e| Error::new(ErrorKind::Internal, "its task ended").caused_by(e);
+        match ended.unwrap_or_else(|e| Err(panicked(e))) {
+            Ok(done) => {
+                self.pause = None;
+                Some(done)
+            }
+            Err(error) => {
+                self.put_off(table, &error);
+                None
+            }
+        }
+    }
+
+    fn put_off(&mut self, table: &str, error: &Error) {
+        let pause = self.pause.map_or(FIRST_PAUSE, |(pause, _)| (pause * 2).min(LONGEST_PAUSE));
+        self.pause = Some((pause, Instant::now() + pause));
+        tell(table, self.what, error);
+    }
+
+    /// Ends the one that runs, and waits until it has ended.
+    async fn give_up(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.abort();
+            let _ = running.await;
+        }
+    }
+}
+
+impl<R> Drop for Work<R> {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.abort();
+        }
+    }
+}
+
+fn tell(table: &str, what: &str, error: &Error) {
+    match error.action() {
+        Action::Retry => tracing::warn!(%table, %error, "{what} put off"),
+        _ => tracing::error!(%table, %error, hint = error.next_step(), "{what} put off"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
