@@ -27,7 +27,7 @@ mod piece;
 mod slots;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use apply::{Applied, LogLevel, LogLine};
 pub use describe::{ColumnRef, Prepared, Relation};

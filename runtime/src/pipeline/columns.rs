@@ -1,5 +1,6 @@
 //! Columns of a source fitted to those of a table or of a module: widened, defaulted, with pseudo-columns beside them.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -65,8 +66,15 @@ pub(super) fn source_key(schema: &TableSchema) -> Vec<String> {
 
 /// The key's columns as a table with the columns `fields` names them.
 pub(super) fn stored_key(schema: &TableSchema, fields: &Schema) -> Vec<String> {
-    let stored = |name: String| if fields.column_with_name(&name).is_some() { name } else { format!("_key_{name}") };
-    source_key(schema).into_iter().map(stored).collect()
+    let key = source_key(schema);
+    let kept: HashMap<String, String> = kept_key(&key, fields).into_iter().collect();
+    key.into_iter().map(|name| kept.get(&name).cloned().unwrap_or(name)).collect()
+}
+
+/// Columns of `key` that `output` lacks, with the name that the table keeps them under.
+pub(super) fn kept_key(key: &[String], output: &Schema) -> Vec<(String, String)> {
+    let lacking = key.iter().filter(|name| output.column_with_name(name).is_none());
+    lacking.map(|name| (name.clone(), format!("_key_{name}"))).collect()
 }
 
 pub(super) fn same(a: &TableSchema, b: &TableSchema) -> bool {

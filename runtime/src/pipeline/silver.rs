@@ -371,7 +371,7 @@ impl Worker {
         if self.pending.is_empty() {
             return Ok(());
         }
-        self.reader.check_alone(self.upsert.stands())?;
+        self.reader.check_alone(self.upsert.positions())?;
         let (changes, floors, bad) = self.decoded.finish();
         // Rows of an older structure come under the names that their columns have by now.
         let renames = self.renames();

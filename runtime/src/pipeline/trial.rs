@@ -13,11 +13,10 @@ use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
 use serde_json::Value;
 
-use super::columns::{offered, source_key};
+use super::task::derivation::Offer;
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::TableSchema;
 use crate::table::Columns;
-use crate::transform::{Limits, Module, Prepared, Relation};
+use crate::transform::{Limits, Module, Prepared};
 
 /// Rows of a batch that are kept for trials.
 const ROWS: usize = 1000;
@@ -28,7 +27,7 @@ pub(super) struct Recent(Mutex<Met>);
 
 #[derive(Default, Clone)]
 struct Met {
-    schema: Option<Arc<TableSchema>>,
+    offer: Option<Offer>,
     columns: Option<Columns>,
     batch: Option<RecordBatch>,
     serving: Option<Arc<Prepared>>,
@@ -41,20 +40,11 @@ impl std::fmt::Debug for Met {
 }
 
 impl Recent {
-    /// The table was brought to `schema`, and has `columns` now.
-    pub(super) fn note_schema(&self, schema: &Arc<TableSchema>, columns: Columns, serving: Option<Arc<Prepared>>) {
+    /// The module was offered `offer`, and the table has `columns` now.
+    pub(super) fn note_offer(&self, offer: Offer, columns: Columns, serving: Option<Arc<Prepared>>) {
         let mut met = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = offered(&schema.fields);
-        let fits = |batch: &RecordBatch| {
-            let columns = batch.schema_ref().fields();
-            columns.len() == wanted.fields().len()
-                && columns
-                    .iter()
-                    .zip(wanted.fields())
-                    .all(|(a, b)| a.name() == b.name() && a.data_type() == b.data_type())
-        };
-        let batch = met.batch.take().filter(fits);
-        *met = Met { schema: Some(Arc::clone(schema)), columns: Some(columns), batch, serving };
+        let batch = met.batch.take().filter(|batch| offer.is_met_by(batch));
+        *met = Met { offer: Some(offer), columns: Some(columns), batch, serving };
     }
 
     /// The module that serves gave a row for all rows of `input` but `rejected`, which is in order.
@@ -83,13 +73,13 @@ impl Recent {
 /// Why the module may not take over: `Config` or `Module`.
 pub(super) fn stand_trial(module: &Module, params: &Value, recent: &Recent) -> Result<String> {
     let met = recent.met();
-    let (Some(schema), Some(columns)) = (met.schema, met.columns) else {
+    let (Some(offer), Some(columns)) = (met.offer, met.columns) else {
         return Ok("the table has no row yet to try it on".to_owned());
     };
     // The first failure is answer enough, and nobody waits for the search of its row.
     let impatient =
         Limits { failed_ratio: 0.0, failed_rows: 0, search_time: std::time::Duration::ZERO, ..module.limits().clone() };
-    let candidate = module.held_to(impatient).describe(params, &[relation(&schema)])?;
+    let candidate = module.held_to(impatient).describe(params, &offer.relations())?;
     columns.takes(candidate.schema())?;
     let Some(batch) = met.batch else { return Ok("the table has no row yet to try it on".to_owned()) };
     let applied = candidate.apply(&batch)?;
@@ -112,11 +102,6 @@ pub(super) fn stand_trial(module: &Module, params: &Value, recent: &Recent) -> R
         Some(before) => difference(&before.rows, &applied.rows, batch.num_rows()),
         None => format!("{} rows become {}", batch.num_rows(), applied.rows.num_rows()),
     })
-}
-
-/// The relation that a Silver module is offered.
-pub(super) fn relation(schema: &TableSchema) -> Relation<'_> {
-    Relation { name: &schema.table, schema: offered(&schema.fields), key: source_key(schema) }
 }
 
 fn difference(before: &RecordBatch, after: &RecordBatch, tried: usize) -> String {

@@ -1,42 +1,34 @@
-//! From decoded changes to a committed Silver table: evolve, select, transform, dead letters, flush.
+//! From decoded changes to a committed Silver table: evolve, select, derive, dead letters, commit.
 //!
 //! Receives the changes of a batch and the ranges of offsets they stand for. Promises that both are in one commit, and
-//! that dead letters and files of the feed are written before it. Never commits a range that the table has.
+//! that dead letters and files of the feed are written before it. A table is made once a schema is known; until then
+//! only dead letters are written. Never commits a range that the table has.
 
-mod feed;
 mod opening;
-mod probation;
-mod upkeep;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::take;
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::array::{ArrayRef, RecordBatch};
 use serde_json::{Map, Value};
 
-use super::columns::{align, arrow_error, is_wider, same, source_key, stored_key, with_defaults, with_pseudo_columns};
+use super::columns::{align, is_wider, same, source_key, stored_key, with_defaults, with_pseudo_columns};
 use super::plan::Plan;
-use super::progress::ModuleUse;
-use super::reload::Serving;
+use super::progress::{ModuleUse, Stand};
 use super::retry::retrying;
-use super::task::upkeep::Upkeep;
-use super::trial::{Recent, relation};
+use super::silver::Ending;
+use super::task::derivation::{Derivation, Derived, Offer};
+use super::task::writer::{Place, Writer};
 use crate::change::{Changes, Floor};
 use crate::config::OnIncompatible;
 use crate::deadletter::{DeadLetter, DeadLetters, Stage};
 use crate::decode::BadRow;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
-use crate::record::{Positions, Ranges, still_missing};
-use crate::schema::{Rename, RenamedColumn, TableSchema};
-use crate::table::{
-    ChangesTable, KeyedTable, Location, News, Outcome, Packed, Rewritten, Selection, Settings, Settled, TableSpec,
-};
-use crate::transform::{Module, Prepared};
-use opening::open_feed;
+use crate::record::{Positions, Ranges};
+use crate::schema::{Rename, TableSchema};
+use crate::table::{ChangesTable, KeyedTable, Pace, Selection, TableSpec};
+use crate::transform::Module;
 
 pub(super) use opening::Opening;
 
@@ -51,170 +43,119 @@ pub(super) struct Counts {
     pub(super) module: ModuleUse,
 }
 
-/// What a selection has become.
-struct Transformed {
-    output: RecordBatch,
-    /// for each output row its row of the selection; `None`: one to one
-    source_rows: Option<Vec<u32>>,
-    /// rows that have no output, with the reason
-    rejected: Vec<(u32, String)>,
-    /// how many of them made the module fail
-    failed: usize,
-    used: ModuleUse,
-}
-
-impl Transformed {
-    fn untouched(output: RecordBatch) -> Self {
-        let used = ModuleUse::default();
-        Transformed { output, source_rows: None, rejected: Vec::new(), failed: 0, used }
-    }
-}
-
-/// One Silver table and what writes it.
+/// One Silver table: how its rows are made, and what writes them once it is made.
 pub(super) struct Upsert {
+    recipe: Recipe,
+    state: State,
+    /// met before the table's first commit; should the process end before it, everything is read again
+    floors: Vec<Floor>,
+}
+
+enum State {
+    /// no schema is known to make a table of
+    Unmade,
+    Made(Box<Writer>),
+}
+
+/// How the table's rows are made, and what becomes of changes that make none.
+struct Recipe {
+    /// without the module, which the derivation has
     plan: Plan,
-    location: Location,
+    place: Place,
     /// of the table when it is made
     generation: u64,
-    settings: Settings,
     letters: Arc<DeadLetters>,
-    table: Option<KeyedTable>,
-    feed_at: Option<Location>,
-    /// open whenever the table is and the plan asks for it
-    feed: Option<ChangesTable>,
-    /// as the table had them at start
-    positions: Positions,
-    /// floors met before the table could be made
-    floors: Vec<Floor>,
-    /// the schema that the table, or its module, was last brought to
+    derivation: Derivation,
+    /// the schema that the table was last brought to; `None`: it is looked at with the next rows
     schema: Option<Arc<TableSchema>>,
-    prepared: Option<Arc<Prepared>>,
-    serving: Arc<Serving>,
-    recent: Arc<Recent>,
-    /// the module that served before, and the commits left in which it can come back
-    prior: Option<(Module, Value, u32)>,
-    upkeep: Upkeep<Rewritten>,
-    feed_upkeep: Upkeep<Packed>,
-    /// what the index took when it was last looked at, and when that was
-    index_bytes: Option<(usize, Instant)>,
+}
+
+/// What is to be committed together.
+struct Batch<'a> {
+    changes: &'a [Changes],
+    floors: &'a [Floor],
+    bad: &'a [BadRow],
+    epochs: &'a str,
 }
 
 impl Upsert {
-    /// Next offset of each Kafka partition, as committed at start.
-    pub(super) fn positions(&self) -> &Positions {
-        &self.positions
+    fn made(&self) -> Option<&KeyedTable> {
+        match &self.state {
+            State::Made(writer) => Some(writer.table()),
+            State::Unmade => None,
+        }
     }
 
-    /// Next offset of each Kafka partition, as committed by now.
-    pub(super) fn stands(&self) -> &Positions {
-        self.table.as_ref().map_or(&self.positions, KeyedTable::positions)
+    /// Next offset of each Kafka partition, as committed.
+    pub(super) fn positions(&self) -> &Positions {
+        static NONE: Positions = Positions::new();
+        self.made().map_or(&NONE, KeyedTable::positions)
     }
 
     /// True once there is a table to commit to.
     pub(super) fn is_made(&self) -> bool {
-        self.table.is_some()
+        self.made().is_some()
     }
 
     /// The decoder's epochs, as committed.
     pub(super) fn epochs(&self) -> Option<&str> {
-        self.table.as_ref().and_then(KeyedTable::epochs)
+        self.made().and_then(KeyedTable::epochs)
+    }
+
+    /// How the table stands, as committed.
+    pub(super) fn stand(&mut self) -> Stand {
+        match &mut self.state {
+            State::Made(writer) => writer.stand(),
+            State::Unmade => Stand::default(),
+        }
     }
 
     /// True when `schema` is not what the table was last brought to.
     pub(super) fn needs(&self, schema: &TableSchema) -> bool {
-        self.table.is_some() && !self.schema.as_deref().is_some_and(|known| same(known, schema))
+        self.is_made() && !self.recipe.schema.as_deref().is_some_and(|known| same(known, schema))
     }
 
     /// [`Rename::mark`] of the last renaming that the table has followed; a module's output has names of its own.
     pub(super) fn renamed(&self) -> i64 {
-        self.table.as_ref().filter(|_| self.plan.module.is_none()).map_or(0, KeyedTable::renamed)
+        self.made().map_or(0, |table| self.recipe.renamed(table))
     }
 
     /// Gives columns the names that they got in the source, each renaming once.
     pub(super) async fn rename(&mut self, renames: &[Arc<Rename>]) -> Result<()> {
-        if self.plan.module.is_some() {
-            return Ok(());
-        }
-        let Some(table) = &mut self.table else { return Ok(()) };
-        for rename in renames {
-            if rename.mark <= table.renamed() {
-                continue;
-            }
-            retrying!(&self.plan.name, table.rename(rename))?;
-            for RenamedColumn { from, to, .. } in &rename.columns {
-                tracing::info!(table = %self.plan.name, from, to, "column renamed, as in the source");
-            }
-            self.schema = None;
+        if let State::Made(writer) = &mut self.state
+            && self.recipe.derivation.is_copy()
+            && writer.rename(renames).await?
+        {
+            self.recipe.schema = None;
         }
         Ok(())
     }
 
-    /// Brings the table to `schema`: columns are added and widened, never taken away.
+    /// Brings the table to `schema`, or makes it: columns are added and widened, never taken away.
     pub(super) async fn follow(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
-        let (fields, prepared) = self.target(schema)?;
-        if let Some(table) = &self.table {
-            self.plan.permit(table, schema, &fields)?;
-        }
-        if self.table.is_none() {
-            if self.plan.changes {
-                ChangesTable::check(&fields, &source_key(schema))?;
+        match &mut self.state {
+            State::Made(writer) => self.recipe.follow(writer, schema).await,
+            State::Unmade => {
+                self.state = State::Made(Box::new(self.recipe.make(schema).await?));
+                Ok(())
             }
-            let spec = TableSpec {
-                name: format!("silver/{}", self.plan.name),
-                fields: Arc::clone(&fields),
-                key: stored_key(schema, &fields),
-                renamed: schema.renamed,
-                generation: self.generation,
-                partition_by: self.plan.partition_by.clone(),
-            };
-            self.table = Some(retrying!(
-                &self.plan.name,
-                KeyedTable::open_or_create(self.location.clone(), spec.clone(), self.settings.clone())
-            )?);
         }
-        let Some(table) = &mut self.table else { return Err(unmade(&self.plan.name)) };
-        let fills: HashMap<String, ArrayRef> = if prepared.is_some() {
-            HashMap::new()
-        } else {
-            let named = schema.fields.fields().iter().zip(&schema.defaults);
-            named.filter_map(|(f, d)| Some((f.name().clone(), d.clone()?))).collect()
-        };
-        if matches!(retrying!(&self.plan.name, table.evolve(&fields, &fills))?, Outcome::Fenced) {
-            return Err(went_back(&self.plan.name));
+    }
+
+    /// From the next batch on, `module` with `params` makes the table's rows.
+    ///
+    /// # Errors
+    /// Why it does not; the module before goes on.
+    pub(super) async fn adopt(&mut self, module: Module, params: Value) -> Result<()> {
+        let before = self.recipe.derivation.exchange(module, params);
+        if let Some(schema) = self.recipe.schema.clone()
+            && let Err(error) = self.follow(&schema).await
+        {
+            self.recipe.derivation.put_back(before);
+            return Err(error);
         }
-        if let Some(at) = &self.feed_at {
-            self.feed = Some(retrying!(&self.plan.name, open_feed(at, &self.plan.name, table, &fills))?);
-        }
-        if self.plan.module.is_some() {
-            self.recent.note_schema(schema, table.columns(), prepared.clone());
-        }
-        self.prepared = prepared;
-        self.schema = Some(Arc::clone(schema));
+        self.recipe.derivation.begin_probation(before);
         Ok(())
-    }
-
-    /// The table's columns for `schema`, and the module described against it.
-    fn target(&self, schema: &Arc<TableSchema>) -> Result<(SchemaRef, Option<Arc<Prepared>>)> {
-        let Some((module, params)) = &self.plan.module else {
-            return Ok((with_defaults(schema), None));
-        };
-        let prepared = module.describe(params, &[relation(schema)])?;
-        let mut fields: Vec<Arc<Field>> = prepared.schema().fields().iter().cloned().collect();
-        for (source, stored) in self.dropped_keys(schema, prepared.schema()) {
-            if let Some((_, field)) = schema.fields.fields().find(&source) {
-                fields.push(Arc::new(field.as_ref().clone().with_name(stored)));
-            }
-        }
-        Ok((Arc::new(Schema::new(fields)), Some(Arc::new(prepared))))
-    }
-
-    /// Owner key columns that the module's output lacks, with the name that the host keeps them under.
-    fn dropped_keys(&self, schema: &TableSchema, output: &Schema) -> Vec<(String, String)> {
-        source_key(schema)
-            .into_iter()
-            .filter(|k| output.column_with_name(k).is_none())
-            .map(|k| (k.clone(), format!("_key_{k}")))
-            .collect()
     }
 
     /// Applies one batch in one commit.
@@ -226,50 +167,117 @@ impl Upsert {
         ranges: &Ranges,
         epochs: String,
     ) -> Result<Counts> {
+        let (changes, bad) = self.fitting(changes, bad).await?;
+        self.floors.extend_from_slice(floors);
+        match &mut self.state {
+            State::Unmade => {
+                let dead_letters = self.recipe.set_aside(&bad, Vec::new(), None).await?;
+                Ok(Counts { dead_letters, ..Counts::default() })
+            }
+            State::Made(writer) => {
+                let floors = std::mem::take(&mut self.floors);
+                let batch = Batch { changes: &changes, floors: &floors, bad: &bad, epochs: &epochs };
+                self.recipe.write(writer, &batch, ranges).await
+            }
+        }
+    }
+
+    /// The changes that the table can take, after it was brought to their newest structure, and what is to be set aside.
+    async fn fitting(&mut self, changes: &[Changes], bad: &[BadRow]) -> Result<(Vec<Changes>, Vec<BadRow>)> {
         let mut fitting = Vec::with_capacity(changes.len());
         let mut bad = bad.to_vec();
         for chunk in changes {
-            if self.schema.is_none() || self.needs(&chunk.schema) && self.is_newer(&chunk.schema) {
-                match self.follow(&chunk.schema).await {
-                    Ok(()) => {}
-                    Err(error) if self.table.is_some() && error.kind() == ErrorKind::Config => {
-                        if self.plan.on_incompatible == OnIncompatible::Stop {
-                            return Err(self.plan.stopped(&error));
-                        }
-                        bad.extend(refused(chunk, &error));
-                        continue;
+            let is_due = match &self.recipe.schema {
+                None => true,
+                Some(known) => self.needs(&chunk.schema) && is_newer(&chunk.schema, known),
+            };
+            let followed = if is_due { self.follow(&chunk.schema).await } else { Ok(()) };
+            match followed {
+                Ok(()) => fitting.push(chunk.clone()),
+                Err(error) if self.is_made() && error.kind() == ErrorKind::Config => {
+                    if self.recipe.plan.on_incompatible == OnIncompatible::Stop {
+                        return Err(self.recipe.plan.stopped(&error));
                     }
-                    Err(error) => return Err(error),
+                    bad.extend(refused(chunk, &error));
                 }
+                Err(error) => return Err(error),
             }
-            fitting.push(chunk.clone());
         }
-        let (changes, bad) = (fitting.as_slice(), bad.as_slice());
-        let renamed = self.renamed();
-        let mut counts = Counts::default();
-        if self.table.is_none() {
-            // No schema to make a table of yet. Floors are kept for the table's first commit; should the process end
-            // before it, everything is read again.
-            self.floors.extend_from_slice(floors);
-            counts.dead_letters = self.set_aside(bad, Vec::new(), None).await?;
-            return Ok(counts);
+        Ok((fitting, bad))
+    }
+
+    /// Upkeep that is due, between two commits.
+    pub(super) async fn maintain(&mut self, pace: Pace) {
+        if let State::Made(writer) = &mut self.state {
+            writer.tend(pace).await;
         }
-        let mut kept = std::mem::take(&mut self.floors);
-        kept.extend_from_slice(floors);
-        let floors = kept.as_slice();
-        counts.changes = changes.iter().map(|c| c.ops.len() as u64).sum();
+    }
+
+    /// The end of a run, for the table's upkeep.
+    pub(super) async fn settle(&mut self, ending: Ending) {
+        if let State::Made(writer) = &mut self.state {
+            writer.settle(ending).await;
+        }
+    }
+}
+
+impl Recipe {
+    fn renamed(&self, table: &KeyedTable) -> i64 {
+        if self.derivation.is_copy() { table.renamed() } else { 0 }
+    }
+
+    /// By column, the value that rows get which were there before the column was.
+    fn fills(&self, schema: &TableSchema) -> HashMap<String, ArrayRef> {
+        if !self.derivation.is_copy() {
+            return HashMap::new();
+        }
+        let named = schema.fields.fields().iter().zip(&schema.defaults);
+        named.filter_map(|(field, default)| Some((field.name().clone(), default.clone()?))).collect()
+    }
+
+    async fn make(&mut self, schema: &Arc<TableSchema>) -> Result<Writer> {
+        let offer = Offer::of_source(schema);
+        let described = self.derivation.describe(&offer)?;
+        let fields = described.fields();
+        if self.plan.changes {
+            ChangesTable::check(fields, &source_key(schema))?;
+        }
+        let spec = TableSpec {
+            name: format!("silver/{}", self.plan.name),
+            fields: Arc::clone(fields),
+            key: stored_key(schema, fields),
+            renamed: schema.renamed,
+            generation: self.generation,
+            partition_by: self.plan.partition_by.clone(),
+        };
+        let writer = Writer::make(&self.place, spec, &self.fills(schema)).await?;
+        self.derivation.take_up(described, offer, writer.columns());
+        self.schema = Some(Arc::clone(schema));
+        Ok(writer)
+    }
+
+    async fn follow(&mut self, writer: &mut Writer, schema: &Arc<TableSchema>) -> Result<()> {
+        let offer = Offer::of_source(schema);
+        let described = self.derivation.describe(&offer)?;
+        self.plan.permit(writer.table(), schema, described.fields())?;
+        writer.evolve(described.fields(), &self.fills(schema)).await?;
+        self.derivation.take_up(described, offer, writer.columns());
+        self.schema = Some(Arc::clone(schema));
+        Ok(())
+    }
+
+    async fn write(&mut self, writer: &mut Writer, batch: &Batch<'_>, ranges: &Ranges) -> Result<Counts> {
+        let renamed = self.renamed(writer.table());
+        let mut counts =
+            Counts { changes: batch.changes.iter().map(|c| c.ops.len() as u64).sum(), ..Counts::default() };
         let mut ranges = ranges.clone();
-        while !ranges.is_empty() {
-            if self.commit(changes, floors, bad, &ranges, &epochs, &mut counts).await? {
-                break;
-            }
-            if self.renamed() != renamed {
+        while !ranges.is_empty() && !self.commit(writer, batch, &ranges, &mut counts).await? {
+            if self.renamed(writer.table()) != renamed {
                 let message = format!("silver `{}`: another instance gave its columns other names", self.plan.name);
                 return Err(Error::new(ErrorKind::Fenced, message).hint("start this instance again"));
             }
-            // Another instance was faster with some of it: what is left is selected and transformed anew.
-            let positions = self.table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
-            ranges = still_missing(&ranges, &positions).ok_or_else(|| went_back(&self.plan.name))?;
+            // Another instance was faster with some of it: what is left is selected and derived anew.
+            ranges = writer.missing_of(&ranges)?;
         }
         Ok(counts)
     }
@@ -277,41 +285,20 @@ impl Upsert {
     /// One try to commit `ranges`; false when the table holds some of them already.
     async fn commit(
         &mut self,
-        changes: &[Changes],
-        floors: &[Floor],
-        bad: &[BadRow],
+        writer: &mut Writer,
+        batch: &Batch<'_>,
         ranges: &Ranges,
-        epochs: &str,
         counts: &mut Counts,
     ) -> Result<bool> {
-        let news = self.news(changes, floors).await?;
-        let Some(table) = &self.table else { return Err(unmade(&self.plan.name)) };
-        let own = if news.is_none() { Some(table.select(changes, floors)?) } else { None };
-        let Some(selection) = news.as_ref().map(News::all).or(own.as_ref()) else {
-            return Err(unmade(&self.plan.name));
-        };
-        let Transformed { output, source_rows, rejected, used, .. } = self.transform_or_roll_back(selection).await?;
-        counts.module.add(used);
-        counts.rejected = rejected.len() as u64;
-        let module = self.plan.module.as_ref().map(|(m, _)| m.sha256());
-        let mut letters = Vec::new();
-        let mut rejected_rows = Vec::new();
-        for (row, reason) in rejected {
-            rejected_rows.push(row);
-            if let Some(origin) = selection.origin(row as usize) {
-                letters.push(DeadLetter {
-                    topic: Arc::clone(&origin.topic),
-                    partition: origin.partition,
-                    offset: origin.offset,
-                    stage: Stage::Transform,
-                    table: self.plan.name.clone(),
-                    reason,
-                    module: module.clone(),
-                });
-            }
-        }
-        counts.dead_letters = self.set_aside(bad, letters, module.clone()).await?;
-        counts.rows = output.num_rows() as u64;
+        let selected = writer.select(batch.changes, batch.floors).await?;
+        let selection = selected.selection();
+        let derived = self.derive(writer, selection).await?;
+        let rejected = self.letters_of(&derived, selection);
+        counts.module.add(derived.used);
+        counts.rejected = derived.rejected.len() as u64;
+        counts.rows = derived.rows.num_rows() as u64;
+        let module = self.derivation.module_hash();
+        counts.dead_letters = self.set_aside(batch.bad, rejected, module.clone()).await?;
         let mut info = Map::new();
         info.insert("changes".to_owned(), counts.changes.into());
         info.insert("rows".to_owned(), counts.rows.into());
@@ -319,96 +306,49 @@ impl Upsert {
         if let Some(module) = module {
             info.insert("module".to_owned(), module.into());
         }
-        let (selection, output, source_rows, rejected_rows) = match (news, own) {
-            (Some(news), _) => {
-                info.insert(
-                    "feed".to_owned(),
-                    self.feed_files(&news, &output, source_rows.as_deref(), &rejected_rows).await?,
-                );
-                let Some(table) = &self.table else { return Err(unmade(&self.plan.name)) };
-                let Settled { selection, output, source_rows } =
-                    news.settle(table, &output, source_rows.as_deref(), &rejected_rows)?;
-                (selection, output, Some(source_rows), Vec::new())
+        writer.commit(selected, derived, ranges, batch.epochs, info).await
+    }
+
+    /// The rows of `selection`; where a module on probation fails on them, those of the module before it.
+    async fn derive(&mut self, writer: &mut Writer, selection: &Selection) -> Result<Derived> {
+        let derived = self.derivation.derive(self.input(selection)?, writer.table().schema()).await;
+        let Some(failure) = self.derivation.judge(&derived, selection.upserts().num_rows()) else { return derived };
+        self.derivation.roll_back(&failure);
+        if let Some(schema) = self.schema.clone() {
+            self.follow(writer, &schema).await?;
+        }
+        self.derivation.derive(self.input(selection)?, writer.table().schema()).await
+    }
+
+    /// The rows of `selection` as the derivation reads them.
+    fn input(&self, selection: &Selection) -> Result<RecordBatch> {
+        let rows = selection.upserts();
+        match &self.schema {
+            Some(schema) if !self.derivation.is_copy() && rows.num_rows() > 0 => {
+                with_pseudo_columns(&align(rows, &with_defaults(schema))?, selection)
             }
-            (None, Some(selection)) => (selection, output, source_rows, rejected_rows),
-            (None, None) => return Err(unmade(&self.plan.name)),
-        };
-        let Some(table) = &mut self.table else { return Err(unmade(&self.plan.name)) };
-        if table.epochs() != Some(epochs) {
-            table.set_epochs(epochs);
+            _ => Ok(rows.clone()),
         }
-        let outcome = retrying!(
-            &self.plan.name,
-            table.flush(&selection, &output, source_rows.as_deref(), &rejected_rows, ranges, info.clone())
-        )?;
-        if matches!(outcome, Outcome::Fenced) {
-            return Ok(false);
-        }
-        self.complete_feed().await?;
-        Ok(true)
     }
 
-    /// True when `schema` has a column that the table lacks, a wider one or another key: an older structure brings nothing.
-    fn is_newer(&self, schema: &TableSchema) -> bool {
-        let Some(known) = &self.schema else { return true };
-        source_key(schema) != source_key(known)
-            || schema.fields.fields().iter().any(|f| match known.fields.field_with_name(f.name()) {
-                Err(_) => true,
-                Ok(have) => have.data_type() != f.data_type() && !is_wider(have.data_type(), f.data_type()),
+    fn letters_of(&self, derived: &Derived, selection: &Selection) -> Vec<DeadLetter> {
+        let module = self.derivation.module_hash();
+        let letter = |(row, reason): &(u32, String)| {
+            let origin = selection.origin(*row as usize)?;
+            Some(DeadLetter {
+                topic: Arc::clone(&origin.topic),
+                partition: origin.partition,
+                offset: origin.offset,
+                stage: Stage::Transform,
+                table: self.plan.name.clone(),
+                reason: reason.clone(),
+                module: module.clone(),
             })
-    }
-
-    /// Puts the selection through the module, where there is one.
-    async fn transform(&self, selection: &Selection) -> Result<Transformed> {
-        let Some(table) = &self.table else { return Err(unmade(&self.plan.name)) };
-        if selection.upserts().num_rows() == 0 {
-            return Ok(Transformed::untouched(RecordBatch::new_empty(Arc::clone(table.schema()))));
-        }
-        let Some(schema) = self.schema.clone() else { return Err(unmade(&self.plan.name)) };
-        let Some(prepared) = self.prepared.clone() else {
-            return Ok(Transformed::untouched(align(selection.upserts(), table.schema())?));
         };
-        let upserts = align(selection.upserts(), &with_defaults(&schema))?;
-        let input = with_pseudo_columns(&upserts, selection)?;
-        let kept = input.clone();
-        let (applied, took) = tokio::task::spawn_blocking(move || {
-            let begun = Instant::now();
-            (prepared.apply(&input), begun.elapsed())
-        })
-        .await
-        .map_err(|e| Error::new(ErrorKind::Internal, "a transform's thread ended").caused_by(e))?;
-        let applied = applied?;
-        let rejected: Vec<u32> = applied.rejected.iter().map(|(row, _)| *row).collect();
-        self.recent.note_batch(&kept, &rejected);
-        for line in &applied.logs {
-            tracing::info!(table = %self.plan.name, level = ?line.level, message = %line.message, "module");
-        }
-        let mut fields: Vec<Arc<Field>> = applied.rows.schema().fields().iter().cloned().collect();
-        let mut columns = applied.rows.columns().to_vec();
-        let picked = applied.source_rows.as_ref().map(|rows| UInt32Array::from(rows.clone()));
-        for (source, stored) in self.dropped_keys(&schema, &applied.rows.schema()) {
-            let Some(column) = upserts.column_by_name(&source) else { continue };
-            let column = match &picked {
-                Some(rows) => take(column, rows, None).map_err(arrow_error)?,
-                None => Arc::clone(column),
-            };
-            fields.push(Arc::new(Field::new(stored, column.data_type().clone(), true)));
-            columns.push(column);
-        }
-        let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).map_err(arrow_error)?;
-        Ok(Transformed {
-            output: align(&rows, table.schema())?,
-            source_rows: applied.source_rows,
-            rejected: applied.rejected,
-            failed: applied.failed,
-            used: ModuleUse {
-                calls: applied.calls as u64,
-                seconds: took.as_secs_f64(),
-                memory_bytes: applied.memory_bytes,
-            },
-        })
+        derived.rejected.iter().filter_map(letter).collect()
     }
 
+    /// Writes `letters` and those of `bad`; how many.
     async fn set_aside(&self, bad: &[BadRow], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {
         letters.extend(bad.iter().map(|row| DeadLetter {
             topic: Arc::clone(&row.topic),
@@ -428,6 +368,15 @@ impl Upsert {
     }
 }
 
+/// True when `schema` has a column that `known` lacks, a wider one or another key: an older structure brings nothing.
+fn is_newer(schema: &TableSchema, known: &TableSchema) -> bool {
+    source_key(schema) != source_key(known)
+        || schema.fields.fields().iter().any(|f| match known.fields.field_with_name(f.name()) {
+            Err(_) => true,
+            Ok(have) => have.data_type() != f.data_type() && !is_wider(have.data_type(), f.data_type()),
+        })
+}
+
 /// The rows of a structure that the table cannot take, set aside.
 fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = BadRow> + 'a {
     chunk.partitions.iter().zip(&chunk.offsets).map(move |(&partition, &offset)| BadRow {
@@ -438,11 +387,5 @@ fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = Bad
     })
 }
 
-fn went_back(table: &str) -> Error {
-    Error::new(ErrorKind::Fenced, format!("silver `{table}`: the table stands before what was read"))
-        .hint("it was restored to an older version while `lode` ran; start `lode` again")
-}
-
-fn unmade(table: &str) -> Error {
-    Error::new(ErrorKind::Internal, format!("silver `{table}` is not made yet"))
-}
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 
 mod faults;
 mod gate_fuzz;
-mod guests;
+pub(crate) mod guests;
 mod modules;
 mod pieces;
 mod probing;
@@ -17,7 +17,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use super::{Engine, Limits, Module, Relation};
 
 /// One engine for all tests that need no limits of their own, so that a module is compiled once.
-static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Limits::default()).unwrap());
+pub(crate) static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(Limits::default()).unwrap());
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()

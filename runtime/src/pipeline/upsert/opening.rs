@@ -1,20 +1,17 @@
 //! What is needed to open a Silver table and its feed, once and again.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::ArrayRef;
-
-use super::Upsert;
+use super::{Recipe, State, Upsert};
 use crate::deadletter::DeadLetters;
-use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::columns::default_of;
+use crate::error::Result;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::reload::Serving;
 use crate::pipeline::retry::retrying;
-use crate::pipeline::task::upkeep::Upkeep;
+use crate::pipeline::task::derivation::Derivation;
+use crate::pipeline::task::writer::{Place, Writer};
 use crate::pipeline::trial::Recent;
-use crate::table::{ChangesTable, KeyedTable, Location, Settings};
+use crate::table::{Location, Settings};
 
 /// What is needed to open a Silver table, once and again.
 pub(in crate::pipeline) struct Opening {
@@ -38,62 +35,31 @@ impl Opening {
 
     async fn try_open(&self) -> Result<Upsert> {
         let mut plan = self.plan.clone();
+        let name = &self.plan.name;
         // Another module may have taken over since.
-        if let Some(module) = &mut plan.module
-            && let Some(serving) = self.serving.get(&plan.name)
-        {
-            *module = serving;
-        }
+        let module = plan.module.take().map(|module| self.serving.get(name).unwrap_or(module));
         // The letters of the table in force stay while another generation grows.
         if self.generation.is_none() {
-            self.letters.forget_from(&plan.name, &self.location).await?;
+            self.letters.forget_from(name, &self.location).await?;
         }
-        let table = KeyedTable::open(self.location.clone(), self.settings.clone()).await?;
-        let positions = table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
-        let feed = match (&table, &self.feed) {
-            (Some(table), Some(at)) => Some(open_feed(at, &plan.name, table, &HashMap::new()).await?),
-            (None, Some(at)) if ChangesTable::lies_at(at, &self.settings).await? => return Err(leftover(at)),
-            _ => None,
-        };
-        Ok(Upsert {
-            upkeep: Upkeep::new(&plan.name),
-            feed_upkeep: Upkeep::new(format!("{}_changes", plan.name)),
-            plan,
-            feed_at: self.feed.clone(),
-            feed,
+        let place = Place {
+            name: name.clone(),
             location: self.location.clone(),
-            generation: self.generation.unwrap_or(0),
+            feed: self.feed.clone(),
             settings: self.settings.clone(),
-            letters: Arc::clone(&self.letters),
-            table,
-            positions,
+        };
+        let writer = Writer::open(&place).await?;
+        Ok(Upsert {
+            recipe: Recipe {
+                derivation: Derivation::new(name, module, Arc::clone(&self.serving), Arc::clone(&self.recent)),
+                plan,
+                place,
+                generation: self.generation.unwrap_or(0),
+                letters: Arc::clone(&self.letters),
+                schema: None,
+            },
+            state: writer.map_or(State::Unmade, |writer| State::Made(Box::new(writer))),
             floors: Vec::new(),
-            schema: None,
-            prepared: None,
-            serving: Arc::clone(&self.serving),
-            recent: Arc::clone(&self.recent),
-            prior: None,
-            index_bytes: None,
         })
     }
-}
-
-/// Opens the feed of `table` and brings it to the table's columns; `fills` as in [`KeyedTable::evolve`].
-pub(super) async fn open_feed(
-    at: &Location,
-    name: &str,
-    table: &KeyedTable,
-    fills: &HashMap<String, ArrayRef>,
-) -> Result<ChangesTable> {
-    let mut feed = ChangesTable::open_or_create(at.clone(), &format!("silver/{name}_changes"), table).await?;
-    let stored = table.schema().fields().iter().filter_map(|f| Some((f.name().clone(), default_of(f)?)));
-    let mut all: HashMap<String, ArrayRef> = stored.collect();
-    all.extend(fills.iter().map(|(name, one)| (name.clone(), Arc::clone(one))));
-    feed.evolve(table.schema(), &all).await?;
-    Ok(feed)
-}
-
-fn leftover(at: &Location) -> Error {
-    Error::new(ErrorKind::Config, format!("the feed at `{}` is of a table that is no more", at.url()))
-        .hint("move it away: the new table gets a new one")
 }

@@ -5,25 +5,25 @@ use super::super::contract::{GUEST, HOST, VERSION};
 /// Where a hand-written guest keeps the words of its description and of its output, and where data may begin.
 const DESCRIPTION: u32 = 1024;
 const OUTPUT: u32 = 4096;
-pub(super) const DATA: u32 = 16384;
+pub(crate) const DATA: u32 = 16384;
 
 /// A guest whose parts can be replaced one by one. As it stands it reads column 0 and gives it back.
-pub(super) struct Guest {
-    pub(super) version: &'static str,
-    pub(super) imports: String,
-    pub(super) memory_pages: u32,
+pub(crate) struct Guest {
+    pub(crate) version: &'static str,
+    pub(crate) imports: String,
+    pub(crate) memory_pages: u32,
     /// reads, as pairs of relation and field
-    pub(super) reads: Vec<[u32; 2]>,
+    pub(crate) reads: Vec<[u32; 2]>,
     /// computed columns: name, format, nullable, place
-    pub(super) writes: Vec<(&'static str, &'static str, bool, u32)>,
+    pub(crate) writes: Vec<(&'static str, &'static str, bool, u32)>,
     /// passed columns: name, relation and field
-    pub(super) passes: Vec<(&'static str, [u32; 2])>,
-    pub(super) key: Vec<u32>,
-    pub(super) describe: String,
-    pub(super) transform: String,
-    pub(super) realloc: String,
+    pub(crate) passes: Vec<(&'static str, [u32; 2])>,
+    pub(crate) key: Vec<u32>,
+    pub(crate) describe: String,
+    pub(crate) transform: String,
+    pub(crate) realloc: String,
     /// further definitions, and data at [`DATA`] and after
-    pub(super) more: String,
+    pub(crate) more: String,
 }
 
 impl Default for Guest {
@@ -54,7 +54,7 @@ impl Default for Guest {
 }
 
 impl Guest {
-    pub(super) fn wasm(&self) -> Vec<u8> {
+    pub(crate) fn wasm(&self) -> Vec<u8> {
         wat::parse_str(self.wat()).unwrap()
     }
 
@@ -112,20 +112,20 @@ impl Guest {
 
 /// A column as a guest claims it: places and lengths in its memory.
 #[derive(Clone)]
-pub(super) struct Claim {
-    pub(super) length: u32,
-    pub(super) null_count: u32,
-    pub(super) buffers: Vec<[u32; 2]>,
-    pub(super) children: u32,
-    pub(super) source_rows: Option<[u32; 2]>,
-    pub(super) rejected: [u32; 2],
+pub(crate) struct Claim {
+    pub(crate) length: u32,
+    pub(crate) null_count: u32,
+    pub(crate) buffers: Vec<[u32; 2]>,
+    pub(crate) children: u32,
+    pub(crate) source_rows: Option<[u32; 2]>,
+    pub(crate) rejected: [u32; 2],
     /// bytes at [`DATA`]
-    pub(super) data: Vec<u8>,
+    pub(crate) data: Vec<u8>,
 }
 
 impl Claim {
     /// Four int64 in order, all of them from row 0 (the guest's memory begins with zeros).
-    pub(super) fn sound() -> Claim {
+    pub(crate) fn sound() -> Claim {
         Claim {
             length: 4,
             null_count: 0,
@@ -138,7 +138,7 @@ impl Claim {
     }
 
     /// A guest that gives this claim for every batch, whatever is in it.
-    pub(super) fn guest(&self) -> Guest {
+    pub(crate) fn guest(&self) -> Guest {
         let buffers = OUTPUT + 64;
         let column = OUTPUT + 128;
         let [disc, rows, rows_len] = self.source_rows.map_or([0, 0, 0], |[at, len]| [1, at, len]);
@@ -160,7 +160,7 @@ impl Claim {
 }
 
 /// The body of a transform that gives column 0 back as the one output column, one to one.
-pub(super) fn echo() -> String {
+pub(crate) fn echo() -> String {
     let column = OUTPUT + 64;
     format!(
         "(i32.store (i32.const {OUTPUT}) (i32.const 0))
@@ -175,8 +175,22 @@ pub(super) fn echo() -> String {
 }
 
 /// The body that does `before` and then gives column 0 back.
-pub(super) fn echo_after(before: &str) -> String {
+pub(crate) fn echo_after(before: &str) -> String {
     format!("{before}\n{}", echo())
+}
+
+/// A guest that gives column 0 back, and traps where one of its values is `value`.
+pub(crate) fn trapping_on(value: i64) -> Guest {
+    let search = format!(
+        "(local.set $values (i32.load offset=8 (i32.load offset=8 (local.get $columns))))
+         (loop $next (if (i32.lt_u (local.get $n) (local.get $rows)) (then
+             (if (i64.eq (i64.const {value})
+                 (i64.load (i32.add (local.get $values) (i32.shl (local.get $n) (i32.const 3)))))
+                 (then unreachable))
+             (local.set $n (i32.add (local.get $n) (i32.const 1)))
+             (br $next))))"
+    );
+    Guest { transform: echo_after(&search), ..Guest::default() }
 }
 
 fn data(at: u32, bytes: &[u8]) -> String {
