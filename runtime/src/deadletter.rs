@@ -266,3 +266,6 @@ fn read_letter(batch: &RecordBatch, row: usize, table: &str) -> Option<DeadLette
         module: None,
     })
 }
+
+#[cfg(test)]
+mod tests;

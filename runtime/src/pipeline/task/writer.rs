@@ -57,7 +57,7 @@ struct Feed {
     upkeep: Upkeep<Packed>,
 }
 
-/// The changes of a batch that are news to the table, or to its feed.
+/// The changes of a batch that the table lacks, or its feed.
 pub(in crate::pipeline) enum Selected {
     /// of each owner the newest change
     Newest(Selection),
@@ -160,7 +160,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What of `changes` and `floors` is news.
+    /// What of `changes` and `floors` is to be committed.
     pub(in crate::pipeline) async fn select(&mut self, changes: &[Changes], floors: &[Floor]) -> Result<Selected> {
         match &mut self.feed {
             Some(feed) => retrying!(&self.name, feed.table.select(&self.table, changes, floors)).map(Selected::ForFeed),
