@@ -4,6 +4,8 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::lake;
 use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind, Result};
@@ -35,7 +37,9 @@ pub(super) async fn run(config: Config, wanted: Wanted) -> Result<()> {
     };
     let live = live && std::io::stderr().is_terminal();
     let ticker = live.then(|| tokio::spawn(show_progress(Arc::clone(&progress))));
+    let waking = tokio::spawn(take_up_on_hangup(pipeline.nudge()));
     let ended = pipeline.run(signal()).await;
+    waking.abort();
     if let Some(server) = server {
         server.stop().await;
     }
@@ -84,6 +88,19 @@ async fn signal() {
         }
         std::process::exit(130);
     });
+}
+
+/// At SIGHUP, tables that have stopped are taken up again.
+async fn take_up_on_hangup(nudge: Arc<Notify>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::hangup()) {
+        Ok(mut hangups) => {
+            while hangups.recv().await.is_some() {
+                nudge.notify_one();
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot listen for SIGHUP"),
+    }
 }
 
 async fn show_progress(progress: Arc<Progress>) {

@@ -17,13 +17,14 @@ use crate::pipeline::{Refusal, Report, TableReport, kafka_settings, lake_options
 use crate::record::{PartitionId, Positions};
 use crate::source::kafka::EndsClient;
 use crate::table::{Location, positions_of};
+use crate::table_id::TableId;
 
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Status {
     tables: Vec<TableStatus>,
     /// tables that have nothing in the lake yet, and what was refused or stopped of them
-    unmade: BTreeMap<String, TableReport>,
+    unmade: BTreeMap<TableId, TableReport>,
     /// the pipeline file's last version that was not taken over, and why
     pipeline_file: Option<Refusal>,
 }
@@ -50,6 +51,9 @@ struct TableStatus {
     /// the last module that was not taken over, and why
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<Refusal>,
+    /// what the table tries again in the run that goes on, and since when
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retrying: Option<Refusal>,
     /// why the table stopped in the run that goes on, or in the last one
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped: Option<Refusal>,
@@ -73,10 +77,12 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<()> {
     }
     print!("{}", text::tables(&status.tables));
     for t in &status.tables {
+        print_refusal(&format!("{} tries again", t.table), t.retrying.as_ref());
         print_refusal(&format!("{} stopped", t.table), t.stopped.as_ref());
         print_refusal(&format!("{}: a module was refused, the one before serves", t.table), t.refused.as_ref());
     }
     for (name, told) in &status.unmade {
+        print_refusal(&format!("{name} tries again"), told.retrying.as_ref());
         print_refusal(&format!("{name} stopped"), told.stopped.as_ref());
         print_refusal(&format!("{name}: a module was refused"), told.refused.as_ref());
     }
@@ -100,7 +106,9 @@ async fn look(config: &Config) -> Result<Status> {
             let own = ends.iter().filter(|(id, _)| *id.topic == *topic).map(|(id, end)| (place(id), *end));
             status.lacks(own.map(|(id, end)| lag(id, end, &status.positions)).collect());
         }
-        status.stopped = report.tables.remove(&format!("bronze/{topic}")).and_then(|told| told.stopped);
+        if let Some(told) = report.tables.remove(&TableId::bronze(topic)) {
+            (status.retrying, status.stopped) = (told.retrying, told.stopped);
+        }
         tables.push(status);
     }
     for name in lake.tables("silver").await? {
@@ -109,18 +117,13 @@ async fn look(config: &Config) -> Result<Status> {
         let held = bronze.iter().filter(|(id, _)| topics.contains(topic_of(id)));
         status.lacks(held.map(|(id, end)| lag(id.clone(), *end, &status.positions)).collect());
         status.dead_letters = letters.get(&name).copied().unwrap_or(0);
-        if let Some(told) = report.tables.remove(&name) {
-            (status.refused, status.stopped) = (told.refused, told.stopped);
+        if let Some(told) = report.tables.remove(&TableId::silver(name)) {
+            (status.refused, status.retrying, status.stopped) = (told.refused, told.retrying, told.stopped);
         }
         tables.push(status);
     }
-    let telling = |told: &TableReport| told.stopped.is_some() || told.refused.is_some();
-    let unmade = report.tables.into_iter().filter(|(_, told)| telling(told)).map(|(name, told)| {
-        match name.strip_prefix("bronze/") {
-            Some(topic) => (format!("bronze.{topic}"), told),
-            None => (format!("silver.{name}"), told),
-        }
-    });
+    let telling = |told: &TableReport| told.stopped.is_some() || told.refused.is_some() || told.retrying.is_some();
+    let unmade = report.tables.into_iter().filter(|(_, told)| telling(told));
     Ok(Status { tables, unmade: unmade.collect(), pipeline_file: report.pipeline_file })
 }
 
@@ -201,6 +204,7 @@ async fn read(config: &Config, layer: &str, name: &str) -> Result<TableStatus> {
         module,
         dead_letters: 0,
         refused: None,
+        retrying: None,
         stopped: None,
     })
 }

@@ -24,7 +24,7 @@ use super::packing::Packing;
 use super::plan::Plan;
 use super::progress::ModuleUse;
 use super::reload::Serving;
-use super::retry::retrying;
+use super::task::{Health, retrying};
 use super::trial::{Recent, relation};
 use crate::change::{Changes, Floor};
 use crate::config::OnIncompatible;
@@ -80,6 +80,7 @@ pub(super) struct Upsert {
     generation: u64,
     settings: Settings,
     letters: Arc<DeadLetters>,
+    health: Health,
     table: Option<KeyedTable>,
     feed_at: Option<Location>,
     /// open whenever the table is and the plan asks for it
@@ -147,7 +148,7 @@ impl Upsert {
             if rename.mark <= table.renamed() {
                 continue;
             }
-            retrying!(&self.plan.name, table.rename(rename))?;
+            retrying!(&self.health, table.rename(rename))?;
             for RenamedColumn { from, to, .. } in &rename.columns {
                 tracing::info!(table = %self.plan.name, from, to, "column renamed, as in the source");
             }
@@ -175,7 +176,7 @@ impl Upsert {
                 partition_by: self.plan.partition_by.clone(),
             };
             self.table = Some(retrying!(
-                &self.plan.name,
+                &self.health,
                 KeyedTable::open_or_create(self.location.clone(), spec.clone(), self.settings.clone())
             )?);
         }
@@ -186,11 +187,11 @@ impl Upsert {
             let named = schema.fields.fields().iter().zip(&schema.defaults);
             named.filter_map(|(f, d)| Some((f.name().clone(), d.clone()?))).collect()
         };
-        if matches!(retrying!(&self.plan.name, table.evolve(&fields, &fills))?, Outcome::Fenced) {
+        if matches!(retrying!(&self.health, table.evolve(&fields, &fills))?, Outcome::Fenced) {
             return Err(went_back(&self.plan.name));
         }
         if let Some(at) = &self.feed_at {
-            self.feed = Some(retrying!(&self.plan.name, open_feed(at, &self.plan.name, table, &fills))?);
+            self.feed = Some(retrying!(&self.health, open_feed(at, &self.plan.name, table, &fills))?);
         }
         if self.plan.module.is_some() {
             self.recent.note_schema(schema, table.columns(), prepared.clone());
@@ -345,7 +346,7 @@ impl Upsert {
             table.set_epochs(epochs);
         }
         let outcome = retrying!(
-            &self.plan.name,
+            &self.health,
             table.flush(&selection, &output, source_rows.as_deref(), &rejected_rows, ranges, info.clone())
         )?;
         if matches!(outcome, Outcome::Fenced) {
@@ -429,7 +430,7 @@ impl Upsert {
         if letters.is_empty() {
             return Ok(0);
         }
-        retrying!("dead_letters", self.letters.write(&letters))?;
+        retrying!(&self.health, self.letters.write(&letters))?;
         failpoint::pass("dead_letters.after_write");
         Ok(letters.len() as u64)
     }
