@@ -1,17 +1,14 @@
 //! Room for records that are under way: what was read and nobody has taken in yet.
 //!
 //! Receives how much a block takes and of which topic it is. Promises that no more than the total is under way, and that
-//! topics whose records nobody takes in leave room for the others, however many they are: a topic may hold at most
-//! [`SHARE`] times what is free, so each that holds all it may leaves a part of the rest free (the dynamic threshold of
-//! switches that share a buffer). Never takes room back.
+//! topics whose records nobody takes in leave room for the others: of n topics that are read, each may hold the n+1st part.
+//! Never takes room back.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How many times the free room one topic may hold.
-const SHARE: usize = 4;
 const UNIT_BYTES: usize = 1024;
 
 /// Bytes of records that may be under way at once.
@@ -22,7 +19,7 @@ pub struct Budget(Arc<Shared>);
 struct Shared {
     room: Arc<Semaphore>,
     total: u32,
-    /// what each topic holds
+    /// what each topic that is read holds
     held: Mutex<HashMap<Arc<str>, usize>>,
 }
 
@@ -48,9 +45,6 @@ impl Drop for Taken {
         let mut held = self.budget.held();
         if let Some(of_topic) = held.get_mut(&self.topic) {
             *of_topic = of_topic.saturating_sub(self.permit.num_permits());
-            if *of_topic == 0 {
-                held.remove(&self.topic);
-            }
         }
     }
 }
@@ -72,24 +66,34 @@ impl Budget {
         (self.0.total as usize).saturating_sub(self.0.room.available_permits()) * UNIT_BYTES
     }
 
+    /// The topic is going to be read: it counts when room is shared out.
+    pub(crate) fn meet(&self, topic: &Arc<str>) {
+        self.held().entry(Arc::clone(topic)).or_default();
+    }
+
     /// Room for `bytes` of `topic`. A topic that holds nothing gets whatever is free, and a block larger than the whole
     /// budget all of it.
     pub(crate) fn take(&self, topic: &Arc<str>, bytes: usize) -> Result<Taken, Full> {
         let units = u32::try_from(bytes / UNIT_BYTES + 1).unwrap_or(u32::MAX).min(self.0.total);
         let mut held = self.held();
-        let own = held.get(topic).copied().unwrap_or(0);
-        if own > 0 && own + units as usize > SHARE * self.0.room.available_permits() {
+        let share = self.share(held.len());
+        let own = held.entry(Arc::clone(topic)).or_default();
+        if *own > 0 && *own + units as usize > share {
             return Err(Full::OfTopic);
         }
         let permit = Arc::clone(&self.0.room).try_acquire_many_owned(units).map_err(|_| Full::OfAll)?;
-        *held.entry(Arc::clone(topic)).or_default() += permit.num_permits();
+        *own += permit.num_permits();
         Ok(Taken { topic: Arc::clone(topic), budget: self.clone(), permit })
     }
 
     /// True where the topic could go on with less than half of what it may hold.
     pub(crate) fn has_room_again(&self, topic: &str) -> bool {
-        let own = self.held().get(topic).copied().unwrap_or(0);
-        2 * own <= SHARE * self.0.room.available_permits()
+        let held = self.held();
+        2 * held.get(topic).copied().unwrap_or(0) <= self.share(held.len())
+    }
+
+    fn share(&self, topics: usize) -> usize {
+        self.0.total as usize / (topics + 1)
     }
 
     fn held(&self) -> std::sync::MutexGuard<'_, HashMap<Arc<str>, usize>> {
@@ -107,8 +111,9 @@ mod tests {
     fn topics_that_nobody_takes_in_leave_room_for_the_others() {
         let budget = Budget::new(4 << 20);
         let mut kept = Vec::new();
-        for sick in 0..10 {
-            let topic: Arc<str> = format!("sick{sick}").into();
+        let sick: Vec<Arc<str>> = (0..10).map(|sick| format!("sick{sick}").into()).collect();
+        sick.iter().for_each(|topic| budget.meet(topic));
+        for topic in sick {
             while let Ok(room) = budget.take(&topic, 10 * KB) {
                 kept.push(room);
             }
@@ -120,7 +125,7 @@ mod tests {
         }
         let before = budget.taken_bytes();
         kept.clear();
-        assert!(before > 3 << 20 && budget.taken_bytes() == 0 && budget.has_room_again("sick0"), "{before}");
+        assert!(before > 3_500_000 && budget.taken_bytes() == 0 && budget.has_room_again("sick0"), "{before}");
     }
 
     #[test]
@@ -134,8 +139,8 @@ mod tests {
                 Err(full) => break full,
             }
         };
-        assert_eq!((kept.len(), full), (80, Full::OfTopic));
-        let other = budget.take(&"u".into(), 19 * KB).expect("the rest is free for others");
+        assert_eq!((kept.len(), full), (50, Full::OfTopic));
+        let other = budget.take(&"u".into(), 45 * KB).expect("the rest is free for others");
         assert!(matches!(budget.take(&"v".into(), 10 * KB), Err(Full::OfAll)));
         drop(other);
     }

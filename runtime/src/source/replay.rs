@@ -293,6 +293,7 @@ impl<'a> Replay<'a> {
                 let name: Arc<str> = Arc::from(topic);
                 let topic = Topic { stand: Stand::Asked, is_behind: false, is_due: false };
                 self.topics.insert(Arc::clone(&name), topic);
+                self.outlet.budget.meet(&name);
                 self.outlet.send(SourceEvent::Found(vec![PartitionId { topic: Arc::clone(&name), partition }]));
                 name
             }

@@ -65,7 +65,13 @@ impl FaultyLake {
     pub(super) async fn rows(&self, table: &str) -> Option<Vec<(i64, String)>> {
         let lake = Lake::new(self.sound.clone(), HashMap::new());
         let sql = format!("SELECT id, name FROM silver.\"{table}\" ORDER BY id");
-        let batches = lake.query(&sql).await.ok()?;
+        let batches = match lake.query(&sql).await {
+            Ok(batches) => batches,
+            Err(error) => {
+                eprintln!("{table}: {error}");
+                return None;
+            }
+        };
         let text = |column: &_, row| arrow::util::display::array_value_to_string(column, row).unwrap();
         let rows = batches.iter().flat_map(|batch| {
             (0..batch.num_rows()).map(|row| (text(batch.column(0), row).parse().unwrap(), text(batch.column(1), row)))

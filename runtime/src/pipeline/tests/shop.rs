@@ -121,19 +121,26 @@ impl Shop {
         (0..self.offsets[&topic(number)]).collect()
     }
 
-    /// True when Silver has exactly the rows of table `number`.
-    pub(super) async fn is_exact(&self, lake: &FaultyLake, number: usize) -> bool {
-        let rows = self.rows[number].iter().map(|(id, name)| (*id, name.clone())).collect();
-        lake.rows(&table(number)).await == Some(rows)
+    /// What Silver has of table `number` beside the rows that it should have; empty when it is exact.
+    pub(super) async fn difference(&self, lake: &FaultyLake, number: usize) -> String {
+        let Some(rows) = lake.rows(&table(number)).await else { return format!("{}: no table", table(number)) };
+        let wanted: Vec<_> = self.rows[number].iter().map(|(id, name)| (*id, name.clone())).collect();
+        match rows == wanted {
+            true => String::new(),
+            false => format!("{}: {} rows, {} wanted; ", table(number), rows.len(), wanted.len()),
+        }
     }
 
-    /// True when Silver has exactly the rows of every table but those of `sick`.
-    pub(super) async fn others_are_exact(&self, lake: &FaultyLake, sick: &[usize]) -> bool {
+    pub(super) async fn is_exact(&self, lake: &FaultyLake, number: usize) -> bool {
+        self.difference(lake, number).await.is_empty()
+    }
+
+    /// What differs in every table but those of `sick`.
+    pub(super) async fn difference_of_others(&self, lake: &FaultyLake, sick: &[usize]) -> String {
+        let mut all = String::new();
         for number in (0..TABLES).filter(|number| !sick.contains(number)) {
-            if !self.is_exact(lake, number).await {
-                return false;
-            }
+            all += &self.difference(lake, number).await;
         }
-        true
+        all
     }
 }

@@ -21,7 +21,7 @@ async fn a_sick_part_of_the_store_holds_up_its_own_table_and_is_told() {
         let (shop, lake) = (shop(), FaultyLake::new());
         lake.break_down(prefix, Fault::Busy);
         let run = Run::start(&shop, &lake, "", false);
-        run.until("the others are exact", async |_| shop.others_are_exact(&lake, &[SICK]).await).await;
+        run.until("the others are exact", async |_| shop.difference_of_others(&lake, &[SICK]).await.is_empty()).await;
         let status = run.status();
         assert!(!status.ready && status.stopped.is_empty(), "{status:#?}");
         let waits = |reason: &String| reason.contains(told) && reason.contains("tries again since");
@@ -39,7 +39,7 @@ async fn a_panic_in_a_tables_task_stops_that_table_at_once_and_a_nudge_takes_it_
         let (shop, lake) = (shop(), FaultyLake::new());
         lake.break_down(prefix, Fault::Panic);
         let run = Run::start(&shop, &lake, "", false);
-        run.until("the others are exact", async |_| shop.others_are_exact(&lake, &[SICK]).await).await;
+        run.until("the others are exact", async |_| shop.difference_of_others(&lake, &[SICK]).await.is_empty()).await;
         run.until("the panic is told", async |status| status.stopped.len() == 1).await;
         let status = run.status();
         assert!(status.stopped[0].contains("t07"), "{:?}", status.stopped);
@@ -74,14 +74,14 @@ async fn a_lake_that_refuses_for_some_seconds_stops_no_table() {
     assert!(!run.status().ready);
     lake.heal();
     run.task.await.expect("the run's own task").expect("a good end");
-    assert!(shop.others_are_exact(&lake, &[]).await);
+    assert_eq!(shop.difference_of_others(&lake, &[]).await, "");
     for number in 0..super::shop::TABLES {
         assert_eq!(lake.offsets(&topic(number)).await, shop.offsets(number), "{number}");
     }
     shop.work(5);
     let run = Run::start(&shop, &lake, "", true);
     run.task.await.expect("the run's own task").expect("a good end");
-    assert!(shop.others_are_exact(&lake, &[]).await);
+    assert_eq!(shop.difference_of_others(&lake, &[]).await, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -105,5 +105,5 @@ async fn a_run_to_the_end_gives_a_table_up_that_is_refused_for_good() {
     let run = Run::start(&shop, &lake, "", true);
     let error = run.task.await.expect("the run's own task").expect_err("a table is missing");
     assert!(error.to_string().contains("403"), "{error}");
-    assert!(shop.others_are_exact(&lake, &[SICK]).await);
+    assert_eq!(shop.difference_of_others(&lake, &[SICK]).await, "");
 }

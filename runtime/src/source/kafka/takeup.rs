@@ -223,6 +223,7 @@ impl Kafka<'_> {
         if self.role_of(&id.topic) == Some(Role::Write) {
             self.outlet.known_ends.begin(id, from, high);
         }
+        self.outlet.budget.meet(&id.topic);
         self.held.push(Found { id: id.clone(), from });
     }
 
