@@ -2,6 +2,7 @@
 
 mod captures;
 mod changes;
+mod clone;
 mod command_line;
 mod connector;
 mod demo;
