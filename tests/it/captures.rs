@@ -1,4 +1,4 @@
-//! Each capture of the corpus, through a file and through a broker, gives the database's own final state.
+//! Each capture, through a file and through a broker, gives the database's own final state.
 
 use lodestream_tests::broker::{Broker, Pace};
 use lodestream_tests::lake;
