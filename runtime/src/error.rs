@@ -93,6 +93,13 @@ impl Error {
         self
     }
 
+    /// The same failure, met while doing something greater, which `message` says; kind and next step stay.
+    #[must_use]
+    pub fn within(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        let (kind, hint) = (self.kind, self.hint.take());
+        Error { kind, message: message.into(), hint, source: Some(Box::new(self)) }
+    }
+
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         self.kind

@@ -191,7 +191,7 @@ impl Pipeline {
             reporter,
             room,
             bounds: tokio::sync::watch::Sender::new(Bounds::of(&config)),
-            letters: Arc::new(letters(&config, &root, &settings)?),
+            letters: Arc::new(letters(&root, &settings)?),
             connectors: Arc::new(Connectors::new(root.clone(), settings.clone())),
             config,
             options,
@@ -356,7 +356,7 @@ impl Pipeline {
     /// Opens the lake once more: what is opened from here on uses the credentials as they are now.
     fn renew_root(&mut self) {
         let renewed = (self.open_root)(&self.config)
-            .and_then(|root| Ok((letters(&self.config, &root, &self.settings)?, root)));
+            .and_then(|root| Ok((letters(&root, &self.settings)?, root)));
         match renewed {
             Ok((letters, root)) => (self.letters, self.root) = (Arc::new(letters), root),
             Err(error) => tracing::warn!(%error, hint = error.next_step(), "the lake's settings cannot be read again"),
@@ -459,9 +459,8 @@ impl Pipeline {
 }
 
 /// The dead letters of the lake at `root`.
-fn letters(config: &Config, root: &Location, settings: &Settings) -> Result<DeadLetters> {
-    let lake = Lake::new(root.clone(), lake_options(config)?);
-    DeadLetters::new(root, lake, settings.clone())
+fn letters(root: &Location, settings: &Settings) -> Result<DeadLetters> {
+    DeadLetters::new(root, Lake::new(root.clone()), settings.clone())
 }
 
 /// Ends at `due`, or never.

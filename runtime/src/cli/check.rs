@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::config::{Config, Source};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{lake_options, module_limits};
-use crate::table::Location;
+use crate::table::{Location, lake_error};
 use crate::transform::Engine;
 
 #[derive(Serialize)]
@@ -73,8 +73,7 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<ExitCode> {
 async fn check_lake(config: &Config) -> Result<()> {
     let store = Location::open(&config.lake.root, &lake_options(config)?)?.store()?;
     store.list_with_delimiter(None).await.map(|_| ()).map_err(|e| {
-        Error::new(ErrorKind::Unavailable, format!("`{}` cannot be listed", config.lake.root))
-            .caused_by(e)
+        lake_error(format!("`{}` cannot be listed", config.lake.root), e)
             .hint("check the address, `lake.options`, and the credentials in the environment")
     })
 }

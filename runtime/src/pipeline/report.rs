@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::table::Location;
+use crate::table::{Location, lake_error};
 use crate::table_id::TableId;
 
 /// Shortest time between two writes of the file.
@@ -98,7 +98,7 @@ impl Report {
     /// `Unavailable` or `Denied` when the lake cannot be read, `Corrupt` when a file is no report.
     pub async fn read(root: &Location, pipeline: &str) -> Result<Option<Report>> {
         let store = root.store()?;
-        let unreadable = |e| Error::new(ErrorKind::Unavailable, "the pipeline's report cannot be read").caused_by(e);
+        let unreadable = |e: object_store::Error| lake_error("the pipeline's report cannot be read", e);
         let mut paths: Vec<Path> = vec![alone(pipeline)];
         let listed: Vec<_> = store.list(Some(&folder(pipeline))).try_collect().await.map_err(unreadable)?;
         paths.extend(listed.into_iter().map(|file| file.location));

@@ -112,9 +112,13 @@ impl Location {
 
     /// The store, whose root is this folder.
     pub fn store(&self) -> Result<Arc<dyn ObjectStore>> {
-        let path = Path::from_url_path(self.url.path())
-            .map_err(|e| Error::new(ErrorKind::Config, format!("address `{}`", self.url)).caused_by(e))?;
-        Ok(Arc::new(PrefixStore::new(self.root.clone(), path)))
+        Ok(Arc::new(PrefixStore::new(self.root.clone(), self.folder()?)))
+    }
+
+    /// The folder's path in [`Self::root_store`].
+    pub(super) fn folder(&self) -> Result<Path> {
+        Path::from_url_path(self.url.path())
+            .map_err(|e| Error::new(ErrorKind::Config, format!("address `{}`", self.url)).caused_by(e))
     }
 
     /// The store whose root is the storage's own, as DataFusion wants it registered.
@@ -180,7 +184,9 @@ fn folder_url(address: &str) -> Result<Url> {
 }
 
 fn check_name(part: &str) -> Result<()> {
-    let sound = !part.is_empty()
+    // below a folder of that name readers take everything for a log
+    let sound = part != "_delta_log"
+        && !part.is_empty()
         && part.len() <= NAME_BYTES_MAX
         && part != "."
         && part != ".."
@@ -189,7 +195,7 @@ fn check_name(part: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Config, format!("table name `{}` cannot be a folder", part.escape_default()))
-        .hint("letters, digits, `_`, `-` and `.` only, at most 200 bytes"))
+        .hint("letters, digits, `_`, `-` and `.` only, at most 200 bytes, and not `_delta_log`"))
 }
 
 /// A store on which losing a put-if-absent is always `AlreadyExists`.
@@ -200,8 +206,14 @@ pub fn map_conflicts(inner: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
     Arc::new(MapConflicts(inner))
 }
 
-#[derive(Debug)]
 struct MapConflicts(Arc<dyn ObjectStore>);
+
+/// A store's own `Debug` may show its credentials; what it displays does not.
+impl fmt::Debug for MapConflicts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl fmt::Display for MapConflicts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -14,7 +14,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use roaring::RoaringBitmap;
 use uuid::Uuid;
 
-use super::commit::store_error;
+use super::failure::{broken, is_cut, store_error};
 use crate::error::{Error, ErrorKind, Result};
 
 const MAGIC: u32 = 1_681_511_377;
@@ -35,7 +35,7 @@ pub(super) fn encode(rows: &RoaringBitmap) -> Result<Vec<u8>> {
 
 /// The bitmap in `data`; bytes past its end are padding.
 pub(super) fn decode(data: &[u8]) -> Result<RoaringBitmap> {
-    let bad = || Error::new(ErrorKind::Corrupt, "a deletion vector is not in the portable form");
+    let bad = || broken("a deletion vector is not in the portable form");
     let (magic, rest) = data.split_first_chunk::<4>().ok_or_else(bad)?;
     if u32::from_le_bytes(*magic) != MAGIC {
         return Err(bad());
@@ -112,7 +112,7 @@ fn file_name(uuid: &Uuid) -> String {
 
 /// The file that holds a vector, relative to the table; `None` for an inline one.
 pub(super) fn file_of(vector: &DeletionVectorDescriptor) -> Result<Option<Path>> {
-    let bad = || Error::new(ErrorKind::Corrupt, "the address of a deletion vector is not readable");
+    let bad = || broken("the address of a deletion vector is not readable");
     match vector.storage_type {
         StorageType::Inline => Ok(None),
         StorageType::UuidRelativePath => {
@@ -132,8 +132,12 @@ pub(super) fn file_of(vector: &DeletionVectorDescriptor) -> Result<Option<Path>>
 
 /// Reads the bitmap that `vector` describes.
 pub(super) async fn read(store: &Arc<dyn ObjectStore>, vector: &DeletionVectorDescriptor) -> Result<RoaringBitmap> {
-    let bad = |what: &str| Error::new(ErrorKind::Corrupt, format!("a deletion vector {what}"));
-    let rows = match file_of(vector)? {
+    let file = file_of(vector)?;
+    let bad = |what: &str| match &file {
+        Some(path) => broken(format!("a deletion vector in `{path}` {what}")),
+        None => broken(format!("a deletion vector {what}")),
+    };
+    let rows = match &file {
         None => {
             let data = z85_decode(vector.path_or_inline_dv.as_bytes()).ok_or_else(|| bad("is not z85 text"))?;
             decode(&data)?
@@ -141,10 +145,13 @@ pub(super) async fn read(store: &Arc<dyn ObjectStore>, vector: &DeletionVectorDe
         Some(path) => {
             let start = u64::try_from(vector.offset.unwrap_or(1)).map_err(|_| bad("has a negative offset"))?;
             let size = u32::try_from(vector.size_in_bytes).map_err(|_| bad("has a negative size"))?;
-            let bytes = store
-                .get_range(&path, start..start + u64::from(size) + 8)
-                .await
-                .map_err(|e| store_error("reading a deletion vector", e))?;
+            let end = start + u64::from(size) + 8;
+            let bytes = match store.get_range(path, start..end).await {
+                Ok(bytes) => bytes,
+                // a range past the end is an error like those that waiting mends
+                Err(_) if is_cut(store.as_ref(), path, end).await => return Err(bad("is cut short")),
+                Err(e) => return Err(store_error("reading a deletion vector", e)),
+            };
             let (head, rest) = bytes.split_first_chunk::<4>().ok_or_else(|| bad("is cut short"))?;
             let (data, crc) = rest.split_last_chunk::<4>().ok_or_else(|| bad("is cut short"))?;
             if u32::from_be_bytes(*head) != size || data.len() != size as usize {

@@ -63,7 +63,7 @@ impl FaultyLake {
 
     /// Rows of a table, by `id`; `None` where there is no such table.
     pub(super) async fn rows(&self, table: &str) -> Option<Vec<(i64, String)>> {
-        let lake = Lake::new(self.sound.clone(), HashMap::new());
+        let lake = Lake::new(self.sound.clone());
         let sql = format!("SELECT id, name FROM silver.\"{table}\" ORDER BY id");
         let batches = match lake.query(&sql).await {
             Ok(batches) => batches,
@@ -81,7 +81,7 @@ impl FaultyLake {
 
     /// Offsets in a topic's Bronze table, in order.
     pub(super) async fn offsets(&self, topic: &str) -> Vec<i64> {
-        let lake = Lake::new(self.sound.clone(), HashMap::new());
+        let lake = Lake::new(self.sound.clone());
         let sql = format!("SELECT _offset FROM bronze.\"{topic}\" ORDER BY _offset");
         let batches = lake.query(&sql).await.expect("a Bronze table");
         let of = |batch: &arrow::array::RecordBatch| {

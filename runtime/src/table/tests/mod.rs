@@ -1,12 +1,14 @@
 //! Tests of the table core on local disk, read back through DataFusion.
 
 mod basic;
+mod broken;
 mod changes;
 mod evolve;
 mod faults;
 mod keyless;
 mod model;
 mod bronze;
+mod stores;
 mod tombstones;
 
 use std::collections::{BTreeMap, HashMap};
