@@ -5,4 +5,6 @@ mod corpus;
 mod epochs;
 mod fold;
 mod fuzz;
+mod lineage;
 mod records;
+mod values;

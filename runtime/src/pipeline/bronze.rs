@@ -115,7 +115,8 @@ impl Writer {
                 Some(Order::Tune(flush)) => self.pending.tune(flush),
                 Some(Order::Take(delivery)) => {
                     let block = &delivery.block;
-                    let meta = |row: usize| block.get(row).and_then(|r| r.value).map_or((None, None), decode::peek);
+                    let meta =
+                        |row: usize| block.get(row).and_then(|r| r.value).map_or((None, None), decode::op_and_time);
                     self.rows.push(block, 0, meta);
                     self.pending.add(block.partition(), delivery.range, block.len(), block.bytes());
                     self.newest_ms = self.newest_ms.max(block.last().map(|record| record.timestamp_ms));

@@ -29,7 +29,7 @@ use super::trial::{Recent, relation};
 use crate::change::{Changes, Floor};
 use crate::config::OnIncompatible;
 use crate::deadletter::{DeadLetter, DeadLetters, Stage};
-use crate::decode::BadRow;
+use crate::decode::BadRecord;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::record::{Positions, Ranges, still_missing};
@@ -229,7 +229,7 @@ impl Upsert {
         &mut self,
         changes: &[Changes],
         floors: &[Floor],
-        bad: &[BadRow],
+        bad: &[BadRecord],
         ranges: &Ranges,
         epochs: String,
     ) -> Result<Counts> {
@@ -286,7 +286,7 @@ impl Upsert {
         &mut self,
         changes: &[Changes],
         floors: &[Floor],
-        bad: &[BadRow],
+        bad: &[BadRecord],
         ranges: &Ranges,
         epochs: &str,
         counts: &mut Counts,
@@ -416,7 +416,7 @@ impl Upsert {
         })
     }
 
-    async fn set_aside(&self, bad: &[BadRow], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {
+    async fn set_aside(&self, bad: &[BadRecord], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {
         letters.extend(bad.iter().map(|row| DeadLetter {
             topic: Arc::clone(&row.topic),
             partition: row.partition,
@@ -436,8 +436,8 @@ impl Upsert {
 }
 
 /// The rows of a structure that the table cannot take, set aside.
-fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = BadRow> + 'a {
-    chunk.partitions.iter().zip(&chunk.offsets).map(move |(&partition, &offset)| BadRow {
+fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = BadRecord> + 'a {
+    chunk.partitions.iter().zip(&chunk.offsets).map(move |(&partition, &offset)| BadRecord {
         topic: Arc::clone(&chunk.topic),
         partition,
         offset,
