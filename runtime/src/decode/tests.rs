@@ -4,5 +4,7 @@ mod capture;
 mod epochs;
 mod fold;
 mod fuzz;
+mod lineage;
 mod records;
 mod truth;
+mod values;

@@ -178,7 +178,7 @@ impl Writer {
             return Ok(());
         }
         let first = block.iter().take_while(|record| record.offset < next).count();
-        let meta = |row: usize| block.get(row).and_then(|r| r.value).map_or((None, None), decode::peek);
+        let meta = |row: usize| block.get(row).and_then(|r| r.value).map_or((None, None), decode::op_and_time);
         self.rows.push(block, first, meta);
         self.pending.add(id, Range { from: next, to }, block.len() - first, block.bytes());
         self.next.insert(id.clone(), to);

@@ -145,7 +145,7 @@ impl Connector {
                 let of_table = all.entry(change.table.clone()).or_default();
                 of_table.push(Clearing { told_in: told_in.clone(), change });
             }
-            SchemaChangeKind::Thinned => {
+            SchemaChangeKind::PartitionsEmptied => {
                 let table = &change.table;
                 tracing::warn!(%table, "partitions were emptied by a statement; no event tells which rows went, so they stay");
             }

@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
 use super::chore::Chore;
-use super::columns::{align, arrow_error, is_wider, same, source_key, stored_key, with_defaults, with_pseudo_columns};
+use super::columns::{arrow_error, brings, same, source_key, stored_key, with_defaults, with_pseudo_columns};
 use super::packing::Packing;
 use super::plan::Plan;
 use super::progress::ModuleUse;
@@ -29,10 +29,11 @@ use super::trial::{Recent, relation};
 use crate::change::{Changes, Floor};
 use crate::config::OnIncompatible;
 use crate::deadletter::{DeadLetter, DeadLetters, Stage};
-use crate::decode::BadRow;
+use crate::decode::BadRecord;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::record::{Positions, Ranges, still_missing};
+use crate::schema::widen::{align, widest};
 use crate::schema::{Rename, RenamedColumn, TableSchema};
 use crate::table::{
     ChangesTable, KeyedTable, Location, News, Outcome, Rewritten, Selection, Settings, Settled, TableSpec,
@@ -128,9 +129,10 @@ impl Upsert {
         self.table.as_ref().and_then(KeyedTable::epochs)
     }
 
-    /// True when `schema` is not what the table was last brought to.
-    pub(super) fn needs(&self, schema: &TableSchema) -> bool {
-        self.table.is_some() && !self.schema.as_deref().is_some_and(|known| same(known, schema))
+    /// True when the table was last brought to something else than `schema`, whose columns may be narrower.
+    pub(super) fn needs(&self, schema: &Arc<TableSchema>) -> bool {
+        let brought_to = |known: &TableSchema| same(known, &widest(schema, known));
+        self.table.is_some() && !self.schema.as_deref().is_some_and(brought_to)
     }
 
     /// [`Rename::mark`] of the last renaming that the table has followed; a module's output has names of its own.
@@ -159,6 +161,8 @@ impl Upsert {
 
     /// Brings the table to `schema`: columns are added and widened, never taken away.
     pub(super) async fn follow(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
+        // rows of a wider structure may still come in the same batch, and a module must not get them cut
+        let schema = &self.schema.as_deref().map_or_else(|| Arc::clone(schema), |known| widest(schema, known));
         let (fields, prepared) = self.target(schema)?;
         if let Some(table) = &self.table {
             self.plan.permit(table, schema, &fields)?;
@@ -230,14 +234,14 @@ impl Upsert {
         &mut self,
         changes: &[Changes],
         floors: &[Floor],
-        bad: &[BadRow],
+        bad: &[BadRecord],
         ranges: &Ranges,
         epochs: String,
     ) -> Result<Counts> {
         let mut fitting = Vec::with_capacity(changes.len());
         let mut bad = bad.to_vec();
         for chunk in changes {
-            if self.schema.is_none() || self.needs(&chunk.schema) && self.is_newer(&chunk.schema) {
+            if self.schema.as_deref().is_none_or(|known| brings(&chunk.schema, known)) {
                 match self.follow(&chunk.schema).await {
                     Ok(()) => {}
                     Err(error) if self.table.is_some() && error.kind() == ErrorKind::Config => {
@@ -287,7 +291,7 @@ impl Upsert {
         &mut self,
         changes: &[Changes],
         floors: &[Floor],
-        bad: &[BadRow],
+        bad: &[BadRecord],
         ranges: &Ranges,
         epochs: &str,
         counts: &mut Counts,
@@ -356,16 +360,6 @@ impl Upsert {
         Ok(true)
     }
 
-    /// True when `schema` has a column that the table lacks, a wider one or another key: an older structure brings nothing.
-    fn is_newer(&self, schema: &TableSchema) -> bool {
-        let Some(known) = &self.schema else { return true };
-        source_key(schema) != source_key(known)
-            || schema.fields.fields().iter().any(|f| match known.fields.field_with_name(f.name()) {
-                Err(_) => true,
-                Ok(have) => have.data_type() != f.data_type() && !is_wider(have.data_type(), f.data_type()),
-            })
-    }
-
     /// Puts the selection through the module, where there is one.
     async fn transform(&self, selection: &Selection) -> Result<Transformed> {
         let Some(table) = &self.table else { return Err(unmade(&self.plan.name)) };
@@ -417,7 +411,7 @@ impl Upsert {
         })
     }
 
-    async fn set_aside(&self, bad: &[BadRow], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {
+    async fn set_aside(&self, bad: &[BadRecord], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {
         letters.extend(bad.iter().map(|row| DeadLetter {
             topic: Arc::clone(&row.topic),
             partition: row.partition,
@@ -437,8 +431,8 @@ impl Upsert {
 }
 
 /// The rows of a structure that the table cannot take, set aside.
-fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = BadRow> + 'a {
-    chunk.partitions.iter().zip(&chunk.offsets).map(move |(&partition, &offset)| BadRow {
+fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = BadRecord> + 'a {
+    chunk.partitions.iter().zip(&chunk.offsets).map(move |(&partition, &offset)| BadRecord {
         topic: Arc::clone(&chunk.topic),
         partition,
         offset,

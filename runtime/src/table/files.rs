@@ -28,9 +28,10 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 
 use super::commit::now_ms;
 use super::failure::{is_cut, lake_error, store_error};
-use super::schema::{TableSchema, batch_of, partition_text, partition_value, widen};
+use super::schema::{TableSchema, batch_of, partition_text, partition_value};
 use super::stats::Stats;
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::widen::{column_of, widen};
 
 const ROW_GROUP_ROWS: usize = 1 << 20;
 const FAST_PAGE_BYTES_MAX: usize = 128 << 10;
@@ -439,16 +440,9 @@ fn complete(batch: &RecordBatch, fields: &SchemaRef, partition: &PartitionValues
         .fields()
         .iter()
         .map(|field| {
-            if let Some(column) = batch.column_by_name(field.name()) {
-                return widen(column, field.data_type(), field.name());
-            }
-            match partition.get(field.name()) {
-                Some(text) => {
-                    let one = partition_value(text.as_deref(), field.data_type(), field.name())?;
-                    repeat(&one, rows)
-                }
-                None => Ok(arrow::array::new_null_array(field.data_type(), rows)),
-            }
+            let text = partition.get(field.name());
+            let one = text.map(|text| partition_value(text.as_deref(), field.data_type(), field.name())).transpose()?;
+            column_of(batch, field, one.as_ref())
         })
         .collect::<Result<Vec<_>>>()?;
     // a file may hold null where a column is not null by now: the reader of these rows looks at values only

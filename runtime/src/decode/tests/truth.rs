@@ -222,7 +222,7 @@ fn every_record_shows_the_op_and_the_time_that_a_json_reader_finds() {
             let payload = whole.get("payload").unwrap_or(&whole);
             let letter = payload["op"].as_str().or(payload["__op"].as_str());
             let ms = payload["source"]["ts_ms"].as_i64().or(payload["__source_ts_ms"].as_i64());
-            let (op, found) = crate::decode::peek(line.as_bytes());
+            let (op, found) = crate::decode::op_and_time(line.as_bytes());
             assert_eq!(op.map(crate::change::Op::letter), letter.filter(|l| "rcud".contains(l)), "{line}");
             assert_eq!(found, ms, "{line}");
             shown += usize::from(op.is_some());

@@ -10,11 +10,11 @@ use super::Upsert;
 use crate::deadletter::DeadLetters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::chore::Chore;
-use crate::pipeline::columns::default_of;
 use crate::pipeline::packing::Packing;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::reload::Serving;
 use crate::pipeline::task::{Inbox, retrying};
+use crate::schema::widen::default_of;
 use crate::table::{ChangesTable, KeyedTable, Location, Settings};
 
 /// What is needed to open a Silver table, once and again.

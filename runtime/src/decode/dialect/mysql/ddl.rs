@@ -1,50 +1,50 @@
 //! What a DDL statement renames, empties and makes anew.
 //!
-//! Receives the statement's text as the schema-change topic carries it. Promises only what the table structures beside it
-//! do not tell. A statement it does not know has no effects; it never fails.
+//! Receives the statement's text as the schema-change topic carries it. Promises only what the table structures beside
+//! the text leave open. A statement it does not know has no effects; it never fails.
 
-use super::TableName;
-use super::version::Version;
+use crate::decode::table_name::TableName;
 
 /// What one statement does.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Effects {
+pub(crate) struct Effects {
     /// old, new
     tables: Vec<(TableName, TableName)>,
     /// old, new
     columns: Vec<(String, String)>,
-    pub(super) truncated: Vec<TableName>,
-    /// lost the rows of some partitions, of which no event tells
-    pub(super) thinned: Vec<TableName>,
+    /// tables that lost all their rows
+    pub(crate) truncated: Vec<TableName>,
+    /// tables of which some partitions lost their rows, and no event tells which rows
+    pub(crate) partitions_emptied: Vec<TableName>,
     /// the statement does nothing where the table is there
-    pub(super) if_not_exists: bool,
+    pub(crate) if_not_exists: bool,
 }
 
 impl Effects {
-    pub(super) fn is_empty(&self) -> bool {
-        self.truncated.is_empty() && self.tables.is_empty() && self.thinned.is_empty()
+    pub(crate) fn is_empty(&self) -> bool {
+        self.truncated.is_empty() && self.tables.is_empty() && self.partitions_emptied.is_empty()
     }
 
     /// What `table` was called before.
-    pub(super) fn renamed_table(&self, table: &TableName) -> Option<TableName> {
+    pub(crate) fn renamed_table(&self, table: &TableName) -> Option<TableName> {
         self.tables.iter().find(|(_, new)| new == table).map(|(old, _)| old.clone())
     }
 
     /// True when the statement gives the name `table` to another one.
-    pub(super) fn gives_away(&self, table: &TableName) -> bool {
+    pub(crate) fn gives_away(&self, table: &TableName) -> bool {
         self.tables.iter().any(|(_, new)| new == table)
     }
 
     /// True when the statement gives a column this name that it had not before.
-    pub(super) fn renames_to(&self, column: &str) -> bool {
+    pub(crate) fn renames_to(&self, column: &str) -> bool {
         self.columns.iter().any(|(_, new)| new.eq_ignore_ascii_case(column))
     }
 
-    /// Renamed columns, by their names in both structures, as far as those agree with the statement.
-    pub(super) fn renamed_columns(&self, before: Option<&Version>, after: Option<&Version>) -> Vec<(String, String)> {
+    /// The columns it renames that have both names: the old one among the columns `before` it, the new one `after` it.
+    pub(crate) fn renamed_columns(&self, before: Option<&[String]>, after: Option<&[String]>) -> Vec<(String, String)> {
         let (Some(before), Some(after)) = (before, after) else { return Vec::new() };
         // MySQL compares column names without case
-        let of = |version: &Version, name: &str| version.names.iter().find(|n| n.eq_ignore_ascii_case(name)).cloned();
+        let of = |names: &[String], name: &str| names.iter().find(|n| n.eq_ignore_ascii_case(name)).cloned();
         let both = |(old, new): &(String, String)| Some((of(before, old)?, of(after, new)?));
         self.columns.iter().filter_map(both).filter(|(old, new)| old != new).collect()
     }
@@ -160,7 +160,7 @@ impl Reader<'_> {
 }
 
 /// The effects of a statement run in `database`.
-pub(super) fn read(ddl: &str, database: &str) -> Effects {
+pub(crate) fn read(ddl: &str, database: &str) -> Effects {
     let words = words(ddl);
     let mut effects = Effects::default();
     let mut r = Reader { words: &words, at: 0, database };
@@ -178,12 +178,7 @@ pub(super) fn read(ddl: &str, database: &str) -> Effects {
         effects.truncated.extend(r.table());
     } else if r.take("RENAME") {
         if r.take("TABLE") || r.take("TABLES") {
-            while let (Some(old), true, Some(new)) = (r.table(), r.take("TO"), r.table()) {
-                effects.tables.push((old, new));
-                if !r.sign(',') {
-                    break;
-                }
-            }
+            rename(&mut r, &mut effects);
         }
     } else if r.words.iter().any(|w| w.is("TO")) && r.words.len() <= 7 && !r.words.iter().any(|w| w.is("ALTER")) {
         // of a statement with several renamings, Debezium may give each clause alone
@@ -206,6 +201,15 @@ pub(super) fn read(ddl: &str, database: &str) -> Effects {
     effects
 }
 
+fn rename(r: &mut Reader<'_>, effects: &mut Effects) {
+    while let (Some(old), true, Some(new)) = (r.table(), r.take("TO"), r.table()) {
+        effects.tables.push((old, new));
+        if !r.sign(',') {
+            break;
+        }
+    }
+}
+
 fn alter(r: &mut Reader<'_>, table: &TableName, effects: &mut Effects) {
     let mut depth = 0;
     while r.at < r.words.len() {
@@ -217,7 +221,7 @@ fn alter(r: &mut Reader<'_>, table: &TableName, effects: &mut Effects) {
             r.at += 1;
         } else if r.take("TRUNCATE") || r.take("DROP") || r.take("EXCHANGE") || r.take("DISCARD") {
             if r.take("PARTITION") {
-                effects.thinned.push(table.clone());
+                effects.partitions_emptied.push(table.clone());
             }
         } else if r.take("CHANGE") {
             r.take("COLUMN");
@@ -278,7 +282,7 @@ mod tests {
         for ddl in
             ["DROP PARTITION p0", "TRUNCATE PARTITION p0, p1", "ADD COLUMN x INT, EXCHANGE PARTITION p WITH TABLE u"]
         {
-            assert_eq!(read(&format!("ALTER TABLE a {ddl}"), "d").thinned, [name("d", "a")], "{ddl}");
+            assert_eq!(read(&format!("ALTER TABLE a {ddl}"), "d").partitions_emptied, [name("d", "a")], "{ddl}");
         }
         assert!(read("ALTER TABLE a DROP COLUMN x, DROP INDEX i, ADD PARTITION (PARTITION p1)", "d").is_empty());
     }

@@ -1,7 +1,9 @@
-//! Numbers from the bytes of JSON texts and numbers.
+//! Decimals and integers of any length from the bytes of one value.
 //!
-//! Receives bytes of one value. Promises the exact value or `None`: what does not fit is never rounded, wrapped or
-//! clipped. Knows nothing of columns and settings.
+//! Promises the exact value or `None`: what does not fit is never rounded, wrapped or clipped. Knows nothing of columns
+//! and settings.
+
+use crate::decode::format::json::number::int64;
 
 const POWERS: [i128; 39] = {
     let mut powers = [1i128; 39];
@@ -15,84 +17,22 @@ const POWERS: [i128; 39] = {
 
 /// 10 to the power of `n`, up to 38.
 #[inline]
-pub(super) fn power(n: u32) -> Option<i128> {
+pub(crate) fn power(n: u32) -> Option<i128> {
     POWERS.get(n as usize).copied()
-}
-
-/// An integer of at most 19 digits.
-#[inline]
-pub(super) fn int64(text: &[u8]) -> Option<i64> {
-    let (negative, digits) = match text.split_first() {
-        Some((b'-', rest)) => (true, rest),
-        _ => (false, text),
-    };
-    if digits.is_empty() {
-        return None;
-    }
-    if digits.len() <= 18 {
-        let (mut n, mut rest) = (0i64, digits);
-        while let Some((chunk, after)) = rest.split_first_chunk::<8>() {
-            n = n * 100_000_000 + eight_digits(*chunk)?;
-            rest = after;
-        }
-        for &d in rest {
-            let d = d.wrapping_sub(b'0');
-            if d > 9 {
-                return None;
-            }
-            n = n * 10 + i64::from(d);
-        }
-        return Some(if negative { -n } else { n });
-    }
-    i64::try_from(int128(text)?).ok()
-}
-
-/// Eight digits at once: neighbours are joined to pairs, the pairs to fours, the fours to one number.
-#[inline]
-fn eight_digits(text: [u8; 8]) -> Option<i64> {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    let n = u64::from_le_bytes(text) ^ (ONES * b'0' as u64);
-    if (n | n.wrapping_add(ONES * 0x76)) & (ONES * 0x80) != 0 {
-        return None;
-    }
-    let n = (n.wrapping_mul(10) + (n >> 8)) & 0x00ff_00ff_00ff_00ff;
-    let n = (n.wrapping_mul(100) + (n >> 16)) & 0x0000_ffff_0000_ffff;
-    let n = (n.wrapping_mul(10_000) + (n >> 32)) & 0xffff_ffff;
-    i64::try_from(n).ok()
-}
-
-/// An integer of at most 38 digits.
-pub(super) fn int128(text: &[u8]) -> Option<i128> {
-    let (negative, digits) = match text.split_first() {
-        Some((b'-', rest)) => (true, rest),
-        _ => (false, text),
-    };
-    if digits.is_empty() || digits.len() > 38 {
-        return None;
-    }
-    let mut n = 0i128;
-    for &d in digits {
-        let d = d.wrapping_sub(b'0');
-        if d > 9 {
-            return None;
-        }
-        n = n * 10 + i128::from(d);
-    }
-    Some(if negative { -n } else { n })
 }
 
 /// Decimal digits taken apart: `digits` × 10^-`scale`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Digits {
-    pub(super) unscaled: i128,
-    pub(super) scale: i32,
+pub(crate) struct Digits {
+    pub(crate) unscaled: i128,
+    pub(crate) scale: i32,
     /// digits between the first and the last that is not zero
-    pub(super) significant: u32,
+    pub(crate) significant: u32,
 }
 
 /// The digits of a decimal number in text, with sign, fraction and exponent; up to 38 of them count.
 #[inline]
-pub(super) fn digits(text: &[u8]) -> Option<Digits> {
+pub(crate) fn digits(text: &[u8]) -> Option<Digits> {
     let (negative, rest) = match text.split_first() {
         Some((b'-', rest)) => (true, rest),
         Some((b'+', rest)) => (false, rest),
@@ -159,7 +99,7 @@ fn strip_plus(text: &[u8]) -> &[u8] {
 impl Digits {
     /// The same number with `scale` fractional digits and at most `precision` digits in all.
     #[inline]
-    pub(super) fn rescale(self, precision: u8, scale: i8) -> Option<i128> {
+    pub(crate) fn rescale(self, precision: u8, scale: i8) -> Option<i128> {
         let shift = i32::from(scale) - self.scale;
         let n = if self.unscaled == 0 || shift == 0 {
             self.unscaled
@@ -178,7 +118,7 @@ impl Digits {
 
 /// A two's complement big-endian integer of at most 16 significant bytes.
 #[inline]
-pub(super) fn big_endian(bytes: &[u8]) -> Option<i128> {
+pub(crate) fn big_endian(bytes: &[u8]) -> Option<i128> {
     let (&first, _) = bytes.split_first()?;
     let fill = if first & 0x80 != 0 { 0xff } else { 0 };
     let extra = bytes.len().saturating_sub(16);
@@ -194,7 +134,7 @@ pub(super) fn big_endian(bytes: &[u8]) -> Option<i128> {
 }
 
 /// Writes a two's complement big-endian integer of any length, with `scale` fractional digits.
-pub(super) fn write_big_endian(bytes: &[u8], scale: usize, out: &mut Vec<u8>) {
+pub(crate) fn write_big_endian(bytes: &[u8], scale: usize, out: &mut Vec<u8>) {
     let negative = bytes.first().is_some_and(|b| b & 0x80 != 0);
     // magnitude in 32-bit limbs, least significant first
     let mut limbs = Vec::new();
@@ -240,23 +180,6 @@ pub(super) fn write_big_endian(bytes: &[u8], scale: usize, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn integers_are_exact_or_nothing() {
-        assert_eq!(int64(b"-9223372036854775808"), Some(i64::MIN));
-        assert_eq!(int64(b"9223372036854775808"), None);
-        for n in
-            [0i64, 7, 12_345_678, 123_456_789, 1_735_770_351_627_740, 999_999_999_999_999_999, i64::MAX, -90_000_001]
-        {
-            assert_eq!(int64(n.to_string().as_bytes()), Some(n));
-        }
-        assert_eq!(int64(b"1234567x"), None);
-        assert_eq!(int64(b"1234/678"), None);
-        assert_eq!(int64(b"123\xb45678"), None);
-        assert_eq!(int64(b"1.0"), None);
-        assert_eq!(int64(b"-"), None);
-        assert_eq!(int128(b"18446744073709551615"), Some(u64::MAX.into()));
-    }
 
     #[test]
     fn decimals_keep_every_digit_or_are_refused() {

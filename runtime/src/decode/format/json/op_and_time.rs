@@ -6,14 +6,14 @@
 
 use memchr::memrchr;
 
-use super::json::{Cursor, Kind, Malformed};
+use super::cursor::{Cursor, Kind, Malformed};
 use crate::change::Op;
 
 /// Bytes before the members that follow `source`, in which its beginning is looked for.
 const SOURCE_BYTES_MAX: usize = 4096;
 
 /// Op and source time (milliseconds since 1970) of a record's value, where it shows them.
-pub fn peek(value: &[u8]) -> (Option<Op>, Option<i64>) {
+pub fn op_and_time(value: &[u8]) -> (Option<Op>, Option<i64>) {
     if let Some((op, ms)) = from_end(value) {
         return (Some(op), Some(ms));
     }
@@ -131,9 +131,9 @@ mod tests {
     #[test]
     fn shows_what_every_form_shows() {
         let bare = br#"{"before":{"op":"x"},"source":{"ts_ms":7,"db":"a"},"op":"u","ts_ms":9}"#;
-        assert_eq!(peek(bare), (Some(Op::Update), Some(7)));
+        assert_eq!(op_and_time(bare), (Some(Op::Update), Some(7)));
         let wrapped = br#"{"schema":{"op":"c"},"payload":{"op":"d","source":{"ts_ms":8}}}"#;
-        assert_eq!(peek(wrapped), (Some(Op::Delete), Some(8)));
+        assert_eq!(op_and_time(wrapped), (Some(Op::Delete), Some(8)));
         for end in [
             r#""transaction":null,"op":"u","ts_ms":9,"ts_us":9000,"ts_ns":9000000}"#,
             r#""op":"u","ts_ms":9,"transaction":null}"#,
@@ -144,18 +144,18 @@ mod tests {
             let wrapped = format!(r#"{{"schema":{{"op":"c"}},"payload":{bare}}}"#);
             for text in [&bare, &wrapped] {
                 assert_eq!(from_end(text.as_bytes()), Some((Op::Update, 7)), "{text}");
-                assert_eq!(peek(text.as_bytes()), (Some(Op::Update), Some(7)));
+                assert_eq!(op_and_time(text.as_bytes()), (Some(Op::Update), Some(7)));
                 for cut in 0..text.len() {
-                    assert_eq!(peek(&text.as_bytes()[..cut]), (None, None), "{}", &text[..cut]);
+                    assert_eq!(op_and_time(&text.as_bytes()[..cut]), (None, None), "{}", &text[..cut]);
                 }
             }
         }
         let flat = br#"{"id":1,"__op":"r","__source_ts_ms":5}"#;
-        assert_eq!(peek(flat), (Some(Op::Read), Some(5)));
+        assert_eq!(op_and_time(flat), (Some(Op::Read), Some(5)));
         let nested = br#"{"x":{"source":{"ts_ms":1},"op":"c"}}"#;
-        assert_eq!(peek(nested), (None, None));
+        assert_eq!(op_and_time(nested), (None, None));
         for bad in [&b"{\"op\":\"c\""[..], b"", b"[]", b"1", b"\xff", b"{\"op\":\"zz\"}", b"{}"] {
-            assert_eq!(peek(bad), (None, None));
+            assert_eq!(op_and_time(bad), (None, None));
         }
     }
 }

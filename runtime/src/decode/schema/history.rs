@@ -10,10 +10,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::lineage::{Moment, Renaming};
-use super::structure::{both_ids, position, read_version, table_of_id};
-use super::version::{Version, safe_name};
-use super::{BadRecord, SourcePosition, TableName, ddl};
+use super::lineage::{Lineage, OwnerBefore, Renaming, Renamings};
+use super::structure::{Structure, safe_name};
+use crate::decode::bad_record::BadSchemaChange;
+use crate::decode::dialect::mysql::binlog::{Moment, SourcePosition};
+use crate::decode::dialect::mysql::schema_topic::{self, Announcement, Statement, TableChange};
+use crate::decode::table_name::TableName;
 use crate::record::Record;
 use crate::schema::{Rename, RenamedColumn, TableSchemaRef};
 
@@ -38,8 +40,8 @@ pub enum SchemaChangeKind {
     },
     /// all its rows are gone
     Truncated,
-    /// the rows of some partitions are gone, and no event tells which
-    Thinned,
+    /// a statement took the rows of some partitions away, and no event tells which rows
+    PartitionsEmptied,
 }
 
 /// One change of a table's structure.
@@ -63,21 +65,22 @@ pub struct SchemaChange {
 
 /// A structure and the position it holds from.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) position: SourcePosition,
-    /// `None`: dropped. An error: its names cannot be held
-    pub(super) version: Option<Result<Arc<Version>, Arc<str>>>,
+pub(crate) struct Entry {
+    pub(crate) position: SourcePosition,
+    /// `None`: the table is gone. An error: why Delta cannot have its columns' names
+    pub(crate) structure: Option<Result<Arc<Structure>, Arc<str>>>,
 }
 
 /// Structures of all tables of one connector, in source order.
 #[derive(Debug, Clone, Default)]
 pub struct SchemaHistory {
     tables: HashMap<TableName, Arc<Vec<Entry>>>,
+    /// renamed columns, in the order of the topic
     renames: HashMap<TableName, Vec<(SourcePosition, Arc<Rename>)>>,
-    /// by the new name, in the order of the topic
-    pub(super) renamed_from: HashMap<TableName, Vec<Renaming>>,
+    /// renamed tables
+    renamings: Renamings,
     /// where snapshots of the whole connector were taken
-    whole: HashSet<SourcePosition>,
+    whole_snapshots: HashSet<SourcePosition>,
     revision: u64,
 }
 
@@ -97,26 +100,26 @@ impl SchemaHistory {
 
     /// The newest structure of a table; `None` where it is not known or dropped.
     pub fn latest(&self, table: &TableName) -> Option<TableSchemaRef> {
-        match self.entries(table)?.last()?.version.as_ref()? {
-            Ok(version) => Some(Arc::clone(&version.schema)),
+        match self.entries(table)?.last()?.structure.as_ref()? {
+            Ok(structure) => Some(Arc::clone(&structure.schema)),
             Err(_) => None,
         }
     }
 
     /// True when the table was dropped, or has another name by now.
     pub fn is_gone(&self, table: &TableName) -> bool {
-        self.entries(table).is_some_and(|e| e.last().is_some_and(|e| e.version.is_none()))
+        self.entries(table).is_some_and(|e| e.last().is_some_and(|e| e.structure.is_none()))
     }
 
     /// True when the snapshot at `position` is known to be one of everything that the connector captures, as it takes when
     /// it begins. One that was asked for (ad hoc, blocking) may have read a part of a table, and its rows do not say so.
     pub fn is_whole_snapshot(&self, position: &SourcePosition) -> bool {
-        self.whole.contains(position)
+        self.whole_snapshots.contains(position)
     }
 
     /// Tables that exist as far as is known.
     pub fn tables(&self) -> impl Iterator<Item = &TableName> {
-        self.tables.iter().filter(|(_, e)| e.last().is_some_and(|e| e.version.is_some())).map(|(name, _)| name)
+        self.tables.iter().filter(|(_, e)| e.last().is_some_and(|e| e.structure.is_some())).map(|(name, _)| name)
     }
 
     /// What renamed columns of a table, in the order of the topic.
@@ -124,126 +127,136 @@ impl SchemaHistory {
         self.renames.get(table).into_iter().flatten().map(|(_, rename)| Arc::clone(rename)).collect()
     }
 
-    pub(super) fn entries(&self, table: &TableName) -> Option<&Arc<Vec<Entry>>> {
+    pub(crate) fn entries(&self, table: &TableName) -> Option<&Arc<Vec<Entry>>> {
         self.tables.get(table)
     }
 
+    /// What belongs to `table`, which has its name now.
+    pub fn lineage(&self, table: &TableName) -> Lineage {
+        self.renamings.lineage(table)
+    }
+
+    /// Tables that got another name and have it still. Not those that an online change put aside.
+    pub fn renamed_tables(&self) -> Vec<TableName> {
+        let mut all: Vec<TableName> = self.renamings.renamed_tables().filter(|to| !self.is_gone(to)).cloned().collect();
+        all.sort();
+        all
+    }
+
+    /// The name that `table` was given, if it has its own no more.
+    pub fn renamed_to(&self, table: &TableName) -> Option<&TableName> {
+        if self.is_gone(table) { self.renamings.renamed_to(table) } else { None }
+    }
+
     /// Takes in one record of the schema-change topic. Tombstones and statements that touch no table give no changes.
-    pub fn apply(&mut self, record: Record<'_>) -> Result<Vec<SchemaChange>, BadRecord> {
+    ///
+    /// # Errors
+    /// Why the record cannot be read.
+    pub fn apply(&mut self, record: Record<'_>) -> Result<Vec<SchemaChange>, BadSchemaChange> {
         let Some(value) = record.value else { return Ok(Vec::new()) };
-        let value: Value = serde_json::from_slice(value).map_err(|_| BadRecord::new("the record is not JSON"))?;
-        let payload = match (value.get("schema"), value.get("payload")) {
-            (Some(_), Some(payload)) => payload,
-            _ => &value,
-        };
-        let changes = match payload.get("tableChanges") {
-            Some(Value::Array(changes)) => changes.as_slice(),
-            Some(Value::Null) | None if payload.get("ddl").is_some() => &[],
-            _ => {
-                return Err(BadRecord::new(
-                    "the record is not a schema change: it has neither `ddl` nor `tableChanges`",
-                ));
-            }
-        };
-        let ddl = payload.get("ddl").and_then(Value::as_str).unwrap_or_default();
-        let database = payload.get("databaseName").and_then(Value::as_str).unwrap_or_default();
-        let source = payload.get("source").unwrap_or(&Value::Null);
-        let effects = ddl::read(ddl, database);
-        let snapshot = match source.get("snapshot") {
-            Some(Value::String(s)) => s != "false",
-            Some(Value::Bool(b)) => *b,
-            _ => false,
-        };
-        if changes.is_empty() && effects.is_empty() {
-            // variables and databases are told by a snapshot that the connector takes, not by one that was asked for
-            if snapshot && let Some(position) = position(source) {
-                self.whole.insert(position);
+        let value: Value = serde_json::from_slice(value).map_err(|_| BadSchemaChange::new("the record is not JSON"))?;
+        let statement = match schema_topic::read(&value)? {
+            Announcement::Nothing => return Ok(Vec::new()),
+            Announcement::WholeSnapshot(position) => {
+                self.whole_snapshots.insert(position);
                 self.revision += 1;
+                return Ok(Vec::new());
             }
-            return Ok(Vec::new());
-        }
-        let position = position(source)
-            .ok_or_else(|| BadRecord::new("the schema change has no binlog position (`source.file`, `source.pos`)"))?;
-        let mut told = Vec::new();
-        let (server, ts_ms) =
-            (source.get("server_id").and_then(Value::as_u64), source.get("ts_ms").and_then(Value::as_i64));
-        let mut tell = |table: &TableName, kind| {
-            told.push(SchemaChange {
-                table: table.clone(),
-                kind,
-                position: position.clone(),
-                server: server.unwrap_or(0),
-                ts_ms: ts_ms.unwrap_or(0),
-                offset: record.offset,
-                snapshot,
-            });
+            Announcement::Statement(statement) => statement,
         };
-        for change in changes {
-            let id = change.get("id").and_then(Value::as_str).unwrap_or_default();
-            // of a renaming, some versions of Debezium give both names
-            let (old_id, id) = both_ids(id);
-            let table = table_of_id(id, database).ok_or_else(|| BadRecord::new("a table change has no table `id`"))?;
-            let dropped = change.get("type").and_then(Value::as_str) == Some("DROP");
-            let structure = change.get("table").filter(|t| !t.is_null());
-            if dropped || structure.is_none() {
-                // a snapshot drops a table only to make it in the next record
-                if !snapshot && self.add(&table, &position, None) {
-                    tell(&table, SchemaChangeKind::Dropped);
-                }
-                continue;
-            }
-            let previous = change.get("previousId").and_then(Value::as_str).or(old_id);
-            let previous = previous.and_then(|id| table_of_id(id, database));
-            let from = previous.or_else(|| effects.renamed_table(&table)).filter(|from| *from != table);
-            let before = self.in_force_before(from.as_ref().unwrap_or(&table), &position);
-            let version = read_version(&table, structure.unwrap_or(&Value::Null), before.as_deref(), (ddl, &effects))?;
-            let renamed = effects.renamed_columns(before.as_deref(), version.as_ref().ok());
-            if let Some(from) = &from {
-                self.inherit(&table, from);
-            }
-            let created = change.get("type").and_then(Value::as_str) == Some("CREATE");
-            let anew = created && !snapshot && self.was_another(&table, &position, effects.if_not_exists);
-            let mark = self.note_rename(&table, &position, record.offset + 1, &renamed);
-            let version = version.map(|version| Arc::new(version.after(mark))).map_err(Arc::from);
-            let taken = self.taken(&table, &position);
-            if !self.add(&table, &position, Some(version)) {
-                continue;
-            }
-            match from {
-                Some(from) => {
-                    self.add(&from, &position, None);
-                    let at = Moment { position: position.clone(), ts_ms: ts_ms.unwrap_or(0) };
-                    let renamings = self.renamed_from.entry(table.clone()).or_default();
-                    renamings.push(Renaming { from: from.clone(), at, taken, aside: effects.gives_away(&from) });
-                    tell(&table, SchemaChangeKind::Renamed { from });
-                }
-                None if anew => tell(&table, SchemaChangeKind::Recreated),
-                None if before.is_some() => tell(&table, SchemaChangeKind::Altered { renamed }),
-                None => tell(&table, SchemaChangeKind::Created),
+        let change = |table: TableName, kind| SchemaChange {
+            table,
+            kind,
+            position: statement.position.clone(),
+            server: statement.server,
+            ts_ms: statement.ts_ms,
+            offset: record.offset,
+            snapshot: statement.snapshot,
+        };
+        let mut told = Vec::new();
+        for table in statement.tables() {
+            let table = table?;
+            if let Some(kind) = self.apply_to(&table, &statement, record.offset)? {
+                told.push(change(table.table, kind));
             }
         }
-        for table in effects.truncated {
-            tell(&table, SchemaChangeKind::Truncated);
-        }
-        for table in effects.thinned {
-            tell(&table, SchemaChangeKind::Thinned);
-        }
+        let effects = &statement.effects;
+        told.extend(effects.truncated.iter().map(|table| change(table.clone(), SchemaChangeKind::Truncated)));
+        told.extend(
+            effects.partitions_emptied.iter().map(|table| change(table.clone(), SchemaChangeKind::PartitionsEmptied)),
+        );
         Ok(told)
     }
 
+    /// Takes in what one table is like after a statement; `None` where that was known.
+    fn apply_to(
+        &mut self,
+        change: &TableChange<'_>,
+        statement: &Statement<'_>,
+        offset: i64,
+    ) -> Result<Option<SchemaChangeKind>, BadSchemaChange> {
+        let (table, position) = (&change.table, &statement.position);
+        if change.is_gone() {
+            // a snapshot drops a table only to make it in the next record
+            let dropped = !statement.snapshot && self.add(table, position, None);
+            return Ok(dropped.then_some(SchemaChangeKind::Dropped));
+        }
+        let from = change.from.as_ref();
+        let before = self.in_force_before(from.unwrap_or(table), position);
+        let names_before = before.as_ref().map(|b| b.names.as_slice());
+        let (columns, key) = statement.columns(change, names_before)?;
+        let structure = Structure::new(table, columns, &key);
+        let names = structure.as_ref().ok().map(|s| s.names.as_slice());
+        let renamed = statement.effects.renamed_columns(names_before, names);
+        if let Some(from) = from {
+            self.inherit(table, from);
+        }
+        let recreated =
+            change.created && !statement.snapshot && self.was_another(table, position, statement.effects.if_not_exists);
+        let mark = self.note_rename(table, position, offset + 1, &renamed);
+        let structure = structure.map(|structure| Arc::new(structure.after(mark))).map_err(Arc::from);
+        let owner_before = self.owner_before(table, position);
+        if !self.add(table, position, Some(structure)) {
+            return Ok(None);
+        }
+        Ok(Some(match from {
+            Some(from) => {
+                self.add(from, position, None);
+                let at = Moment { position: position.clone(), ts_ms: statement.ts_ms };
+                let old_name_reused = statement.effects.gives_away(from);
+                let renaming = Renaming { from: from.clone(), at, owner_before, old_name_reused };
+                self.renamings.push(table.clone(), renaming);
+                SchemaChangeKind::Renamed { from: from.clone() }
+            }
+            None if recreated => SchemaChangeKind::Recreated,
+            None if before.is_some() => SchemaChangeKind::Altered { renamed },
+            None => SchemaChangeKind::Created,
+        }))
+    }
+
+    /// Whose the name of `table` was before a renaming at `position` gives it to another table.
+    fn owner_before(&self, table: &TableName, position: &SourcePosition) -> OwnerBefore {
+        let entries = self.tables.get(table).map(|e| e.as_slice()).unwrap_or_default();
+        match entries.iter().rev().find(|e| !e.position.reaches(position)) {
+            None => OwnerBefore::Nobody,
+            Some(entry) if entry.structure.is_some() => OwnerBefore::LiveTable,
+            Some(_) => OwnerBefore::GoneTable,
+        }
+    }
+
     /// The structure before a statement: that of the statement itself does not count, however often it is told.
-    fn in_force_before(&self, table: &TableName, position: &SourcePosition) -> Option<Arc<Version>> {
+    fn in_force_before(&self, table: &TableName, position: &SourcePosition) -> Option<Arc<Structure>> {
         let entries = self.tables.get(table)?;
-        let entry = entries.iter().rev().find(|e| e.position.base != position.base || e.position < *position)?;
-        entry.version.clone()?.ok()
+        let entry = entries.iter().rev().find(|e| !e.position.reaches(position))?;
+        entry.structure.clone()?.ok()
     }
 
     /// True when a CREATE at `position` makes a table of a name that another one had; where it may have done nothing, only
     /// if that one is known to be gone.
     fn was_another(&self, table: &TableName, position: &SourcePosition, if_not_exists: bool) -> bool {
         let entries = self.tables.get(table).map(|e| e.as_slice()).unwrap_or_default();
-        let before = |e: &&Entry| e.position.base != position.base || e.position < *position;
-        entries.iter().rev().find(before).is_some_and(|e| !if_not_exists || e.version.is_none())
+        let before = |e: &&Entry| !e.position.reaches(position);
+        entries.iter().rev().find(before).is_some_and(|e| !if_not_exists || e.structure.is_none())
     }
 
     /// A table that got another name keeps what was renamed in it.
@@ -269,11 +282,11 @@ impl SchemaHistory {
     ) -> i64 {
         let known = self.renames.get(table).map(Vec::as_slice).unwrap_or_default();
         if columns.is_empty() || known.iter().any(|(at, _)| at == position) {
-            let before = |at: &SourcePosition| at.base != position.base || at <= position;
+            let before = |at: &SourcePosition| !position.precedes(at);
             return known.iter().rev().find(|(at, _)| before(at)).map_or(0, |(_, rename)| rename.mark);
         }
         let entries = self.tables.get(table).map(|e| e.as_slice()).unwrap_or_default();
-        let had = |name: &String| entries.iter().any(|e| matches!(&e.version, Some(Ok(v)) if v.names.contains(name)));
+        let had = |name: &String| entries.iter().any(|e| matches!(&e.structure, Some(Ok(v)) if v.names.contains(name)));
         let columns = columns.iter().map(|(from, to)| RenamedColumn {
             from: safe_name(from),
             to: safe_name(to),
@@ -290,12 +303,12 @@ impl SchemaHistory {
         &mut self,
         table: &TableName,
         position: &SourcePosition,
-        mut version: Option<Result<Arc<Version>, Arc<str>>>,
+        mut structure: Option<Result<Arc<Structure>, Arc<str>>>,
     ) -> bool {
         let entries = Arc::make_mut(self.tables.entry(table.clone()).or_default());
         let known = entries.iter().any(|e| {
             e.position == *position
-                && match (&e.version, &version) {
+                && match (&e.structure, &structure) {
                     (None, None) => true,
                     (Some(Ok(a)), Some(Ok(b))) => a.equals(b),
                     (Some(Err(a)), Some(Err(b))) => a == b,
@@ -305,16 +318,16 @@ impl SchemaHistory {
         if known {
             return false;
         }
-        // a structure that did not change stays the same version
-        if let Some(Ok(new)) = &version
+        // a structure that did not change stays the same one
+        if let Some(Ok(new)) = &structure
             && let Some(old) =
-                entries.iter().filter_map(|e| e.version.as_ref()?.as_ref().ok()).find(|old| old.equals(new))
+                entries.iter().filter_map(|e| e.structure.as_ref()?.as_ref().ok()).find(|old| old.equals(new))
         {
-            version = Some(Ok(Arc::clone(old)));
+            structure = Some(Ok(Arc::clone(old)));
         }
-        let after = |e: &Entry| e.position.base == position.base && e.position > *position;
+        let after = |e: &Entry| position.precedes(&e.position);
         let at = entries.iter().position(after).unwrap_or(entries.len());
-        entries.insert(at, Entry { position: position.clone(), version });
+        entries.insert(at, Entry { position: position.clone(), structure });
         if entries.len() > ENTRIES_MAX {
             entries.remove(0);
         }

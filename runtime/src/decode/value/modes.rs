@@ -1,14 +1,60 @@
-//! What the connector's modes must be, from the values it wrote.
+//! The connector's modes: how it writes values, told by the pipeline file or by the values themselves.
 //!
 //! Receives values of DECIMAL, DATETIME and TIME columns of bare records. Promises a mode only where a value rules the
 //! other ones out (certain) or makes them absurd (strong). One [`Evidence`] serves all tables of a connector, because
 //! its modes hold for all of them. Never overrides a setting.
 
-use super::columntype::ColumnType;
-use super::json::{Kind, Token};
-use super::moment::TIME_MICROS_MAX;
-use super::scalar;
-use super::{DecimalHandling, TimePrecision};
+use super::column_type::ColumnType;
+use super::time_text::TIME_MICROS_MAX;
+use crate::decode::format::json::cursor::{Kind, Token};
+use crate::decode::format::json::number::int64;
+
+/// The connector's `time.precision.mode`: what a number of a DATETIME or TIME column counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TimePrecision {
+    /// `adaptive_time_microseconds`, Debezium's default: DATETIME(0..3) milliseconds, DATETIME(4..6) and TIME microseconds
+    AdaptiveTimeMicroseconds,
+    /// `adaptive`: as above, TIME(0..3) in milliseconds
+    Adaptive,
+    /// `connect`: everything in milliseconds
+    Connect,
+    /// `microseconds`: everything in microseconds
+    Microseconds,
+    /// `nanoseconds`: everything in nanoseconds
+    Nanoseconds,
+    /// `isostring`: ISO 8601 text (text is understood in every mode)
+    IsoString,
+}
+
+/// The connector's `decimal.handling.mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DecimalHandling {
+    /// `precise`: base64 of the unscaled big-endian integer
+    Precise,
+    /// `string`: the digits
+    String,
+    /// `double`: a JSON number
+    Double,
+}
+
+/// The connector's `binary.handling.mode`, as the JSON converter writes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum BinaryHandling {
+    /// `bytes` and `base64`: standard base64
+    Base64,
+    /// `base64-url-safe`
+    Base64UrlSafe,
+    /// `hex`
+    Hex,
+}
+
+/// The modes that say how values are written; `None` is not known yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Modes {
+    pub(crate) time: Option<TimePrecision>,
+    pub(crate) decimal: Option<DecimalHandling>,
+    pub(crate) binary: BinaryHandling,
+}
 
 /// Milliseconds of the last DATETIME that MySQL holds, generously: a larger number counts microseconds.
 const DATETIME_MILLIS_MAX: u64 = 260_000_000_000_000;
@@ -52,15 +98,15 @@ impl Evidence {
     }
 
     /// Takes in one value of a bare record.
-    pub(super) fn observe(&mut self, column: ColumnType, token: Token, text: &[u8]) {
+    pub(crate) fn observe(&mut self, column: ColumnType, token: Token, text: &[u8]) {
         match column {
             ColumnType::DateTime { places } if token.kind == Kind::Number => {
-                if let Some(n) = scalar::int64(token.of(text)) {
+                if let Some(n) = int64(token.of(text)) {
                     self.observe_time(datetime(n, places));
                 }
             }
             ColumnType::Time { places } if token.kind == Kind::Number => {
-                if let Some(n) = scalar::int64(token.of(text)) {
+                if let Some(n) = int64(token.of(text)) {
                     self.observe_time(time(n, places));
                 }
             }
@@ -101,7 +147,7 @@ fn time(n: i64, places: Option<u8>) -> Option<(TimePrecision, bool)> {
 }
 
 /// How a DECIMAL with `scale` fractional digits is written, where the value can be only one of the three.
-pub(super) fn decimal(scale: i8, token: Token, text: &[u8]) -> Option<DecimalHandling> {
+pub(crate) fn decimal(scale: i8, token: Token, text: &[u8]) -> Option<DecimalHandling> {
     match token.kind {
         Kind::Number => return Some(DecimalHandling::Double),
         Kind::Text => {}
@@ -132,7 +178,7 @@ mod tests {
 
     fn seen(column: ColumnType, json: &str) -> Evidence {
         let mut evidence = Evidence::new();
-        let mut cursor = super::super::json::Cursor::new(json.as_bytes());
+        let mut cursor = crate::decode::format::json::cursor::Cursor::new(json.as_bytes());
         evidence.observe(column, cursor.value().unwrap(), json.as_bytes());
         evidence
     }
@@ -156,7 +202,7 @@ mod tests {
     fn certain_evidence_wins_over_strong() {
         let mut evidence = seen(ColumnType::DateTime { places: 6 }, "1735770351627");
         let json = b"1735770351627740";
-        let token = super::super::json::Cursor::new(json).value().unwrap();
+        let token = crate::decode::format::json::cursor::Cursor::new(json).value().unwrap();
         evidence.observe(ColumnType::DateTime { places: 6 }, token, json);
         assert_eq!(evidence.time_precision(), Some(TimePrecision::AdaptiveTimeMicroseconds));
     }

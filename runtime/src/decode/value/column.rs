@@ -13,11 +13,10 @@ use arrow::buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Date32Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type};
 use arrow::error::ArrowError;
 
-use super::codec::{self, Codec, Misfit, OUT_OF_RANGE, WRONG_KIND};
-use super::columntype::ColumnType;
-use super::escape;
-use super::json::{Kind, Token};
-use super::moment;
+use super::codec::{Codec, Misfit, WRONG_KIND};
+use super::column_type::ColumnType;
+use crate::decode::format::json::cursor::{Kind, Token};
+use crate::decode::format::json::escape;
 
 enum Data {
     I8(Vec<i8>),
@@ -33,7 +32,7 @@ enum Data {
 }
 
 /// One column that grows.
-pub(super) struct Column {
+pub(crate) struct Column {
     kind: ColumnType,
     data: Data,
     nulls: NullBufferBuilder,
@@ -41,7 +40,7 @@ pub(super) struct Column {
 
 impl Column {
     /// An empty column with room for `rows` values.
-    pub(super) fn new(kind: ColumnType, rows: usize) -> Self {
+    pub(crate) fn new(kind: ColumnType, rows: usize) -> Self {
         let data = match kind.data_type() {
             DataType::Int8 => Data::I8(Vec::with_capacity(rows)),
             DataType::Int16 => Data::I16(Vec::with_capacity(rows)),
@@ -61,7 +60,7 @@ impl Column {
     }
 
     /// Takes back every value from row `rows` on.
-    pub(super) fn truncate(&mut self, rows: usize) {
+    pub(crate) fn truncate(&mut self, rows: usize) {
         match &mut self.data {
             Data::I8(v) => v.truncate(rows),
             Data::I16(v) => v.truncate(rows),
@@ -79,7 +78,7 @@ impl Column {
         self.nulls.truncate(rows);
     }
 
-    pub(super) fn append_null(&mut self) {
+    pub(crate) fn append_null(&mut self) {
         match &mut self.data {
             Data::I8(v) => v.push(0),
             Data::I16(v) => v.push(0),
@@ -96,7 +95,7 @@ impl Column {
 
     /// Appends one value. `text` is what `token` was found in; `scratch` is a buffer to work in.
     #[inline]
-    pub(super) fn append(
+    pub(crate) fn append(
         &mut self,
         codec: Codec,
         token: Token,
@@ -116,94 +115,26 @@ impl Column {
             }
             _ => token.of(text),
         };
-        match (&mut self.data, codec) {
-            (Data::I64(v), Codec::Int64) => v.push(codec::integer(token, value)?),
-            (Data::Bytes(ends, bytes), Codec::Text) => {
-                match token.kind {
-                    Kind::Text => bytes.extend_from_slice(value),
-                    Kind::Escaped => unescape(token, text, bytes)?,
-                    _ => return Err(WRONG_KIND),
-                }
+        match &mut self.data {
+            Data::I64(v) => v.push(codec.int64(token, value)?),
+            Data::Bytes(ends, bytes) => {
+                codec.bytes(token, text, value, bytes)?;
                 seal(ends, bytes)?;
             }
-            (Data::I32(v), Codec::Int32) => {
-                v.push(i32::try_from(codec::integer(token, value)?).map_err(|_| OUT_OF_RANGE)?)
-            }
-            (Data::I128(v), Codec::Decimal { precision, scale, written, form }) => {
-                v.push(codec::decimal(token, value, precision, scale, written, form)?);
-            }
-            (Data::I64(v), Codec::DateTime(unit)) => v.push(codec::datetime(token, value, unit)?),
-            (Data::I64(v), Codec::Timestamp(unit)) => v.push(codec::timestamp(token, value, unit)?),
-            (Data::I8(v), Codec::Int8) => v.push(match token.kind {
-                // a converter may write TINYINT(1) as a boolean
-                Kind::True => 1,
-                Kind::False => 0,
-                _ => i8::try_from(codec::integer(token, value)?).map_err(|_| OUT_OF_RANGE)?,
-            }),
-            (Data::I16(v), Codec::Int16) => v.push(match token.kind {
-                Kind::True => 1,
-                Kind::False => 0,
-                _ => i16::try_from(codec::integer(token, value)?).map_err(|_| OUT_OF_RANGE)?,
-            }),
-            (Data::I32(v), Codec::Year) => {
-                v.push(i32::try_from(codec::integer(token, value)?).map_err(|_| OUT_OF_RANGE)?)
-            }
-            (Data::I128(v), Codec::UInt64) => v.push(codec::unsigned(token, value)?),
-            (Data::I32(v), Codec::Date) => v.push(match token.kind {
-                Kind::Number => moment::date_of_days(codec::integer(token, value)?).ok_or(OUT_OF_RANGE)?,
-                Kind::Text | Kind::Escaped => moment::date_of_text(value).ok_or(WRONG_KIND)?,
-                _ => return Err(WRONG_KIND),
-            }),
-            (Data::F32(v), Codec::Float32) => {
-                let n: f32 = codec::number(token, value)?;
-                if n.is_infinite() {
-                    return Err(OUT_OF_RANGE);
-                }
-                v.push(n);
-            }
-            (Data::F64(v), Codec::Float64) => {
-                let n: f64 = codec::number(token, value)?;
-                if n.is_infinite() {
-                    return Err(OUT_OF_RANGE);
-                }
-                v.push(n);
-            }
-            (Data::Bits(v), Codec::Bit) => v.append(match (token.kind, value) {
-                (Kind::True, _) | (Kind::Number, b"1") => true,
-                (Kind::False, _) | (Kind::Number, b"0") => false,
-                _ => return Err(WRONG_KIND),
-            }),
-            (Data::I64(v), Codec::Bits { length }) => {
-                v.push(i64::try_from(codec::bits(token, value, length)?).map_err(|_| OUT_OF_RANGE)?);
-            }
-            (Data::I128(v), Codec::Bits { length }) => v.push(i128::from(codec::bits(token, value, length)?)),
-            (Data::Bytes(ends, bytes), Codec::Time(unit, places)) => {
-                codec::time(token, value, unit, places, bytes)?;
-                seal(ends, bytes)?;
-            }
-            (Data::Bytes(ends, bytes), Codec::Json) => {
-                match token.kind {
-                    Kind::Escaped => unescape(token, text, bytes)?,
-                    _ => bytes.extend_from_slice(value),
-                }
-                seal(ends, bytes)?;
-            }
-            (Data::Bytes(ends, bytes), Codec::BigDecimal { scale, form }) => {
-                codec::big_decimal(token, value, scale, form, bytes)?;
-                seal(ends, bytes)?;
-            }
-            (Data::Bytes(ends, bytes), Codec::Binary(form)) => {
-                codec::binary(token, value, form, bytes)?;
-                seal(ends, bytes)?;
-            }
-            _ => return Err(WRONG_KIND),
+            Data::I32(v) => v.push(codec.int32(token, value)?),
+            Data::I128(v) => v.push(codec.int128(token, value)?),
+            Data::I8(v) => v.push(codec.int8(token, value)?),
+            Data::I16(v) => v.push(codec.int16(token, value)?),
+            Data::F32(v) => v.push(codec.float32(token, value)?),
+            Data::F64(v) => v.push(codec.float64(token, value)?),
+            Data::Bits(v) => v.append(codec.bit(token, value)?),
         }
         self.nulls.append_non_null();
         Ok(())
     }
 
     /// Bytes held, for limits.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         match &self.data {
             Data::I8(v) => v.len(),
             Data::I16(v) => v.len() * 2,
@@ -218,7 +149,7 @@ impl Column {
     }
 
     /// The column as an array.
-    pub(super) fn finish(mut self) -> Result<ArrayRef, ArrowError> {
+    pub(crate) fn finish(mut self) -> Result<ArrayRef, ArrowError> {
         let nulls = self.nulls.finish();
         fn primitive<T: ArrowPrimitiveType>(
             values: Vec<T::Native>,
@@ -256,6 +187,14 @@ impl Column {
     }
 }
 
+/// An array of the one value that `text` writes; `None` where it does not fit.
+pub(crate) fn one_value(column_type: ColumnType, codec: Codec, text: &str, token: Token) -> Option<ArrayRef> {
+    let mut column = Column::new(column_type, 1);
+    column.append(codec, token, text.as_bytes(), &mut Vec::new()).ok()?;
+    let array = column.finish().ok()?;
+    (array.null_count() == 0).then_some(array)
+}
+
 /// Ends a value of a column of bytes, where the column has room for it.
 #[inline]
 fn seal(ends: &mut Vec<i32>, bytes: &[u8]) -> Result<(), Misfit> {
@@ -266,8 +205,4 @@ fn seal(ends: &mut Vec<i32>, bytes: &[u8]) -> Result<(), Misfit> {
         }
         Err(_) => Err(Misfit::Value("is too large")),
     }
-}
-
-fn unescape(token: Token, text: &[u8], bytes: &mut Vec<u8>) -> Result<(), Misfit> {
-    escape::unescape(token.of(text), bytes).ok_or(Misfit::Value("holds half of a surrogate pair"))
 }

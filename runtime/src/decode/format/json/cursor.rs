@@ -1,17 +1,17 @@
 //! A cursor over the bytes of one JSON text.
 //!
 //! Receives bytes that are already known to be UTF-8. Promises that whatever it steps over is valid JSON, at most
-//! [`DEPTH_MAX`] levels deep, and answers with places in the bytes instead of values. Never recurses; allocates only to
-//! make a [`Literal`].
+//! [`DEPTH_MAX`] levels deep, and answers with places in the bytes instead of values. Never recurses or allocates.
 
 use super::escape::hex4;
+use super::literal::Literal;
 
 /// Deepest nesting of objects and arrays.
-pub(super) const DEPTH_MAX: u32 = 128;
+pub(crate) const DEPTH_MAX: u32 = 128;
 
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Null,
     True,
     False,
@@ -26,57 +26,43 @@ pub(super) enum Kind {
 
 /// Where a value stands; of text, without its quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Token {
-    pub(super) kind: Kind,
-    pub(super) start: u32,
-    pub(super) end: u32,
+pub(crate) struct Token {
+    pub(crate) kind: Kind,
+    pub(crate) start: u32,
+    pub(crate) end: u32,
 }
 
 impl Token {
     /// The value's bytes in the text it was found in.
     #[inline]
-    pub(super) fn of(self, bytes: &[u8]) -> &[u8] {
+    pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
         bytes.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 
     #[inline]
-    pub(super) fn is_text(self) -> bool {
+    pub(crate) fn is_text(self) -> bool {
         matches!(self.kind, Kind::Text | Kind::Escaped)
     }
 }
 
 /// Where and how the bytes stop being JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Malformed {
-    pub(super) what: &'static str,
-    pub(super) at: usize,
+pub(crate) struct Malformed {
+    pub(crate) what: &'static str,
+    pub(crate) at: usize,
 }
 
-/// Bytes to compare with, eight at a time.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Literal {
-    /// each with the bits that count
-    words: Vec<(u64, u64)>,
-    len: usize,
-}
-
-impl Literal {
-    pub(super) fn new(bytes: &[u8]) -> Self {
-        let words = bytes.chunks(8).map(|chunk| {
-            let (mut word, mut mask) = ([0; 8], [0; 8]);
-            for (at, byte) in chunk.iter().enumerate() {
-                word[at] = *byte;
-                mask[at] = 0xff;
-            }
-            (u64::from_le_bytes(word), u64::from_le_bytes(mask))
-        });
-        Literal { words: words.collect(), len: bytes.len() }
+impl Malformed {
+    /// The same for people.
+    #[cold]
+    pub(crate) fn reason(self) -> String {
+        format!("the record is not JSON: {} at byte {}", self.what, self.at)
     }
 }
 
 /// Walks over one JSON text.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Cursor<'a> {
+pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
 }
@@ -85,15 +71,15 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 
 impl<'a> Cursor<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Cursor { bytes, at: 0 }
     }
 
-    pub(super) fn starting_at(bytes: &'a [u8], at: usize) -> Self {
+    pub(crate) fn starting_at(bytes: &'a [u8], at: usize) -> Self {
         Cursor { bytes, at }
     }
 
-    pub(super) fn at(&self) -> usize {
+    pub(crate) fn at(&self) -> usize {
         self.at
     }
 
@@ -104,7 +90,7 @@ impl<'a> Cursor<'a> {
 
     /// The next byte that is not white space; 0 at the end.
     #[inline]
-    pub(super) fn peek(&mut self) -> u8 {
+    pub(crate) fn peek(&mut self) -> u8 {
         loop {
             match self.bytes.get(self.at) {
                 Some(b' ' | b'\n' | b'\t' | b'\r') => self.at += 1,
@@ -116,7 +102,7 @@ impl<'a> Cursor<'a> {
 
     /// Steps over `byte` when it is next.
     #[inline]
-    pub(super) fn take(&mut self, byte: u8) -> bool {
+    pub(crate) fn take(&mut self, byte: u8) -> bool {
         let there = self.peek() == byte;
         self.at += usize::from(there);
         there
@@ -124,7 +110,7 @@ impl<'a> Cursor<'a> {
 
     /// Steps over exactly these bytes when they are next.
     #[inline]
-    pub(super) fn take_all(&mut self, bytes: &[u8]) -> bool {
+    pub(crate) fn take_all(&mut self, bytes: &[u8]) -> bool {
         let there = self.bytes.get(self.at..).is_some_and(|rest| rest.starts_with(bytes));
         if there {
             self.at += bytes.len();
@@ -134,37 +120,18 @@ impl<'a> Cursor<'a> {
 
     /// Steps over exactly the literal when it is next.
     #[inline]
-    pub(super) fn take_literal(&mut self, literal: &Literal) -> bool {
-        let Some(rest) = self.bytes.get(self.at..) else { return false };
-        if rest.len() < literal.words.len() * 8 {
-            let there = literal.words.iter().zip(rest.chunks(8)).all(|((word, mask), chunk)| {
-                let mut padded = [0; 8];
-                padded.iter_mut().zip(chunk).for_each(|(to, from)| *to = *from);
-                (u64::from_le_bytes(padded) ^ word) & mask == 0
-            });
-            if !there || rest.len() < literal.len {
-                return false;
-            }
-        } else {
-            let mut rest = rest;
-            for (word, mask) in &literal.words {
-                let Some((chunk, after)) = rest.split_first_chunk::<8>() else { return false };
-                if (u64::from_le_bytes(*chunk) ^ word) & mask != 0 {
-                    return false;
-                }
-                rest = after;
-            }
-        }
-        self.at += literal.len;
-        true
+    pub(crate) fn take_literal(&mut self, literal: &Literal) -> bool {
+        let there = self.bytes.get(self.at..).is_some_and(|rest| literal.begins(rest));
+        self.at += if there { literal.len() } else { 0 };
+        there
     }
 
-    pub(super) fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), Malformed> {
+    pub(crate) fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), Malformed> {
         if self.take(byte) { Ok(()) } else { Err(self.fail(what)) }
     }
 
     /// Nothing but white space may follow.
-    pub(super) fn end(&mut self) -> Result<(), Malformed> {
+    pub(crate) fn end(&mut self) -> Result<(), Malformed> {
         while matches!(self.bytes.get(self.at), Some(b' ' | b'\n' | b'\t' | b'\r')) {
             self.at += 1;
         }
@@ -173,7 +140,7 @@ impl<'a> Cursor<'a> {
 
     /// Steps over a member's name and the colon after it.
     #[inline]
-    pub(super) fn key(&mut self) -> Result<Token, Malformed> {
+    pub(crate) fn key(&mut self) -> Result<Token, Malformed> {
         if !self.take(b'"') {
             return Err(self.fail("a member's name is missing"));
         }
@@ -184,7 +151,7 @@ impl<'a> Cursor<'a> {
 
     /// After a member's value: true when another member follows, false when the object ends.
     #[inline]
-    pub(super) fn more_members(&mut self) -> Result<bool, Malformed> {
+    pub(crate) fn more_members(&mut self) -> Result<bool, Malformed> {
         match self.peek() {
             b',' => {
                 self.at += 1;
@@ -199,7 +166,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// After an element: true when another follows, false when the array ends.
-    pub(super) fn more_elements(&mut self) -> Result<bool, Malformed> {
+    pub(crate) fn more_elements(&mut self) -> Result<bool, Malformed> {
         match self.peek() {
             b',' => {
                 self.at += 1;
@@ -215,7 +182,7 @@ impl<'a> Cursor<'a> {
 
     /// Steps over one value of any kind.
     #[inline]
-    pub(super) fn value(&mut self) -> Result<Token, Malformed> {
+    pub(crate) fn value(&mut self) -> Result<Token, Malformed> {
         let first = self.peek();
         let start = self.at;
         match first {

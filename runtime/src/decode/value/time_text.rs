@@ -3,10 +3,10 @@
 //! Receives bytes of one value, or microseconds. Promises the exact moment or `None`: what lies outside the years 0 to
 //! 9999 or between two microseconds is never moved.
 
-use super::scalar::int64;
+use crate::decode::format::json::number::int64;
 
 /// 838:59:59.999999, the largest TIME of MySQL, in microseconds.
-pub(super) const TIME_MICROS_MAX: i64 = ((838 * 60 + 59) * 60 + 59) * 1_000_000 + 999_999;
+pub(crate) const TIME_MICROS_MAX: i64 = ((838 * 60 + 59) * 60 + 59) * 1_000_000 + 999_999;
 /// Days and seconds since 1970 of the first day of year 0 and of the day after year 9999.
 const DAYS: std::ops::Range<i64> = -719_528..2_932_897;
 const SECONDS: std::ops::Range<i64> = -719_528 * 86_400..2_932_897 * 86_400;
@@ -24,7 +24,7 @@ fn two(bytes: &[u8], at: usize) -> Option<i64> {
 }
 
 /// Days since 1970 of a date of the Gregorian calendar.
-pub(super) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
+pub(crate) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let length = match month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
@@ -44,12 +44,12 @@ pub(super) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
 }
 
 /// Days since 1970, where the date is within the years 0 to 9999.
-pub(super) fn date_of_days(days: i64) -> Option<i32> {
+pub(crate) fn date_of_days(days: i64) -> Option<i32> {
     if DAYS.contains(&days) { i32::try_from(days).ok() } else { None }
 }
 
 /// Days since 1970 of `YYYY-MM-DD`, which a `Z` may follow.
-pub(super) fn date_of_text(text: &[u8]) -> Option<i32> {
+pub(crate) fn date_of_text(text: &[u8]) -> Option<i32> {
     let text = text.strip_suffix(b"Z").unwrap_or(text);
     let (day, rest) = leading_date(text)?;
     if rest.is_empty() { date_of_days(day) } else { None }
@@ -88,7 +88,7 @@ fn fraction(digits: &[u8]) -> Option<i64> {
 
 /// Microseconds since 1970 of an ISO 8601 date and time; a zone is applied, none is UTC.
 #[inline]
-pub(super) fn micros_of_text(text: &[u8]) -> Option<i64> {
+pub(crate) fn micros_of_text(text: &[u8]) -> Option<i64> {
     let (day, rest) = leading_date(text)?;
     let mut micros = day * 86_400_000_000;
     if !rest.is_empty() {
@@ -132,12 +132,12 @@ pub(super) fn micros_of_text(text: &[u8]) -> Option<i64> {
 
 /// Microseconds since 1970, where the time is within the years 0 to 9999.
 #[inline]
-pub(super) fn in_range(micros: i64) -> Option<i64> {
+pub(crate) fn in_range(micros: i64) -> Option<i64> {
     SECONDS.contains(&micros.div_euclid(1_000_000)).then_some(micros)
 }
 
 /// Microseconds of `[-]H…:MM:SS[.ffffff]`, which a `Z` may follow.
-pub(super) fn time_of_text(text: &[u8]) -> Option<i64> {
+pub(crate) fn time_of_text(text: &[u8]) -> Option<i64> {
     let text = text.strip_suffix(b"Z").unwrap_or(text);
     let (negative, text) = match text.split_first() {
         Some((b'-', rest)) => (true, rest),
@@ -169,7 +169,7 @@ pub(super) fn time_of_text(text: &[u8]) -> Option<i64> {
 /// Writes a TIME as the server prints it. `places`: fractional digits; `None`: none, or six where there is a fraction.
 /// Answers `None` where the fraction has more digits than that.
 #[inline]
-pub(super) fn write_time(micros: i64, places: Option<u8>, out: &mut Vec<u8>) -> Option<()> {
+pub(crate) fn write_time(micros: i64, places: Option<u8>, out: &mut Vec<u8>) -> Option<()> {
     if micros.unsigned_abs() > TIME_MICROS_MAX.unsigned_abs() {
         return None;
     }

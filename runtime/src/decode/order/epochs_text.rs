@@ -5,13 +5,14 @@
 
 use serde_json::{Value, json};
 
-use super::epoch::{Epochs, Identity, Reach, Run};
+use super::epochs::{Epochs, Reach, Run};
+use crate::decode::dialect::mysql::binlog::Binlog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sequence::Sequence;
 
 impl std::fmt::Display for Epochs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let identities: Vec<Value> = self.identities.iter().map(|i| json!([i.base, i.server])).collect();
+        let binlogs: Vec<Value> = self.binlogs.iter().map(|i| json!([i.base, i.server])).collect();
         let partitions: Vec<Value> = self
             .partitions
             .iter()
@@ -22,7 +23,7 @@ impl std::fmt::Display for Epochs {
             .iter()
             .map(|r| json!([r.base, r.file, r.pos, r.sequence.0.to_string(), r.behind, r.floor_due]))
             .collect();
-        write!(f, "{}", json!({"v": 1, "epochs": identities, "partitions": partitions, "runs": runs}))
+        write!(f, "{}", json!({"v": 1, "epochs": binlogs, "partitions": partitions, "runs": runs}))
     }
 }
 
@@ -50,7 +51,7 @@ fn read(text: &str) -> Option<Epochs> {
     let number = |v: &Value, at: usize| v.get(at)?.as_u64();
     let sequence = |v: &Value, at: usize| Some(Sequence(v.get(at)?.as_str()?.parse().ok()?));
     let flag = |v: &Value, at: usize| v.get(at)?.as_bool();
-    let identities = value.get("epochs")?.as_array()?.iter();
+    let binlogs = value.get("epochs")?.as_array()?.iter();
     let partitions = value.get("partitions")?.as_array()?.iter();
     let run = |v: &Value| {
         Some(Run {
@@ -63,16 +64,14 @@ fn read(text: &str) -> Option<Epochs> {
         })
     };
     Some(Epochs {
-        identities: identities
-            .map(|v| Some(Identity { base: word(v, 0)?, server: number(v, 1)? }))
-            .collect::<Option<_>>()?,
+        binlogs: binlogs.map(|v| Some(Binlog { base: word(v, 0)?, server: number(v, 1)? })).collect::<Option<_>>()?,
         partitions: partitions
             .map(|v| {
                 Some(Reach {
                     partition: i32::try_from(v.get(0)?.as_i64()?).ok()?,
                     newest: sequence(v, 1)?,
                     ts_ms: v.get(2)?.as_i64()?,
-                    last: Identity { base: word(v, 3)?, server: number(v, 4)? },
+                    last: Binlog { base: word(v, 3)?, server: number(v, 4)? },
                 })
             })
             .collect::<Option<_>>()?,

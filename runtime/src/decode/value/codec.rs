@@ -7,13 +7,14 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use super::columntype::ColumnType;
-use super::connect::Field;
-use super::evidence;
-use super::json::{Kind, Token};
-use super::moment;
+use super::column_type::ColumnType;
+use super::modes::{self, BinaryHandling, DecimalHandling, Modes, TimePrecision};
 use super::scalar::{self, Digits};
-use super::{BinaryHandling, DecimalHandling, TimePrecision};
+use super::time_text;
+use crate::decode::format::embedded_schema::Field;
+use crate::decode::format::json::cursor::{Kind, Token};
+use crate::decode::format::json::escape;
+use crate::decode::format::json::number::{int64, int128};
 
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
@@ -22,7 +23,7 @@ const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENI
 
 /// What a number of a time column counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unit {
+pub(crate) enum Unit {
     Millis,
     Micros,
     Nanos,
@@ -40,17 +41,9 @@ impl Unit {
     }
 }
 
-/// The modes that say how values are written; `None` is not known yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Modes {
-    pub(super) time: Option<TimePrecision>,
-    pub(super) decimal: Option<DecimalHandling>,
-    pub(super) binary: BinaryHandling,
-}
-
 /// How the values of one column are written, and what they become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Codec {
+pub(crate) enum Codec {
     Int8,
     Int16,
     Int32,
@@ -85,7 +78,7 @@ pub(super) enum Codec {
 
 impl Codec {
     /// How a column is written under these modes, with nothing else known.
-    pub(super) fn of_modes(column: ColumnType, modes: Modes) -> Codec {
+    pub(crate) fn of_modes(column: ColumnType, modes: Modes) -> Codec {
         use TimePrecision as P;
         let datetime = |places: u8| match modes.time {
             Some(P::Connect) => Some(Unit::Millis),
@@ -128,7 +121,7 @@ impl Codec {
     }
 
     /// How a column is written that has this field in the record's own schema.
-    pub(super) fn of_field(column: ColumnType, field: &Field, modes: Modes) -> Codec {
+    pub(crate) fn of_field(column: ColumnType, field: &Field, modes: Modes) -> Codec {
         let unit = match field.semantic.as_str() {
             "io.debezium.time.Timestamp"
             | "org.apache.kafka.connect.data.Timestamp"
@@ -160,8 +153,112 @@ impl Codec {
         }
     }
 
+    /// A value of a column of 8-bit integers.
+    #[inline]
+    pub(crate) fn int8(self, token: Token, value: &[u8]) -> Result<i8, Misfit> {
+        match (self, token.kind) {
+            // a converter may write TINYINT(1) as a boolean
+            (Codec::Int8, Kind::True) => Ok(1),
+            (Codec::Int8, Kind::False) => Ok(0),
+            (Codec::Int8, _) => i8::try_from(integer(token, value)?).map_err(|_| OUT_OF_RANGE),
+            _ => Err(WRONG_KIND),
+        }
+    }
+
+    /// A value of a column of 16-bit integers.
+    #[inline]
+    pub(crate) fn int16(self, token: Token, value: &[u8]) -> Result<i16, Misfit> {
+        match (self, token.kind) {
+            (Codec::Int16, Kind::True) => Ok(1),
+            (Codec::Int16, Kind::False) => Ok(0),
+            (Codec::Int16, _) => i16::try_from(integer(token, value)?).map_err(|_| OUT_OF_RANGE),
+            _ => Err(WRONG_KIND),
+        }
+    }
+
+    /// A value of a column of 32-bit integers, or days since 1970.
+    #[inline]
+    pub(crate) fn int32(self, token: Token, value: &[u8]) -> Result<i32, Misfit> {
+        match (self, token.kind) {
+            (Codec::Int32 | Codec::Year, _) => i32::try_from(integer(token, value)?).map_err(|_| OUT_OF_RANGE),
+            (Codec::Date, Kind::Number) => time_text::date_of_days(integer(token, value)?).ok_or(OUT_OF_RANGE),
+            (Codec::Date, Kind::Text | Kind::Escaped) => time_text::date_of_text(value).ok_or(WRONG_KIND),
+            _ => Err(WRONG_KIND),
+        }
+    }
+
+    /// A value of a column of 64-bit integers, or microseconds since 1970.
+    #[inline]
+    pub(crate) fn int64(self, token: Token, value: &[u8]) -> Result<i64, Misfit> {
+        match self {
+            Codec::Int64 => integer(token, value),
+            Codec::DateTime(unit) => datetime(token, value, unit),
+            Codec::Timestamp(unit) => timestamp(token, value, unit),
+            Codec::Bits { length } => i64::try_from(bits(token, value, length)?).map_err(|_| OUT_OF_RANGE),
+            _ => Err(WRONG_KIND),
+        }
+    }
+
+    /// A value of a column of decimals, without its point.
+    #[inline]
+    pub(crate) fn int128(self, token: Token, value: &[u8]) -> Result<i128, Misfit> {
+        match self {
+            Codec::Decimal { precision, scale, written, form } => {
+                decimal(token, value, precision, scale, written, form)
+            }
+            Codec::UInt64 => unsigned(token, value),
+            Codec::Bits { length } => bits(token, value, length).map(i128::from),
+            _ => Err(WRONG_KIND),
+        }
+    }
+
+    /// A value of a column of 32-bit floats.
+    pub(crate) fn float32(self, token: Token, value: &[u8]) -> Result<f32, Misfit> {
+        if self != Codec::Float32 {
+            return Err(WRONG_KIND);
+        }
+        let n: f32 = number(token, value)?;
+        if n.is_infinite() { Err(OUT_OF_RANGE) } else { Ok(n) }
+    }
+
+    /// A value of a column of 64-bit floats.
+    pub(crate) fn float64(self, token: Token, value: &[u8]) -> Result<f64, Misfit> {
+        if self != Codec::Float64 {
+            return Err(WRONG_KIND);
+        }
+        let n: f64 = number(token, value)?;
+        if n.is_infinite() { Err(OUT_OF_RANGE) } else { Ok(n) }
+    }
+
+    /// A value of a column of booleans.
+    pub(crate) fn bit(self, token: Token, value: &[u8]) -> Result<bool, Misfit> {
+        match (self, token.kind, value) {
+            (Codec::Bit, Kind::True, _) | (Codec::Bit, Kind::Number, b"1") => Ok(true),
+            (Codec::Bit, Kind::False, _) | (Codec::Bit, Kind::Number, b"0") => Ok(false),
+            _ => Err(WRONG_KIND),
+        }
+    }
+
+    /// A value of a column of text or bytes, appended to `out`. `text` is what `token` was found in: text with escapes is
+    /// taken from there rather than from `value`.
+    #[inline]
+    pub(crate) fn bytes(self, token: Token, text: &[u8], value: &[u8], out: &mut Vec<u8>) -> Result<(), Misfit> {
+        match (self, token.kind) {
+            (Codec::Text, Kind::Text) => out.extend_from_slice(value),
+            (Codec::Text | Codec::Json, Kind::Escaped) => {
+                escape::unescape(token.of(text), out).ok_or(Misfit::Value("holds half of a surrogate pair"))?;
+            }
+            (Codec::Json, _) => out.extend_from_slice(value),
+            (Codec::Time(unit, places), _) => time(token, value, unit, places, out)?,
+            (Codec::BigDecimal { scale, form }, _) => big_decimal(token, value, scale, form, out)?,
+            (Codec::Binary(form), _) => binary(token, value, form, out)?,
+            _ => return Err(WRONG_KIND),
+        }
+        Ok(())
+    }
+
     /// How a default of the DDL is written.
-    pub(super) fn of_ddl(column: ColumnType) -> Codec {
+    pub(crate) fn of_ddl(column: ColumnType) -> Codec {
         let modes = Modes { time: None, decimal: Some(DecimalHandling::String), binary: BinaryHandling::Base64 };
         Codec::of_modes(column, modes)
     }
@@ -169,27 +266,27 @@ impl Codec {
 
 /// Why a value does not fit its column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Misfit {
+pub(crate) enum Misfit {
     /// under no setting
     Value(&'static str),
     /// as long as this setting of the connector is not known
     Unsettled(&'static str),
 }
 
-pub(super) const WRONG_KIND: Misfit = Misfit::Value("is not written as values of that type are");
-pub(super) const OUT_OF_RANGE: Misfit = Misfit::Value("is out of the type's range");
+pub(crate) const WRONG_KIND: Misfit = Misfit::Value("is not written as values of that type are");
+const OUT_OF_RANGE: Misfit = Misfit::Value("is out of the type's range");
 const TOO_PRECISE: Misfit = Misfit::Value("has more digits than the type");
 
 #[inline]
-pub(super) fn integer(token: Token, value: &[u8]) -> Result<i64, Misfit> {
+fn integer(token: Token, value: &[u8]) -> Result<i64, Misfit> {
     if token.kind != Kind::Number {
         return Err(WRONG_KIND);
     }
-    scalar::int64(value)
+    int64(value)
         .ok_or_else(|| if value.iter().any(|b| matches!(b, b'.' | b'e' | b'E')) { WRONG_KIND } else { OUT_OF_RANGE })
 }
 
-pub(super) fn number<T: std::str::FromStr>(token: Token, value: &[u8]) -> Result<T, Misfit> {
+fn number<T: std::str::FromStr>(token: Token, value: &[u8]) -> Result<T, Misfit> {
     if token.kind != Kind::Number {
         return Err(WRONG_KIND);
     }
@@ -197,9 +294,9 @@ pub(super) fn number<T: std::str::FromStr>(token: Token, value: &[u8]) -> Result
 }
 
 /// BIGINT UNSIGNED: the mode `long` writes values past 2^63 as negative numbers, `precise` writes base64.
-pub(super) fn unsigned(token: Token, value: &[u8]) -> Result<i128, Misfit> {
+fn unsigned(token: Token, value: &[u8]) -> Result<i128, Misfit> {
     let n = match token.kind {
-        Kind::Number => match scalar::int128(value).ok_or(WRONG_KIND)? {
+        Kind::Number => match int128(value).ok_or(WRONG_KIND)? {
             n if n < 0 => i128::from(i64::try_from(n).map_err(|_| OUT_OF_RANGE)?.cast_unsigned()),
             n => n,
         },
@@ -221,7 +318,7 @@ fn form_of(token: Token, value: &[u8], scale: i8, form: Option<DecimalHandling>)
         return Ok(form);
     }
     let whole = Token { kind: token.kind, start: 0, end: value.len() as u32 };
-    evidence::decimal(scale, whole, value).ok_or(match token.kind {
+    modes::decimal(scale, whole, value).ok_or(match token.kind {
         Kind::Text => Misfit::Unsettled("decimal_handling"),
         _ => WRONG_KIND,
     })
@@ -239,7 +336,7 @@ fn double_digits(value: &[u8]) -> Result<Digits, Misfit> {
 }
 
 #[inline]
-pub(super) fn decimal(
+fn decimal(
     token: Token,
     value: &[u8],
     precision: u8,
@@ -258,7 +355,7 @@ pub(super) fn decimal(
     digits.rescale(precision, scale).ok_or(TOO_PRECISE)
 }
 
-pub(super) fn big_decimal(
+fn big_decimal(
     token: Token,
     value: &[u8],
     scale: u8,
@@ -293,50 +390,44 @@ pub(super) fn big_decimal(
 }
 
 #[inline]
-pub(super) fn datetime(token: Token, value: &[u8], unit: Option<Unit>) -> Result<i64, Misfit> {
+fn datetime(token: Token, value: &[u8], unit: Option<Unit>) -> Result<i64, Misfit> {
     match token.kind {
         Kind::Number => {
             let n = integer(token, value)?;
             match unit {
-                Some(unit) => unit.micros(n).and_then(moment::in_range).ok_or(OUT_OF_RANGE),
+                Some(unit) => unit.micros(n).and_then(time_text::in_range).ok_or(OUT_OF_RANGE),
                 None if n == 0 => Ok(0),
                 None => Err(Misfit::Unsettled("time_precision")),
             }
         }
-        Kind::Text | Kind::Escaped => moment::micros_of_text(value).ok_or(WRONG_KIND),
+        Kind::Text | Kind::Escaped => time_text::micros_of_text(value).ok_or(WRONG_KIND),
         _ => Err(WRONG_KIND),
     }
 }
 
 #[inline]
-pub(super) fn timestamp(token: Token, value: &[u8], unit: Option<Unit>) -> Result<i64, Misfit> {
+fn timestamp(token: Token, value: &[u8], unit: Option<Unit>) -> Result<i64, Misfit> {
     match (token.kind, unit) {
-        (Kind::Text | Kind::Escaped, _) => moment::micros_of_text(value).ok_or(WRONG_KIND),
+        (Kind::Text | Kind::Escaped, _) => time_text::micros_of_text(value).ok_or(WRONG_KIND),
         (Kind::Number, Some(_)) => datetime(token, value, unit),
         _ => Err(WRONG_KIND),
     }
 }
 
-pub(super) fn time(
-    token: Token,
-    value: &[u8],
-    unit: Option<Unit>,
-    places: Option<u8>,
-    out: &mut Vec<u8>,
-) -> Result<(), Misfit> {
+fn time(token: Token, value: &[u8], unit: Option<Unit>, places: Option<u8>, out: &mut Vec<u8>) -> Result<(), Misfit> {
     let micros = match (token.kind, unit) {
         (Kind::Number, Some(unit)) => unit.micros(integer(token, value)?).ok_or(OUT_OF_RANGE)?,
         (Kind::Number, None) => match integer(token, value)? {
             0 => 0,
             _ => return Err(Misfit::Unsettled("time_precision")),
         },
-        (Kind::Text | Kind::Escaped, _) => moment::time_of_text(value).ok_or(WRONG_KIND)?,
+        (Kind::Text | Kind::Escaped, _) => time_text::time_of_text(value).ok_or(WRONG_KIND)?,
         _ => return Err(WRONG_KIND),
     };
-    moment::write_time(micros, places, out).ok_or(OUT_OF_RANGE)
+    time_text::write_time(micros, places, out).ok_or(OUT_OF_RANGE)
 }
 
-pub(super) fn bits(token: Token, value: &[u8], length: u8) -> Result<u64, Misfit> {
+fn bits(token: Token, value: &[u8], length: u8) -> Result<u64, Misfit> {
     let n = match token.kind {
         Kind::Text | Kind::Escaped => {
             let mut buffer = [0u8; 16];
@@ -354,7 +445,7 @@ pub(super) fn bits(token: Token, value: &[u8], length: u8) -> Result<u64, Misfit
     if length < 64 && n >> length != 0 { Err(OUT_OF_RANGE) } else { Ok(n) }
 }
 
-pub(super) fn binary(token: Token, value: &[u8], form: BinaryHandling, out: &mut Vec<u8>) -> Result<(), Misfit> {
+fn binary(token: Token, value: &[u8], form: BinaryHandling, out: &mut Vec<u8>) -> Result<(), Misfit> {
     if !token.is_text() {
         return Err(WRONG_KIND);
     }

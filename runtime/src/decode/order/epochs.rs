@@ -4,74 +4,36 @@
 //! the source's own order, across a new server, a new binlog and a new snapshot. Changes nothing until a place is
 //! accepted, and never guesses across a jump that nothing explains. Its state is one short string, kept in the table.
 
+use crate::decode::dialect::mysql::binlog::{Binlog, SourceEvent, is_ahead};
+use crate::decode::format::json::source_block::Snapshot;
 use crate::sequence::Sequence;
 
 /// A jump back with a source time this much newer is not a late delivery, in milliseconds.
-pub(super) const LATE_MAX_MS: i64 = 60_000;
+pub(crate) const LATE_MAX_MS: i64 = 60_000;
 /// Rank of a snapshot read that comes after streamed changes: newer than the newest of them, older than the next.
 const RANK_READ_LATER: u8 = 2;
 const RANK: u8 = 1;
 /// Most snapshot runs remembered.
 const RUNS_MAX: usize = 8;
 
-/// What `source.snapshot` says of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Snapshot {
-    /// a streamed change
-    No,
-    /// a row of a snapshot
-    Read,
-    /// the last row of the table's snapshot
-    Last,
-    /// a row read beside the stream
-    Incremental,
-}
-
-/// Where the source says a record stands.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Origin<'a> {
-    pub(super) base: &'a str,
-    /// 0 where unknown
-    pub(super) server: u64,
-    pub(super) file: u64,
-    pub(super) pos: u64,
-    pub(super) row: u64,
-    pub(super) ts_ms: i64,
-    pub(super) snapshot: Snapshot,
-    /// the delete of a key change
-    pub(super) key_change: bool,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Reach {
+    pub(crate) partition: i32,
+    pub(crate) newest: Sequence,
+    pub(crate) ts_ms: i64,
+    pub(crate) last: Binlog,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) base: String,
-    pub(super) server: u64,
-}
-
-impl Identity {
-    fn is(&self, origin: &Origin<'_>) -> bool {
-        self.base == origin.base && (self.server == origin.server || origin.server == 0 || self.server == 0)
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Reach {
-    pub(super) partition: i32,
-    pub(super) newest: Sequence,
-    pub(super) ts_ms: i64,
-    pub(super) last: Identity,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Run {
-    pub(super) base: String,
-    pub(super) file: u64,
-    pub(super) pos: u64,
-    pub(super) sequence: Sequence,
+pub(crate) struct Run {
+    pub(crate) base: String,
+    pub(crate) file: u64,
+    pub(crate) pos: u64,
+    pub(crate) sequence: Sequence,
     /// its position is behind changes that came before it
-    pub(super) behind: bool,
+    pub(crate) behind: bool,
     /// rows older than it are to go when it ends
-    pub(super) floor_due: bool,
+    pub(crate) floor_due: bool,
 }
 
 /// The epochs of one table. Its text form ([`ToString`], [`FromStr`](std::str::FromStr)) belongs to the commit that
@@ -79,18 +41,18 @@ pub(super) struct Run {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Epochs {
     /// one an ordinal
-    pub(super) identities: Vec<Identity>,
-    pub(super) partitions: Vec<Reach>,
+    pub(crate) binlogs: Vec<Binlog>,
+    pub(crate) partitions: Vec<Reach>,
     /// snapshot runs, newest last
-    pub(super) runs: Vec<Run>,
+    pub(crate) runs: Vec<Run>,
 }
 
 /// Where a record stands, to be accepted once the record is decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) sequence: Sequence,
+pub(crate) struct Place {
+    pub(crate) sequence: Sequence,
     /// everything older than this is void once the record is accepted
-    pub(super) floor: Option<Sequence>,
+    pub(crate) floor: Option<Sequence>,
     ordinal: u16,
     advances: bool,
     /// a snapshot run that begins with the record
@@ -101,7 +63,7 @@ pub(super) struct Place {
 
 /// Why a record has no place.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Lost {
+pub(crate) enum Lost {
     /// a part of the position does not fit a sequence
     TooLarge,
     /// the order jumps back and nothing explains it
@@ -120,14 +82,13 @@ impl Epochs {
 
     /// Where a record of `partition` stands.
     #[inline]
-    pub(super) fn place(&self, partition: i32, origin: &Origin<'_>) -> Result<Place, Lost> {
-        let rank = if origin.key_change { 0 } else { RANK };
-        let at = |ordinal| Sequence::new(ordinal, origin.file, origin.pos, origin.row, rank).ok_or(Lost::TooLarge);
+    pub(crate) fn place(&self, partition: i32, event: &SourceEvent<'_>) -> Result<Place, Lost> {
+        let rank = if event.key_change { 0 } else { RANK };
+        let at = |ordinal| event.sequence(ordinal, rank).ok_or(Lost::TooLarge);
         let reach = self.reach(partition);
-        if let (Some(reach), Snapshot::No) = (reach, origin.snapshot)
+        if let (Some(reach), Snapshot::No) = (reach, event.snapshot)
             && !self.runs.last().is_some_and(|run| run.floor_due)
-            && reach.last.server == origin.server
-            && reach.last.base == origin.base
+            && reach.last.holds(event)
         {
             let sequence = at(reach.newest.epoch())?;
             if is_ahead(sequence, reach.newest) {
@@ -141,27 +102,27 @@ impl Epochs {
                 });
             }
         }
-        match origin.snapshot {
-            Snapshot::No => self.place_streamed(reach, origin, at),
-            Snapshot::Incremental => self.place_incremental(reach, origin, at),
-            Snapshot::Read | Snapshot::Last => self.place_read(reach, origin, at),
+        match event.snapshot {
+            Snapshot::No => self.place_streamed(reach, event, at),
+            Snapshot::Incremental => self.place_incremental(reach, event, at),
+            Snapshot::Read | Snapshot::Last => self.place_read(reach, event, at),
         }
     }
 
-    fn ordinal_of(&self, reach: Option<&Reach>, origin: &Origin<'_>) -> Result<(u16, Order), Lost> {
-        let count = u16::try_from(self.identities.len()).map_err(|_| Lost::TooLarge)?;
+    fn ordinal_of(&self, reach: Option<&Reach>, event: &SourceEvent<'_>) -> Result<(u16, Order), Lost> {
+        let count = u16::try_from(self.binlogs.len()).map_err(|_| Lost::TooLarge)?;
         let having = |from: usize, to: usize| {
-            (from..to).filter(|n| self.identities.get(*n).is_some_and(|i| i.is(origin))).map(|n| n as u16)
+            (from..to).filter(|n| self.binlogs.get(*n).is_some_and(|b| b.may_hold(event))).map(|n| n as u16)
         };
-        let all = self.identities.len();
+        let all = self.binlogs.len();
         let Some(reach) = reach else {
             return Ok((having(0, all).next().unwrap_or(count), Order::Ahead));
         };
         let current = reach.newest.epoch();
-        let here = Sequence::new(current, origin.file, origin.pos, 0, 0).ok_or(Lost::TooLarge)?;
+        let here = Sequence::new(current, event.file, event.pos, 0, 0).ok_or(Lost::TooLarge)?;
         let above = || having(usize::from(current) + 1, all).next();
         let earlier = || having(0, usize::from(current) + 1).next_back();
-        let same = reach.last.is(origin);
+        let same = reach.last.may_hold(event);
         if is_ahead(here, reach.newest) {
             if same {
                 return Ok((current, Order::Ahead));
@@ -169,14 +130,14 @@ impl Epochs {
             // another partition may have seen the new server first, as a jump
             return Ok(match (above(), earlier()) {
                 (Some(above), _) => (above, Order::Ahead),
-                (None, Some(earlier)) if origin.ts_ms < reach.ts_ms => (earlier, Order::Late),
+                (None, Some(earlier)) if event.ts_ms < reach.ts_ms => (earlier, Order::Late),
                 _ => (current, Order::Ahead),
             });
         }
-        if !same && origin.ts_ms >= reach.ts_ms {
+        if !same && event.ts_ms >= reach.ts_ms {
             return Ok((above().unwrap_or(count), Order::Ahead));
         }
-        if same && origin.ts_ms > reach.ts_ms.saturating_add(LATE_MAX_MS) {
+        if same && event.ts_ms > reach.ts_ms.saturating_add(LATE_MAX_MS) {
             return Ok((current, Order::Jump));
         }
         Ok((earlier().unwrap_or(current), Order::Late))
@@ -185,10 +146,10 @@ impl Epochs {
     fn place_streamed(
         &self,
         reach: Option<&Reach>,
-        origin: &Origin<'_>,
+        event: &SourceEvent<'_>,
         at: impl Fn(u16) -> Result<Sequence, Lost>,
     ) -> Result<Place, Lost> {
-        let (ordinal, order) = self.ordinal_of(reach, origin)?;
+        let (ordinal, order) = self.ordinal_of(reach, event)?;
         if order == Order::Jump {
             return Err(Lost::Jump);
         }
@@ -207,10 +168,10 @@ impl Epochs {
     fn place_incremental(
         &self,
         reach: Option<&Reach>,
-        origin: &Origin<'_>,
+        event: &SourceEvent<'_>,
         at: impl Fn(u16) -> Result<Sequence, Lost>,
     ) -> Result<Place, Lost> {
-        let (ordinal, order) = self.ordinal_of(reach, origin)?;
+        let (ordinal, order) = self.ordinal_of(reach, event)?;
         let own = if order == Order::Ahead { at(ordinal)? } else { Sequence::MIN };
         let newest = reach.map_or(own, |r| r.newest.max(own));
         Ok(Place {
@@ -226,10 +187,10 @@ impl Epochs {
     fn place_read(
         &self,
         reach: Option<&Reach>,
-        origin: &Origin<'_>,
+        event: &SourceEvent<'_>,
         at: impl Fn(u16) -> Result<Sequence, Lost>,
     ) -> Result<Place, Lost> {
-        let same = |r: &Run| r.base == origin.base && r.file == origin.file && r.pos == origin.pos;
+        let same = |r: &Run| r.base == event.base && r.file == event.file && r.pos == event.pos;
         let known = self.runs.iter().rposition(same);
         let (sequence, run) = match known.and_then(|at| self.runs.get(at)) {
             Some(run) => {
@@ -238,7 +199,7 @@ impl Epochs {
                 (if passed { read_after(newest) } else { run.sequence }, None)
             }
             None => {
-                let (ordinal, order) = self.ordinal_of(reach, origin)?;
+                let (ordinal, order) = self.ordinal_of(reach, event)?;
                 let own = at(ordinal)?;
                 // another partition may be far ahead: only its own past tells a late first reading from a new one
                 let behind = order != Order::Ahead || reach.is_some_and(|r| r.newest >= own);
@@ -248,9 +209,9 @@ impl Epochs {
                     _ => own,
                 };
                 let run = Run {
-                    base: origin.base.to_owned(),
-                    file: origin.file,
-                    pos: origin.pos,
+                    base: event.base.to_owned(),
+                    file: event.file,
+                    pos: event.pos,
                     sequence,
                     behind,
                     floor_due: self.partitions.iter().any(|r| r.newest < sequence),
@@ -263,7 +224,7 @@ impl Epochs {
             (None, Some(at)) => (at, self.runs.get(at)),
             (None, None) => (0, None),
         };
-        let due = current.filter(|run| origin.snapshot == Snapshot::Last && run.floor_due);
+        let due = current.filter(|run| event.snapshot == Snapshot::Last && run.floor_due);
         Ok(Place {
             sequence,
             floor: due.map(|run| run.sequence),
@@ -276,43 +237,43 @@ impl Epochs {
 
     /// The snapshot run that ends with the record of `place` and takes away what it did not read.
     #[inline]
-    pub(super) fn ended_run<'a>(&'a self, place: &'a Place) -> Option<&'a Run> {
+    pub(crate) fn ended_run<'a>(&'a self, place: &'a Place) -> Option<&'a Run> {
         let at = place.ends_run?;
         place.run.as_ref().or_else(|| self.runs.get(at))
     }
 
     /// Where a statement stands that changed the table itself; `None` before any row has been placed, when nothing tells
     /// yet how the statement's server relates to the rows'.
-    pub(super) fn place_statement(&self, origin: &Origin<'_>) -> Result<Option<Place>, Lost> {
+    pub(crate) fn place_statement(&self, event: &SourceEvent<'_>) -> Result<Option<Place>, Lost> {
         // the newest row tells which servers have come; the schema-change topic may be ahead of it or behind
         let Some(newest) = self.partitions.iter().max_by_key(|r| r.newest) else { return Ok(None) };
-        let (ordinal, order) = self.ordinal_of(Some(newest), origin)?;
+        let (ordinal, order) = self.ordinal_of(Some(newest), event)?;
         if order == Order::Jump {
             return Err(Lost::Jump);
         }
-        let sequence = Sequence::new(ordinal, origin.file, origin.pos, 0, RANK).ok_or(Lost::TooLarge)?;
+        let sequence = Sequence::new(ordinal, event.file, event.pos, 0, RANK).ok_or(Lost::TooLarge)?;
         Ok(Some(Place { sequence, floor: Some(sequence), ordinal, advances: false, run: None, ends_run: None }))
     }
 
     /// The statement that has this place is followed.
-    pub(super) fn accept_statement(&mut self, origin: &Origin<'_>, place: &Place) {
-        if usize::from(place.ordinal) >= self.identities.len() {
-            self.identities.push(Identity { base: origin.base.to_owned(), server: origin.server });
+    pub(crate) fn accept_statement(&mut self, event: &SourceEvent<'_>, place: &Place) {
+        if usize::from(place.ordinal) >= self.binlogs.len() {
+            self.binlogs.push(event.binlog());
         }
     }
 
     /// The record that has this place is decoded.
     #[inline]
-    pub(super) fn accept(&mut self, partition: i32, origin: &Origin<'_>, place: Place) {
-        if usize::from(place.ordinal) >= self.identities.len() {
-            self.identities.push(Identity { base: origin.base.to_owned(), server: origin.server });
+    pub(crate) fn accept(&mut self, partition: i32, event: &SourceEvent<'_>, place: Place) {
+        if usize::from(place.ordinal) >= self.binlogs.len() {
+            self.binlogs.push(event.binlog());
         }
-        if origin.server != 0
-            && let Some(identity) = self.identities.get_mut(usize::from(place.ordinal))
-            && identity.server == 0
-            && identity.base == origin.base
+        if event.server != 0
+            && let Some(binlog) = self.binlogs.get_mut(usize::from(place.ordinal))
+            && binlog.server == 0
+            && binlog.base == event.base
         {
-            identity.server = origin.server;
+            binlog.server = event.server;
         }
         if let Some(run) = place.run {
             if self.runs.len() == RUNS_MAX {
@@ -326,19 +287,16 @@ impl Epochs {
         match self.partitions.iter_mut().find(|r| r.partition == partition) {
             Some(reach) => {
                 reach.newest = reach.newest.max(place.sequence);
-                reach.ts_ms = reach.ts_ms.max(origin.ts_ms);
-                if place.advances
-                    && (reach.last.server != origin.server || reach.last.base != origin.base)
-                    && origin.server != 0
-                {
-                    reach.last = Identity { base: origin.base.to_owned(), server: origin.server };
+                reach.ts_ms = reach.ts_ms.max(event.ts_ms);
+                if place.advances && !reach.last.holds(event) && event.server != 0 {
+                    reach.last = event.binlog();
                 }
             }
             None => self.partitions.push(Reach {
                 partition,
                 newest: place.sequence,
-                ts_ms: origin.ts_ms,
-                last: Identity { base: origin.base.to_owned(), server: origin.server },
+                ts_ms: event.ts_ms,
+                last: event.binlog(),
             }),
         }
     }
@@ -349,11 +307,6 @@ enum Order {
     Ahead,
     Late,
     Jump,
-}
-
-/// Not before `newest`, by file and position alone.
-fn is_ahead(sequence: Sequence, newest: Sequence) -> bool {
-    (sequence.file(), sequence.pos()) >= (newest.file(), newest.pos())
 }
 
 fn read_after(newest: Sequence) -> Sequence {

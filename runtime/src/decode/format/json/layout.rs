@@ -6,8 +6,9 @@
 
 use std::collections::HashSet;
 
+use super::cursor::{Cursor, Kind, Malformed, Token};
 use super::escape::unescape;
-use super::json::{Cursor, Kind, Literal, Malformed, Token};
+use super::literal::Literal;
 
 /// Most layouts kept of one kind of object.
 const LAYOUTS_MAX: usize = 64;
@@ -18,10 +19,10 @@ const NAMES_BYTES_MAX: usize = 1 << 20;
 
 /// The names of an object's members, in order.
 #[derive(Debug)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     /// unlike that of any other layout of the same [`Layouts`], now or later
-    pub(super) id: u32,
-    pub(super) names: Vec<String>,
+    pub(crate) id: u32,
+    pub(crate) names: Vec<String>,
     /// the names as written
     written: Vec<Vec<u8>>,
     /// the same, each with its quotes and the colon
@@ -30,18 +31,31 @@ pub(super) struct Layout {
 
 impl Layout {
     /// The place of a member.
-    pub(super) fn find(&self, name: &str) -> Option<usize> {
+    pub(crate) fn find(&self, name: &str) -> Option<usize> {
         self.names.iter().position(|n| n == name)
     }
 }
 
 /// Why an object's members cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     Malformed(Malformed),
     NotAnObject,
     Repeated,
     TooMany,
+}
+
+impl Trouble {
+    /// The same for people, of the object `what`.
+    #[cold]
+    pub(crate) fn reason(self, what: &str) -> String {
+        match self {
+            Trouble::Malformed(malformed) => malformed.reason(),
+            Trouble::NotAnObject => format!("{what} is not an object"),
+            Trouble::Repeated => format!("{what} has a member twice"),
+            Trouble::TooMany => format!("{what} has more members than a table has columns"),
+        }
+    }
 }
 
 impl From<Malformed> for Trouble {
@@ -52,7 +66,7 @@ impl From<Malformed> for Trouble {
 
 /// The layouts that objects of one kind have had.
 #[derive(Debug, Default)]
-pub(super) struct Layouts {
+pub(crate) struct Layouts {
     known: Vec<Layout>,
     last: usize,
     next_id: u32,
@@ -62,13 +76,13 @@ pub(super) struct Layouts {
 
 impl Layouts {
     /// A layout by the index that [`Layouts::read`] gave last.
-    pub(super) fn get(&self, index: usize) -> Option<&Layout> {
+    pub(crate) fn get(&self, index: usize) -> Option<&Layout> {
         self.known.get(index)
     }
 
     /// Reads an object's members into `out`; answers the index of their layout. `bytes` is what the cursor walks over.
     #[inline]
-    pub(super) fn read(
+    pub(crate) fn read(
         &mut self,
         bytes: &[u8],
         cursor: &mut Cursor<'_>,
@@ -91,7 +105,7 @@ impl Layouts {
 
     /// Steps over an object, quickly when it has the last layout.
     #[inline]
-    pub(super) fn skip(&mut self, cursor: &mut Cursor<'_>) -> Result<Token, Malformed> {
+    pub(crate) fn skip(&mut self, cursor: &mut Cursor<'_>) -> Result<Token, Malformed> {
         let begin = cursor.peek();
         let (start, at) = (*cursor, cursor.at());
         self.skipped.clear();

@@ -7,26 +7,26 @@ use serde_json::Value;
 
 /// One field of a Connect schema.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Field {
-    pub(super) name: String,
+pub(crate) struct Field {
+    pub(crate) name: String,
     /// `int64`, `string`, `bytes` …
-    pub(super) base: String,
+    pub(crate) base: String,
     /// semantic name, empty where there is none
-    pub(super) semantic: String,
-    pub(super) parameters: Vec<(String, String)>,
-    pub(super) optional: bool,
+    pub(crate) semantic: String,
+    pub(crate) parameters: Vec<(String, String)>,
+    pub(crate) optional: bool,
     /// the default as JSON text
-    pub(super) default: Option<String>,
+    pub(crate) default: Option<String>,
 }
 
 impl Field {
-    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 }
 
 /// The fields of a row, from the schema of its envelope, of the flattened row, or of a key.
-pub(super) fn fields(schema: &[u8]) -> Option<Vec<Field>> {
+pub(crate) fn fields(schema: &[u8]) -> Option<Vec<Field>> {
     let schema: Value = serde_json::from_slice(schema).ok()?;
     let top = schema.get("fields")?.as_array()?;
     let named = |name: &str| top.iter().find(|f| f.get("field").and_then(Value::as_str) == Some(name));

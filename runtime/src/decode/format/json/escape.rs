@@ -1,10 +1,10 @@
 //! JSON text without its escapes.
 //!
-//! Receives text that [`json`](super::json) has stepped over. Promises the characters it stands for, or nothing where half
+//! Receives text that the [cursor](super::cursor) has stepped over. Promises the characters it stands for, or nothing where half
 //! of a surrogate pair stands alone. Writes into a buffer of the caller.
 
 /// The number that four hexadecimal digits write.
-pub(super) fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
     let digits = bytes.get(at..at.checked_add(4)?)?;
     let mut n = 0;
     for &d in digits {
@@ -14,7 +14,7 @@ pub(super) fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// Appends text that was found as escaped, without its escapes. `None`: half of a surrogate pair stands alone.
-pub(super) fn unescape(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
+pub(crate) fn unescape(text: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let mut rest = text;
     while let Some(slash) = memchr::memchr(b'\\', rest) {
         let (before, after) = rest.split_at_checked(slash)?;
