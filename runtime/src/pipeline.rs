@@ -117,9 +117,8 @@ impl Pipeline {
     /// # Errors
     /// A lake, module or setting that cannot be used.
     pub fn new(config: Config, options: Options) -> Result<Self> {
-        let lake_options = lake_options(&config)?;
-        let root = Location::open(&config.lake.root, &lake_options)?;
-        let lake = Lake::new(root.clone(), lake_options);
+        let root = Location::open(&config.lake.root, &lake_options(&config)?)?;
+        let lake = Lake::new(root.clone());
         let settings = table_settings(&config);
         let letters = Arc::new(DeadLetters::new(&root, lake, settings.clone())?);
         let engine = Engine::with_cache(module_limits(&config))?;

@@ -2,13 +2,12 @@
 //!
 //! Tables are named `bronze.<topic>` (quoted where the topic has dots), `silver.<table>`, and `dead_letters`.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use datafusion::catalog::{MemorySchemaProvider, SchemaProvider};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use deltalake::DeltaTableBuilder;
+use deltalake::DeltaTable;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
@@ -23,13 +22,12 @@ pub const LAYERS: [&str; 3] = ["bronze", "silver", "gold"];
 #[derive(Debug, Clone)]
 pub struct Lake {
     root: Location,
-    options: HashMap<String, String>,
 }
 
 impl Lake {
-    /// The lake at `root`, opened with the same `options`.
-    pub fn new(root: Location, options: HashMap<String, String>) -> Self {
-        Lake { root, options }
+    /// The lake at `root`.
+    pub fn new(root: Location) -> Self {
+        Lake { root }
     }
 
     /// Names of the tables of `layer`.
@@ -97,12 +95,8 @@ impl Lake {
         let location = self.root.table(path)?;
         let broken = || Error::new(ErrorKind::Corrupt, format!("table `{path}` cannot be read"));
         let unreadable = |e: deltalake::DeltaTableError| broken().caused_by(e);
-        let table = DeltaTableBuilder::from_url(location.url().clone())
-            .map_err(unreadable)?
-            .with_storage_options(self.options.clone())
-            .load()
-            .await
-            .map_err(unreadable)?;
+        let mut table = DeltaTable::new(location.log_store()?);
+        table.load().await.map_err(unreadable)?;
         let provider = table.table_provider().await.map_err(|e| broken().caused_by(e))?;
         schema.register_table(name.to_owned(), provider).map_err(query_error)?;
         Ok(())
@@ -134,25 +128,6 @@ impl Lake {
         let name = path.rsplit('/').next().unwrap_or(path);
         self.register(schema.as_ref(), name, path).await?;
         session.sql(sql).await.map_err(query_error)?.collect().await.map_err(run_error)
-    }
-
-    /// Row counts and versions by table, for `lode status`.
-    ///
-    /// # Errors
-    /// The lake's.
-    pub async fn counts(&self) -> Result<BTreeMap<String, u64>> {
-        let mut counts = BTreeMap::new();
-        for layer in LAYERS {
-            for name in self.tables(layer).await? {
-                let batches = self.query(&format!("SELECT count(*) AS n FROM {layer}.\"{name}\"")).await?;
-                let n = batches.iter().flat_map(|b| {
-                    let column = b.column_by_name("n").map(|c| arrow::util::display::array_value_to_string(c, 0));
-                    column.and_then(Result::ok).and_then(|n| n.parse::<u64>().ok())
-                });
-                counts.insert(format!("{layer}.{name}"), n.sum());
-            }
-        }
-        Ok(counts)
     }
 }
 

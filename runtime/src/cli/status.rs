@@ -4,16 +4,17 @@ mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deltalake::DeltaTableBuilder;
+use deltalake::DeltaTable;
 use futures::TryStreamExt;
 use serde::Serialize;
 
-use super::lake;
 use super::print::{self, Form};
+use super::{lake, lake_root};
 use crate::config::Config;
 use crate::decode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{Refusal, Report, TableReport, kafka_settings, lake_options};
+use crate::pipeline::{Refusal, Report, TableReport, kafka_settings};
+use crate::query::Lake;
 use crate::record::{PartitionId, Positions};
 use crate::source::kafka::EndsClient;
 use crate::table::{Location, positions_of};
@@ -85,8 +86,8 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<()> {
 }
 
 async fn look(config: &Config) -> Result<Status> {
-    let lake = lake(config)?;
-    let root = Location::open(&config.lake.root, &lake_options(config)?)?;
+    let root = lake_root(config)?;
+    let lake = Lake::new(root.clone());
     let mut report = Report::read(&root, &config.name).await?.unwrap_or_default();
     let letters = count_letters(config).await?;
     let mut tables = Vec::new();
@@ -94,7 +95,7 @@ async fn look(config: &Config) -> Result<Status> {
     let ends = source_ends(config, &topics).await;
     let mut bronze: BTreeMap<String, i64> = BTreeMap::new();
     for topic in topics {
-        let mut status = read(config, "bronze", &topic).await?;
+        let mut status = read(&root, "bronze", &topic).await?;
         bronze.extend(status.positions.clone());
         if let Some(ends) = &ends {
             let own = ends.iter().filter(|(id, _)| *id.topic == *topic).map(|(id, end)| (place(id), *end));
@@ -104,7 +105,7 @@ async fn look(config: &Config) -> Result<Status> {
         tables.push(status);
     }
     for name in lake.tables("silver").await? {
-        let mut status = read(config, "silver", &name).await?;
+        let mut status = read(&root, "silver", &name).await?;
         let topics: BTreeSet<&str> = rows(&status.positions).map(|(id, _)| topic_of(id)).collect();
         let held = bronze.iter().filter(|(id, _)| topics.contains(topic_of(id)));
         status.lacks(held.map(|(id, end)| lag(id.clone(), *end, &status.positions)).collect());
@@ -169,16 +170,11 @@ fn rows(positions: &BTreeMap<String, i64>) -> impl Iterator<Item = (&String, &i6
     positions.iter().filter(move |(id, _)| !told.contains(topic_of(id)))
 }
 
-async fn read(config: &Config, layer: &str, name: &str) -> Result<TableStatus> {
-    let options = lake_options(config)?;
-    let location = Location::open(&config.lake.root, &options)?.table(&format!("{layer}/{name}"))?;
+async fn read(root: &Location, layer: &str, name: &str) -> Result<TableStatus> {
+    let location = root.table(&format!("{layer}/{name}"))?;
     let broken = || Error::new(ErrorKind::Corrupt, format!("table `{layer}/{name}` cannot be read"));
-    let table = DeltaTableBuilder::from_url(location.url().clone())
-        .map_err(|e| broken().caused_by(e))?
-        .with_storage_options(options)
-        .load()
-        .await
-        .map_err(|e| broken().caused_by(e))?;
+    let mut table = DeltaTable::new(location.log_store()?);
+    table.load().await.map_err(|e| broken().caused_by(e))?;
     let snapshot = table.snapshot().map_err(|e| broken().caused_by(e))?;
     let files = snapshot.log_data();
     let module = table

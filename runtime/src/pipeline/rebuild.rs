@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::Pipeline;
 use super::ancestry::{Bronzes, Source};
-use super::settings::{decode_settings, lake_options};
+use super::settings::decode_settings;
 use super::silver::{Ending, Order, Reader};
 use super::topics::feed_name;
 use super::upsert::Opening;
@@ -110,7 +110,7 @@ impl Pipeline {
     /// The topic in Bronze that the table is made of. On the way everything that Bronze tells of the connector is learned:
     /// its table structures, and what its values say of its modes.
     async fn topic_of(&mut self, table: &str) -> Result<(Arc<str>, TableName)> {
-        let lake = Lake::new(self.root.clone(), lake_options(&self.config)?);
+        let lake = Lake::new(self.root.clone());
         let mut rows = Vec::new();
         for topic in lake.tables("bronze").await? {
             let topic: Arc<str> = topic.into();
