@@ -50,7 +50,7 @@ lint:
 	$(CARGO) clippy $(ALL) --all-targets -- -D warnings
 
 unit:
-	$(SUITE) --lib --bins
+	$(SUITE) --lib
 	$(SUITE) --doc
 	$(CARGO) test --manifest-path transforms/Cargo.toml --target-dir $(MODULES_TARGET_DIR)
 
