@@ -282,7 +282,12 @@ async fn execute(command: Command, format: LogFormat) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The folder of a pipeline's lake.
+fn lake_root(config: &Config) -> Result<Location> {
+    Location::open(&config.lake.root, &lake_options(config)?)
+}
+
 /// The lake of a pipeline, read-only.
 fn lake(config: &Config) -> Result<Lake> {
-    Ok(Lake::new(Location::open(&config.lake.root, &lake_options(config)?)?))
+    Ok(Lake::new(lake_root(config)?))
 }

@@ -116,25 +116,6 @@ impl Lake {
         session.register_table(name, provider(&self.root, path).await?).map_err(query_error)?;
         run(session.sql(sql).await.map_err(query_error)?).await
     }
-
-    /// Row counts and versions by table, for `lode status`.
-    ///
-    /// # Errors
-    /// The lake's.
-    pub async fn counts(&self) -> Result<BTreeMap<String, u64>> {
-        let mut counts = BTreeMap::new();
-        for layer in LAYERS {
-            for name in self.tables(layer).await? {
-                let batches = self.query(&format!("SELECT count(*) AS n FROM {layer}.\"{name}\"")).await?;
-                let n = batches.iter().flat_map(|b| {
-                    let column = b.column_by_name("n").map(|c| arrow::util::display::array_value_to_string(c, 0));
-                    column.and_then(Result::ok).and_then(|n| n.parse::<u64>().ok())
-                });
-                counts.insert(format!("{layer}.{name}"), n.sum());
-            }
-        }
-        Ok(counts)
-    }
 }
 
 /// The tables of one schema, read when a query names them.

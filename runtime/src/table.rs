@@ -42,6 +42,7 @@ mod read;
 mod rebuild;
 mod rename;
 mod retention;
+mod s3;
 mod schema;
 mod select;
 mod slots;

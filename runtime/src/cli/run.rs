@@ -9,9 +9,9 @@ use tokio::sync::Notify;
 use super::lake;
 use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{Options, Pipeline, Progress, Summary, lake_options, table_settings};
+use crate::pipeline::{Options, Pipeline, Progress, Summary, table_settings};
 use crate::server::Server;
-use crate::table::{BronzeTable, ChangesTable, KeyedTable, Location};
+use crate::table::{BronzeTable, ChangesTable, KeyedTable};
 
 /// How a run is wanted.
 pub(super) struct Wanted {
@@ -161,7 +161,7 @@ pub(super) async fn rebuild(config: Config, table: &str, json: bool) -> Result<(
 /// Compacts, checkpoints and vacuums every table and the dead letters.
 pub(super) async fn maintain(config: &Config) -> Result<()> {
     let lake = lake(config)?;
-    let root = Location::open(&config.lake.root, &lake_options(config)?)?;
+    let root = super::lake_root(config)?;
     let settings = table_settings(config);
     for topic in lake.tables("bronze").await? {
         let path = format!("bronze/{topic}");

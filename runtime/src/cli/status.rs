@@ -11,12 +11,12 @@ use std::process::ExitCode;
 use futures::TryStreamExt;
 use serde::Serialize;
 
-use super::lake;
 use super::print::{self, Form};
+use super::{lake, lake_root};
 use crate::config::Config;
 use crate::decode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{Refusal, Report, TableReport, kafka_settings, lake_options};
+use crate::pipeline::{Refusal, Report, TableReport, kafka_settings};
 use crate::query::Lake;
 use crate::record::{PartitionId, Positions};
 use crate::source::kafka::EndsClient;
@@ -118,8 +118,8 @@ pub(super) async fn status(config: &Config, json: bool) -> Result<ExitCode> {
 }
 
 async fn look(config: &Config) -> Result<Status> {
-    let lake = lake(config)?;
-    let root = Location::open(&config.lake.root, &lake_options(config)?)?;
+    let root = lake_root(config)?;
+    let lake = Lake::new(root.clone());
     let mut broken = BTreeMap::new();
     let mut note = |what: &str, error: Error| drop(broken.insert(what.to_owned(), Broken::from(error)));
     let report = Report::read(&root, &config.name).await.unwrap_or_else(|error| {

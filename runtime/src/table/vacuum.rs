@@ -14,6 +14,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::HashSet;
 use object_store::ObjectStore;
 use object_store::path::Path;
+use percent_encoding::percent_decode_str;
 
 use super::commit::now_ms;
 use super::compact::Pace;
@@ -146,8 +147,9 @@ async fn tombstones(location: &Location, version: u64, cutoff: i64) -> Result<Ha
                 continue;
             }
             if let Some(paths) = text("path").filter(|p| p.is_valid(row)) {
-                let path = percent_decoded(paths.value(row));
-                live.insert(Path::parse(&path).unwrap_or_else(|_| Path::from(path)));
+                // Paths stand in the log as URIs.
+                let path = percent_decode_str(paths.value(row)).decode_utf8_lossy();
+                live.insert(Path::parse(&path).unwrap_or_else(|_| Path::from(path.as_ref())));
             }
             if let Some(vectors) = vectors.filter(|v| v.is_valid(row)) {
                 live.extend(vector_file(vectors, row)?);
@@ -180,26 +182,6 @@ fn vector_file(vectors: &StructArray, row: usize) -> Result<Option<Path>> {
         }),
         _ => Ok(None),
     }
-}
-
-/// Paths stand in the log as URIs.
-fn percent_decoded(path: &str) -> String {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let code = (*first == b'%').then(|| tail.get(..2)).flatten().and_then(|hex| std::str::from_utf8(hex).ok());
-        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Writes a checkpoint of `version`.
