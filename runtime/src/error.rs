@@ -97,7 +97,7 @@ impl Error {
     #[must_use]
     pub fn within(mut self, message: impl Into<Cow<'static, str>>) -> Self {
         let (kind, hint) = (self.kind, self.hint.take());
-        Error { kind, message: message.into(), hint, source: Some(Box::new(self)) }
+        Error { kind, message: message.into(), hint, source: Some(Arc::new(self)) }
     }
 
     /// What kind of failure this is.
