@@ -7,7 +7,7 @@ use super::*;
 use crate::table::tests::{TOPIC, copy, lake, model, of, query, ranges, spec};
 
 fn letters(root: &Location) -> DeadLetters {
-    DeadLetters::new(root, Lake::new(root.clone(), HashMap::new()), model::settings()).unwrap()
+    DeadLetters::new(root, Lake::new(root.clone()), model::settings()).unwrap()
 }
 
 fn letter(offset: i64, reason: &str) -> DeadLetter {

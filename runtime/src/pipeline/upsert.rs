@@ -12,20 +12,20 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use serde_json::{Map, Value};
 
-use super::columns::{align, is_wider, same, source_key, stored_key, with_defaults, with_pseudo_columns};
+use super::columns::{brings, same, source_key, stored_key, with_defaults, with_pseudo_columns};
 use super::plan::Plan;
 use super::progress::{ModuleUse, Stand};
-use super::retry::retrying;
-use super::silver::Ending;
 use super::task::derivation::{Derivation, Derived, Offer};
 use super::task::writer::{Place, Writer};
+use super::task::{Ending, Health, retrying};
 use crate::change::{Changes, Floor};
 use crate::config::OnIncompatible;
 use crate::deadletter::{DeadLetter, DeadLetters, Stage};
-use crate::decode::BadRow;
+use crate::decode::BadRecord;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::record::{Positions, Ranges};
+use crate::schema::widen::{align, widest};
 use crate::schema::{Rename, TableSchema};
 use crate::table::{ChangesTable, KeyedTable, Pace, Selection, TableSpec};
 use crate::transform::Module;
@@ -65,6 +65,7 @@ struct Recipe {
     /// of the table when it is made
     generation: u64,
     letters: Arc<DeadLetters>,
+    health: Health,
     derivation: Derivation,
     /// the schema that the table was last brought to; `None`: it is looked at with the next rows
     schema: Option<Arc<TableSchema>>,
@@ -74,7 +75,7 @@ struct Recipe {
 struct Batch<'a> {
     changes: &'a [Changes],
     floors: &'a [Floor],
-    bad: &'a [BadRow],
+    bad: &'a [BadRecord],
     epochs: &'a str,
 }
 
@@ -110,9 +111,10 @@ impl Upsert {
         }
     }
 
-    /// True when `schema` is not what the table was last brought to.
-    pub(super) fn needs(&self, schema: &TableSchema) -> bool {
-        self.is_made() && !self.recipe.schema.as_deref().is_some_and(|known| same(known, schema))
+    /// True when the table was last brought to something else than `schema`, whose columns may be narrower.
+    pub(super) fn needs(&self, schema: &Arc<TableSchema>) -> bool {
+        let brought_to = |known: &TableSchema| same(known, &widest(schema, known));
+        self.is_made() && !self.recipe.schema.as_deref().is_some_and(brought_to)
     }
 
     /// [`Rename::mark`] of the last renaming that the table has followed; a module's output has names of its own.
@@ -163,7 +165,7 @@ impl Upsert {
         &mut self,
         changes: &[Changes],
         floors: &[Floor],
-        bad: &[BadRow],
+        bad: &[BadRecord],
         ranges: &Ranges,
         epochs: String,
     ) -> Result<Counts> {
@@ -183,14 +185,11 @@ impl Upsert {
     }
 
     /// The changes that the table can take, after it was brought to their newest structure, and what is to be set aside.
-    async fn fitting(&mut self, changes: &[Changes], bad: &[BadRow]) -> Result<(Vec<Changes>, Vec<BadRow>)> {
+    async fn fitting(&mut self, changes: &[Changes], bad: &[BadRecord]) -> Result<(Vec<Changes>, Vec<BadRecord>)> {
         let mut fitting = Vec::with_capacity(changes.len());
         let mut bad = bad.to_vec();
         for chunk in changes {
-            let is_due = match &self.recipe.schema {
-                None => true,
-                Some(known) => self.needs(&chunk.schema) && is_newer(&chunk.schema, known),
-            };
+            let is_due = self.recipe.schema.as_deref().is_none_or(|known| brings(&chunk.schema, known));
             let followed = if is_due { self.follow(&chunk.schema).await } else { Ok(()) };
             match followed {
                 Ok(()) => fitting.push(chunk.clone()),
@@ -250,13 +249,15 @@ impl Recipe {
             generation: self.generation,
             partition_by: self.plan.partition_by.clone(),
         };
-        let writer = Writer::make(&self.place, spec, &self.fills(schema)).await?;
+        let writer = Writer::make(&self.place, &self.health, spec, &self.fills(schema)).await?;
         self.derivation.take_up(described, offer, writer.columns());
         self.schema = Some(Arc::clone(schema));
         Ok(writer)
     }
 
     async fn follow(&mut self, writer: &mut Writer, schema: &Arc<TableSchema>) -> Result<()> {
+        // rows of a wider structure may still come in the same batch, and a module must not get them cut
+        let schema = &self.schema.as_deref().map_or_else(|| Arc::clone(schema), |known| widest(schema, known));
         let offer = Offer::of_source(schema);
         let described = self.derivation.describe(&offer)?;
         self.plan.permit(writer.table(), schema, described.fields())?;
@@ -349,7 +350,7 @@ impl Recipe {
     }
 
     /// Writes `letters` and those of `bad`; how many.
-    async fn set_aside(&self, bad: &[BadRow], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {
+    async fn set_aside(&self, bad: &[BadRecord], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {
         letters.extend(bad.iter().map(|row| DeadLetter {
             topic: Arc::clone(&row.topic),
             partition: row.partition,
@@ -362,24 +363,15 @@ impl Recipe {
         if letters.is_empty() {
             return Ok(0);
         }
-        retrying!("dead_letters", self.letters.write(&letters))?;
+        retrying!(&self.health, self.letters.write(&letters))?;
         failpoint::pass("dead_letters.after_write");
         Ok(letters.len() as u64)
     }
 }
 
-/// True when `schema` has a column that `known` lacks, a wider one or another key: an older structure brings nothing.
-fn is_newer(schema: &TableSchema, known: &TableSchema) -> bool {
-    source_key(schema) != source_key(known)
-        || schema.fields.fields().iter().any(|f| match known.fields.field_with_name(f.name()) {
-            Err(_) => true,
-            Ok(have) => have.data_type() != f.data_type() && !is_wider(have.data_type(), f.data_type()),
-        })
-}
-
 /// The rows of a structure that the table cannot take, set aside.
-fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = BadRow> + 'a {
-    chunk.partitions.iter().zip(&chunk.offsets).map(move |(&partition, &offset)| BadRow {
+fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = BadRecord> + 'a {
+    chunk.partitions.iter().zip(&chunk.offsets).map(move |(&partition, &offset)| BadRecord {
         topic: Arc::clone(&chunk.topic),
         partition,
         offset,

@@ -20,12 +20,13 @@ use super::keyed::{KeyedTable, Owners};
 use super::live::{Hide, LiveFile};
 use super::multiset::{Effect, letter};
 use super::owners::{self, Entry, Kind};
-use super::schema::{SEQ_TYPE, align, batch_of, utc};
+use super::schema::{SEQ_TYPE, batch_of, utc};
 use super::select::{Origin, Selection};
 use super::vector::VectorFile;
 use super::{Outcome, retention};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Range, Ranges};
+use crate::schema::widen::align;
 use crate::sequence::Sequence;
 
 /// Where the output rows went: data files and, by source row, places in them.

@@ -17,11 +17,12 @@ use arrow::datatypes::{FieldRef, Schema};
 use super::files::pick_column;
 use super::key::Owner;
 use super::keyed::{KeyedTable, Owners};
-use super::schema::{SEQ_TYPE, TableSchema, align, batch_of, utc, widen};
+use super::schema::{SEQ_TYPE, TableSchema, batch_of, utc};
 use super::select::{Gone, Origin, Selection};
 use super::{SEQ, SOURCE_TS};
 use crate::change::Op;
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::widen::{align, widen};
 use crate::sequence::Sequence;
 
 /// Column with what a change did.

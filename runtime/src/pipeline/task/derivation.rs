@@ -13,12 +13,13 @@ use arrow::compute::take;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde_json::Value;
 
-use super::super::columns::{align, arrow_error, kept_key, offered, source_key, with_defaults};
+use super::super::columns::{arrow_error, kept_key, offered, source_key, with_defaults};
 use super::super::progress::ModuleUse;
 use super::super::reload::Serving;
 use super::super::trial::Recent;
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::TableSchema;
+use crate::schema::widen::align;
 use crate::table::Columns;
 use crate::transform::{Module, Prepared, Relation};
 

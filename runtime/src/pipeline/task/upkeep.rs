@@ -6,15 +6,18 @@
 //! fails or panics is told and tried again later. Never stops a table: its next commit of rows meets the same lake and
 //! decides.
 
-use std::sync::Arc;
+use std::fmt::Display;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::super::silver::Ending;
+use super::Ending;
 use crate::deadletter::{self, DeadLetters};
-use crate::error::{Action, Error, ErrorKind, Result};
+use crate::error::{Action, Error, ErrorKind, Result, panicked};
 use crate::table::{Maintained, Pace, Rewritten, Vacuumed};
 
 /// Time between two vacuums of a table that is written to.
@@ -35,9 +38,9 @@ pub(in crate::pipeline) struct Upkeep<C: Send + 'static> {
 
 impl<C: Send + 'static> Upkeep<C> {
     /// `table`: its name in messages.
-    pub(in crate::pipeline) fn new(table: impl Into<String>) -> Self {
+    pub(in crate::pipeline) fn new(table: impl Display) -> Self {
         Upkeep {
-            table: table.into(),
+            table: table.to_string(),
             compaction: Work::new("compaction"),
             checkpoint: Work::new("checkpoint"),
             vacuum: Work::new("vacuum"),
@@ -109,44 +112,64 @@ impl<C: Send + 'static> Upkeep<C> {
 }
 
 /// The upkeep of the dead letters, which every table of the pipeline writes: a task of its own, so that no letter waits
-/// for it longer than the commit of a compaction takes.
+/// for it longer than the commit of a compaction takes. It ends with the last who writes them.
 #[derive(Debug)]
 pub(in crate::pipeline) struct LettersUpkeep {
-    ending: oneshot::Sender<Ending>,
+    ending: Option<oneshot::Sender<Ending>>,
     task: JoinHandle<()>,
 }
 
 impl LettersUpkeep {
-    pub(in crate::pipeline) fn start(letters: Arc<DeadLetters>) -> Self {
+    pub(in crate::pipeline) fn start(letters: &Arc<DeadLetters>) -> Self {
         let (ending, ended) = oneshot::channel();
-        LettersUpkeep { ending, task: tokio::spawn(keep(letters, Upkeep::new(deadletter::TABLE), ended)) }
+        let work = keep(Arc::downgrade(letters), Upkeep::new(deadletter::TABLE), ended);
+        let task = tokio::spawn(async move {
+            if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+                tell(deadletter::TABLE, "upkeep", &panicked("the upkeep of the dead letters", &*panic));
+            }
+        });
+        LettersUpkeep { ending: Some(ending), task }
     }
 
-    /// The end of a run, when the last letter is written.
-    pub(in crate::pipeline) async fn settle(self, ending: Ending) {
-        let _ = self.ending.send(ending);
-        if let Err(error) = self.task.await {
-            let error = Error::new(ErrorKind::Internal, "its task ended").caused_by(error);
-            tell(deadletter::TABLE, "upkeep", &error);
+    /// False once nobody writes these letters any more.
+    pub(in crate::pipeline) fn goes_on(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    /// The end of a run, when the last letter is written. A run that is broken off leaves everything.
+    pub(in crate::pipeline) async fn settle(mut self, ending: Ending) {
+        if ending != Ending::Complete {
+            return;
+        }
+        let told = self.ending.take().map(|tell| tell.send(ending));
+        if told.is_some_and(|told| told.is_ok()) {
+            // It has said itself how it went.
+            let _ = (&mut self.task).await;
         }
     }
 }
 
-async fn keep(letters: Arc<DeadLetters>, mut upkeep: Upkeep<Rewritten>, mut ended: oneshot::Receiver<Ending>) {
-    let mut commits = letters.commits();
+impl Drop for LettersUpkeep {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn keep(letters: Weak<DeadLetters>, mut upkeep: Upkeep<Rewritten>, mut ended: oneshot::Receiver<Ending>) {
+    let Some(mut commits) = letters.upgrade().map(|letters| letters.commits()) else { return };
     loop {
-        tokio::select! {
-            Ok(()) = commits.changed() => {
-                if let Some(table) = letters.table().await.as_mut() {
-                    upkeep.tend(table, Pace::Steady).await;
-                }
-            }
-            ending = &mut ended => {
-                if let (Ok(ending), Some(table)) = (ending, letters.table().await.as_mut()) {
-                    upkeep.settle(table, ending).await;
-                }
-                return;
-            }
+        let ending = tokio::select! {
+            changed = commits.changed() => changed.ok().map(|()| None),
+            ending = &mut ended => ending.ok().map(Some),
+        };
+        let Some(ending) = ending else { return };
+        let Some(letters) = letters.upgrade() else { return };
+        let mut table = letters.table().await;
+        match (table.as_mut(), ending) {
+            (Some(table), None) => upkeep.tend(table, Pace::Steady).await,
+            (Some(table), Some(ending)) => return upkeep.settle(table, ending).await,
+            (None, Some(_)) => return,
+            (None, None) => {}
         }
     }
 }

@@ -12,15 +12,14 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use serde_json::{Map, Value};
 
-use super::super::columns::default_of;
 use super::super::progress::Stand;
-use super::super::retry::retrying;
-use super::super::silver::Ending;
 use super::derivation::Derived;
 use super::upkeep::Upkeep;
+use super::{Ending, Health, retrying};
 use crate::change::{Changes, Floor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Ranges, still_missing};
+use crate::schema::widen::default_of;
 use crate::schema::{Rename, RenamedColumn};
 use crate::table::{
     ChangesTable, Columns, KeyedTable, Location, News, Outcome, Pace, Packed, Rewritten, Selection, Settings, Settled,
@@ -44,6 +43,7 @@ pub(in crate::pipeline) struct Place {
 /// A table that is made, and what keeps it.
 pub(in crate::pipeline) struct Writer {
     name: String,
+    health: Health,
     table: KeyedTable,
     upkeep: Upkeep<Rewritten>,
     feed: Option<Feed>,
@@ -77,7 +77,7 @@ impl Selected {
 
 impl Writer {
     /// Opens the table, and its feed; `None` where it is not made yet.
-    pub(in crate::pipeline) async fn open(place: &Place) -> Result<Option<Self>> {
+    pub(in crate::pipeline) async fn open(place: &Place, health: &Health) -> Result<Option<Self>> {
         let table = KeyedTable::open(place.location.clone(), place.settings.clone()).await?;
         let Some(table) = table else {
             return match &place.feed {
@@ -85,38 +85,41 @@ impl Writer {
                 _ => Ok(None),
             };
         };
-        Self::of(place, table, &HashMap::new()).await.map(Some)
+        let feed = Self::feed_of(place, health, &table, &HashMap::new()).await?;
+        Ok(Some(Self::with(place, health, table, feed)))
     }
 
     /// Makes the table. `fills` as in [`KeyedTable::evolve`].
     pub(in crate::pipeline) async fn make(
         place: &Place,
+        health: &Health,
         spec: TableSpec,
         fills: &HashMap<String, ArrayRef>,
     ) -> Result<Self> {
         let (location, settings) = (&place.location, &place.settings);
         let fields = spec.fields.clone();
         let mut table =
-            retrying!(&place.name, KeyedTable::open_or_create(location.clone(), spec.clone(), settings.clone()))?;
+            retrying!(health, KeyedTable::open_or_create(location.clone(), spec.clone(), settings.clone()))?;
         // another instance may have made it, for other columns
-        evolve(&mut table, &place.name, &fields, fills).await?;
-        retrying!(&place.name, Self::feed_of(place, &table, fills)).map(|feed| Self::with(place, table, feed))
+        evolve(&mut table, &place.name, health, &fields, fills).await?;
+        let feed = retrying!(health, Self::feed_of(place, health, &table, fills))?;
+        Ok(Self::with(place, health, table, feed))
     }
 
-    async fn of(place: &Place, table: KeyedTable, fills: &HashMap<String, ArrayRef>) -> Result<Self> {
-        let feed = Self::feed_of(place, &table, fills).await?;
-        Ok(Self::with(place, table, feed))
+    fn with(place: &Place, health: &Health, table: KeyedTable, feed: Option<Feed>) -> Self {
+        let (name, health, upkeep) = (place.name.clone(), health.clone(), Upkeep::new(health.id()));
+        Writer { name, health, table, upkeep, feed, index_bytes: None }
     }
 
-    fn with(place: &Place, table: KeyedTable, feed: Option<Feed>) -> Self {
-        let (name, upkeep) = (place.name.clone(), Upkeep::new(&place.name));
-        Writer { name, table, upkeep, feed, index_bytes: None }
-    }
-
-    async fn feed_of(place: &Place, table: &KeyedTable, fills: &HashMap<String, ArrayRef>) -> Result<Option<Feed>> {
+    async fn feed_of(
+        place: &Place,
+        health: &Health,
+        table: &KeyedTable,
+        fills: &HashMap<String, ArrayRef>,
+    ) -> Result<Option<Feed>> {
         let Some(location) = &place.feed else { return Ok(None) };
         let feed = open_feed(location, &place.name, table, fills).await?;
-        let upkeep = Upkeep::new(format!("{}_changes", place.name));
+        let upkeep = Upkeep::new(format!("{}_changes", health.id()));
         Ok(Some(Feed { location: location.clone(), table: feed, upkeep }))
     }
 
@@ -137,7 +140,7 @@ impl Writer {
             if rename.mark <= self.table.renamed() {
                 continue;
             }
-            retrying!(&self.name, self.table.rename(rename))?;
+            retrying!(&self.health, self.table.rename(rename))?;
             for RenamedColumn { from, to, .. } in &rename.columns {
                 tracing::info!(table = %self.name, from, to, "column renamed, as in the source");
             }
@@ -153,9 +156,9 @@ impl Writer {
         fields: &SchemaRef,
         fills: &HashMap<String, ArrayRef>,
     ) -> Result<()> {
-        evolve(&mut self.table, &self.name, fields, fills).await?;
+        evolve(&mut self.table, &self.name, &self.health, fields, fills).await?;
         if let Some(feed) = &mut self.feed {
-            feed.table = retrying!(&self.name, open_feed(&feed.location, &self.name, &self.table, fills))?;
+            feed.table = retrying!(&self.health, open_feed(&feed.location, &self.name, &self.table, fills))?;
         }
         Ok(())
     }
@@ -163,7 +166,9 @@ impl Writer {
     /// What of `changes` and `floors` is to be committed.
     pub(in crate::pipeline) async fn select(&mut self, changes: &[Changes], floors: &[Floor]) -> Result<Selected> {
         match &mut self.feed {
-            Some(feed) => retrying!(&self.name, feed.table.select(&self.table, changes, floors)).map(Selected::ForFeed),
+            Some(feed) => {
+                retrying!(&self.health, feed.table.select(&self.table, changes, floors)).map(Selected::ForFeed)
+            }
             None => self.table.select(changes, floors).map(Selected::Newest),
         }
     }
@@ -184,7 +189,7 @@ impl Writer {
             (Selected::Newest(selection), _) => (selection, rows, source_rows, rejected),
             (Selected::ForFeed(lacking), Some(feed)) => {
                 let files =
-                    retrying!(&self.name, feed.table.write(&lacking, &rows, source_rows.as_deref(), &rejected))?;
+                    retrying!(&self.health, feed.table.write(&lacking, &rows, source_rows.as_deref(), &rejected))?;
                 info.insert("feed".to_owned(), files);
                 let Settled { selection, output, source_rows } =
                     lacking.settle(&self.table, &rows, source_rows.as_deref(), &rejected)?;
@@ -198,14 +203,14 @@ impl Writer {
             self.table.set_epochs(epochs);
         }
         let outcome = retrying!(
-            &self.name,
+            &self.health,
             self.table.flush(&selection, &rows, source_rows.as_deref(), &rejected, ranges, info.clone())
         )?;
         if matches!(outcome, Outcome::Fenced) {
             return Ok(false);
         }
         if let Some(feed) = &mut self.feed {
-            retrying!(&self.name, feed.table.follow(&self.table))?;
+            retrying!(&self.health, feed.table.follow(&self.table))?;
         }
         Ok(true)
     }
@@ -248,10 +253,11 @@ impl Writer {
 async fn evolve(
     table: &mut KeyedTable,
     name: &str,
+    health: &Health,
     fields: &SchemaRef,
     fills: &HashMap<String, ArrayRef>,
 ) -> Result<()> {
-    match retrying!(name, table.evolve(fields, fills))? {
+    match retrying!(health, table.evolve(fields, fills))? {
         Outcome::Fenced => Err(went_back(name)),
         _ => Ok(()),
     }

@@ -7,10 +7,9 @@ use crate::deadletter::DeadLetters;
 use crate::error::Result;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::reload::Serving;
-use crate::pipeline::retry::retrying;
 use crate::pipeline::task::derivation::Derivation;
 use crate::pipeline::task::writer::{Place, Writer};
-use crate::pipeline::trial::Recent;
+use crate::pipeline::task::{Inbox, retrying};
 use crate::table::{Location, Settings};
 
 /// What is needed to open a Silver table, once and again.
@@ -24,16 +23,15 @@ pub(in crate::pipeline) struct Opening {
     pub(in crate::pipeline) settings: Settings,
     pub(in crate::pipeline) letters: Arc<DeadLetters>,
     pub(in crate::pipeline) serving: Arc<Serving>,
-    pub(in crate::pipeline) recent: Arc<Recent>,
 }
 
 impl Opening {
     /// Opens the table if it is there; it is made when the first schema is known.
-    pub(in crate::pipeline) async fn open(&self) -> Result<Upsert> {
-        retrying!(&self.plan.name, self.try_open())
+    pub(in crate::pipeline) async fn open(&self, inbox: &Inbox) -> Result<Upsert> {
+        retrying!(&inbox.health, self.try_open(inbox))
     }
 
-    async fn try_open(&self) -> Result<Upsert> {
+    async fn try_open(&self, inbox: &Inbox) -> Result<Upsert> {
         let mut plan = self.plan.clone();
         let name = &self.plan.name;
         // Another module may have taken over since.
@@ -48,14 +46,15 @@ impl Opening {
             feed: self.feed.clone(),
             settings: self.settings.clone(),
         };
-        let writer = Writer::open(&place).await?;
+        let writer = Writer::open(&place, &inbox.health).await?;
         Ok(Upsert {
             recipe: Recipe {
-                derivation: Derivation::new(name, module, Arc::clone(&self.serving), Arc::clone(&self.recent)),
+                derivation: Derivation::new(name, module, Arc::clone(&self.serving), Arc::clone(&inbox.recent)),
                 plan,
                 place,
                 generation: self.generation.unwrap_or(0),
                 letters: Arc::clone(&self.letters),
+                health: inbox.health.clone(),
                 schema: None,
             },
             state: writer.map_or(State::Unmade, |writer| State::Made(Box::new(writer))),

@@ -9,10 +9,12 @@ use super::*;
 use crate::change::Op;
 use crate::pipeline::reload::Serving;
 use crate::pipeline::report::Reporter;
+use crate::pipeline::task::tests::task;
 use crate::query::Lake;
 use crate::sequence::Sequence;
 use crate::table::Location;
 use crate::table::tests::{Row, TOPIC, lake, map, model, of, partition, query, ranges, rows};
+use crate::table_id::TableId;
 use crate::transform::tests::ENGINE;
 use crate::transform::tests::guests::{Guest, trapping_on};
 
@@ -21,7 +23,7 @@ fn module(guest: &Guest) -> Module {
 }
 
 fn opening(root: &Location, module: Option<Module>) -> Opening {
-    let letters = DeadLetters::new(root, Lake::new(root.clone(), HashMap::new()), model::settings()).unwrap();
+    let letters = DeadLetters::new(root, Lake::new(root.clone()), model::settings()).unwrap();
     Opening {
         plan: Plan {
             name: "orders".into(),
@@ -36,16 +38,20 @@ fn opening(root: &Location, module: Option<Module>) -> Opening {
         settings: model::settings(),
         letters: Arc::new(letters),
         serving: Arc::new(Serving::new(Arc::new(Reporter::new("shop", false)))),
-        recent: Arc::default(),
     }
+}
+
+async fn open(opening: &Opening) -> Upsert {
+    let (_handle, inbox) = task(TableId::silver("orders"));
+    opening.open(&inbox).await.unwrap()
 }
 
 async fn write(table: &mut Upsert, changes: &[Row], over: &[(i32, i64, i64)]) -> Result<Counts> {
     table.write(&of(changes), &[], &[], &ranges(over), String::new()).await
 }
 
-fn bad(offset: i64) -> BadRow {
-    BadRow { topic: TOPIC.into(), partition: 0, offset, reason: "no JSON".into() }
+fn bad(offset: i64) -> BadRecord {
+    BadRecord { topic: TOPIC.into(), partition: 0, offset, reason: "no JSON".into() }
 }
 
 /// Offsets and reasons of the dead letters.
@@ -72,7 +78,7 @@ async fn outs(root: &Location) -> Vec<i64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn before_a_schema_is_known_only_dead_letters_are_written_and_floors_wait() {
     let (_dir, root) = lake();
-    let mut table = opening(&root, None).open().await.unwrap();
+    let mut table = open(&opening(&root, None)).await;
     let floor = Floor { sequence: Sequence(5), topic: TOPIC.into(), partition: 0, offset: 1 };
     let counts = table.write(&[], &[floor], &[bad(0)], &ranges(&[(0, 0, 2)]), String::new()).await.unwrap();
     assert_eq!((counts.dead_letters, counts.changes), (1, 0));
@@ -88,7 +94,7 @@ async fn before_a_schema_is_known_only_dead_letters_are_written_and_floors_wait(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_the_module_fails_on_is_a_dead_letter_and_the_rest_is_committed() {
     let (_dir, root) = lake();
-    let mut table = opening(&root, Some(module(&trapping_on(13)))).open().await.unwrap();
+    let mut table = open(&opening(&root, Some(module(&trapping_on(13))))).await;
     let changes = [(12, "a", Op::Create, 1, 0, 0), (13, "b", Op::Create, 2, 0, 1), (14, "c", Op::Create, 3, 0, 2)];
     let counts = write(&mut table, &changes, &[(0, 0, 3)]).await.unwrap();
     assert_eq!((counts.rows, counts.rejected, counts.dead_letters), (2, 1, 1));
@@ -104,7 +110,7 @@ async fn a_module_on_probation_that_fails_is_rolled_back_within_the_batch() {
     let (_dir, root) = lake();
     let (before, after) = (module(&Guest::default()), module(&trapping_on(13)));
     let opening = opening(&root, Some(before.clone()));
-    let mut table = opening.open().await.unwrap();
+    let mut table = open(&opening).await;
     write(&mut table, &[(1, "a", Op::Create, 1, 0, 0)], &[(0, 0, 1)]).await.unwrap();
     table.adopt(after.clone(), Value::Null).await.unwrap();
     let serves = || opening.serving.get("orders").map(|(module, _)| module.sha256());
@@ -122,7 +128,7 @@ async fn rows_of_a_structure_that_the_table_cannot_take_are_dead_letters_or_stop
         let (_dir, root) = lake();
         let mut opening = opening(&root, None);
         opening.plan.on_incompatible = on_incompatible;
-        let mut table = opening.open().await.unwrap();
+        let mut table = open(&opening).await;
         write(&mut table, &[(1, "a", Op::Create, 1, 0, 0)], &[(0, 0, 1)]).await.unwrap();
         // another key
         let mut other = of(&[(2, "b", Op::Create, 2, 0, 1)]);

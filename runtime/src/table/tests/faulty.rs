@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
@@ -161,7 +162,7 @@ async fn run<T>(fault: Option<Fault>, work: impl Future<Output = object_store::R
     }
 }
 
-/// A stream each of whose answers may be lost; after an error it has ended, as a broken listing has.
+/// A stream each of whose answers may be lost.
 fn run_each<T: Send + 'static>(
     chance: &Shared,
     operation: &'static str,
@@ -174,14 +175,18 @@ fn run_each<T: Send + 'static>(
         let fault = next(&chance, operation, "");
         run(fault, async { item.map(Some) })
     });
-    begun
-        .chain(each)
-        .scan(false, |broken, item| {
-            let ended = std::mem::replace(broken, item.is_err());
-            std::future::ready((!ended).then_some(item))
-        })
-        .try_filter_map(|item| std::future::ready(Ok(item)))
-        .boxed()
+    begun.chain(each).try_filter_map(|item| std::future::ready(Ok(item))).boxed()
+}
+
+/// After an error a listing has ended; a deletion goes on with the next file.
+fn end_broken<T: Send + 'static>(
+    found: BoxStream<'static, object_store::Result<T>>,
+) -> BoxStream<'static, object_store::Result<T>> {
+    let sound = |broken: &mut bool, item: object_store::Result<T>| {
+        let ended = std::mem::replace(broken, item.is_err());
+        std::future::ready((!ended).then_some(item))
+    };
+    found.scan(false, sound).boxed()
 }
 
 #[async_trait::async_trait]
@@ -206,6 +211,10 @@ impl ObjectStore for FaultyStore {
         run(next(&self.chance, name, at.as_ref()), self.inner.get_opts(at, options)).await
     }
 
+    async fn get_ranges(&self, at: &Path, ranges: &[std::ops::Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+        run(next(&self.chance, "get_ranges", at.as_ref()), self.inner.get_ranges(at, ranges)).await
+    }
+
     fn delete_stream(
         &self,
         locations: BoxStream<'static, object_store::Result<Path>>,
@@ -214,7 +223,7 @@ impl ObjectStore for FaultyStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        run_each(&self.chance, "list", self.inner.list(prefix))
+        end_broken(run_each(&self.chance, "list", self.inner.list(prefix)))
     }
 
     fn list_with_offset(
@@ -222,7 +231,7 @@ impl ObjectStore for FaultyStore {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        run_each(&self.chance, "list_with_offset", self.inner.list_with_offset(prefix, offset))
+        end_broken(run_each(&self.chance, "list_with_offset", self.inner.list_with_offset(prefix, offset)))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
@@ -269,4 +278,11 @@ pub(crate) fn hold(chance: &Shared, operation: &'static str, part: &'static str)
 /// From now on no request is refused or held; what waits goes on waiting.
 pub(crate) fn forgive(chance: &Shared) {
     chance.lock().unwrap().rules.clear();
+}
+
+/// A store whose faults are turned off.
+pub(in crate::table) fn silent(inner: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
+    let rng = StdRng::seed_from_u64(0);
+    let chance = Chance { rng, of_hundred: 0, hangs: false, rules: Vec::new(), met: BTreeMap::new() };
+    Arc::new(FaultyStore { inner, chance: Arc::new(Mutex::new(chance)) })
 }

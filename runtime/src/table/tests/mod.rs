@@ -1,6 +1,7 @@
 //! Tests of the table core on local disk, read back through DataFusion.
 
 mod basic;
+mod broken;
 mod changes;
 mod evolve;
 mod faults;
@@ -8,6 +9,7 @@ pub(crate) mod faulty;
 mod keyless;
 pub(crate) mod model;
 pub(crate) mod bronze;
+mod stores;
 mod tombstones;
 
 use std::collections::{BTreeMap, HashMap};

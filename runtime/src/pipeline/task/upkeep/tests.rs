@@ -250,12 +250,12 @@ fn letter(offset: i64) -> DeadLetter {
 async fn expect_letters_beside(operation: &'static str, part: &'static str, vacuum_at: Instant) {
     let (_dir, sound) = lake();
     let (root, chance) = faulty(&sound, 1);
-    let letters = Arc::new(DeadLetters::new(&root, Lake::new(root.clone(), HashMap::new()), settings()).unwrap());
+    let letters = Arc::new(DeadLetters::new(&root, Lake::new(root.clone()), settings()).unwrap());
     letters.write(&[letter(0)]).await.unwrap();
     let held = hold(&chance, operation, part);
     let (ending, ended) = tokio::sync::oneshot::channel();
     let upkeep = Upkeep { vacuum_at, ..Upkeep::new(deadletter::TABLE) };
-    let task = tokio::spawn(keep(Arc::clone(&letters), upkeep, ended));
+    let task = tokio::spawn(keep(Arc::downgrade(&letters), upkeep, ended));
     let mut count = 1;
     soon(async {
         let mut met = std::pin::pin!(held.met());

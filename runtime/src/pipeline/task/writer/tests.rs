@@ -8,10 +8,12 @@ use serde_json::Map;
 use super::super::super::reload::Serving;
 use super::super::super::report::Reporter;
 use super::super::derivation::{Derivation, Offer};
+use super::super::tests::task;
 use super::*;
 use crate::change::Op;
 use crate::table::tests::faulty::{Shared, faulty, forgive, refuse};
 use crate::table::tests::{Row, lake, map, model, of, partition, query, ranges, rows, spec};
+use crate::table_id::TableId;
 
 fn place(root: &Location, feed: bool) -> Place {
     Place {
@@ -22,8 +24,16 @@ fn place(root: &Location, feed: bool) -> Place {
     }
 }
 
+fn health() -> Health {
+    task(TableId::silver("orders")).1.health
+}
+
 async fn make(place: &Place) -> Writer {
-    Writer::make(place, spec(), &HashMap::new()).await.unwrap()
+    Writer::make(place, &health(), spec(), &HashMap::new()).await.unwrap()
+}
+
+async fn open(place: &Place) -> Result<Option<Writer>> {
+    Writer::open(place, &health()).await
 }
 
 /// Commits copies of `changes`; false when the table holds some of it already.
@@ -43,7 +53,7 @@ async fn commit(writer: &mut Writer, changes: &[Row], over: &[(i32, i64, i64)]) 
 async fn rows_and_their_offsets_are_one_commit() {
     let (_dir, root) = lake();
     let place = place(&root, false);
-    assert!(Writer::open(&place).await.unwrap().is_none());
+    assert!(open(&place).await.unwrap().is_none());
     let mut writer = make(&place).await;
     let made = writer.table().version();
     assert!(
@@ -53,7 +63,7 @@ async fn rows_and_their_offsets_are_one_commit() {
     );
     assert_eq!(writer.table().version(), made + 1);
     assert_eq!(rows(&place.location).await, map(&[(1, "a"), (2, "b")]));
-    let again = Writer::open(&place).await.unwrap().unwrap();
+    let again = open(&place).await.unwrap().unwrap();
     assert_eq!(again.table().positions().get(&partition(0)), Some(&2));
 }
 
@@ -62,7 +72,7 @@ async fn what_another_instance_has_committed_is_left_out() {
     let (_dir, root) = lake();
     let place = place(&root, false);
     let mut slow = make(&place).await;
-    let mut fast = Writer::open(&place).await.unwrap().unwrap();
+    let mut fast = open(&place).await.unwrap().unwrap();
     let all = [(1, "a", Op::Create, 1, 0, 0), (2, "b", Op::Create, 2, 0, 1)];
     assert!(commit(&mut fast, &all[..1], &[(0, 0, 1)]).await.unwrap());
     assert!(!commit(&mut slow, &all, &[(0, 0, 2)]).await.unwrap(), "half of it is in the table");
@@ -114,7 +124,7 @@ async fn a_feed_has_every_change_and_its_table_the_newest() {
     let count = |batches: Vec<arrow::array::RecordBatch>| batches.iter().map(|b| b.num_rows()).sum::<usize>();
     assert_eq!(count(query(&feed, "SELECT * FROM t").await), 3);
     // once more: nothing is there twice
-    let mut again = Writer::open(&place).await.unwrap().unwrap();
+    let mut again = open(&place).await.unwrap().unwrap();
     assert!(commit(&mut again, &changes, &[(0, 0, 3)]).await.unwrap());
     assert_eq!(count(query(&feed, "SELECT * FROM t").await), 3);
 }
@@ -125,7 +135,7 @@ async fn a_feed_without_its_table_is_refused() {
     let place = place(&root, true);
     drop(make(&place).await);
     std::fs::remove_dir_all(dir.path().join("silver/orders")).unwrap();
-    let error = Writer::open(&place).await.err().unwrap();
+    let error = open(&place).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("of a table that is no more"), "{error}");
 }
