@@ -332,7 +332,7 @@ impl Pipeline {
     /// Acts on what became of a table's task.
     fn take_turn(&mut self, turn: Turn) {
         match turn {
-            Turn::Ended(_) | Turn::Failed(_) => {}
+            Turn::Ended | Turn::Failed => {}
             Turn::Due(id) => {
                 self.renew_root();
                 self.start_again(&id);
@@ -355,8 +355,7 @@ impl Pipeline {
 
     /// Opens the lake once more: what is opened from here on uses the credentials as they are now.
     fn renew_root(&mut self) {
-        let renewed = (self.open_root)(&self.config)
-            .and_then(|root| Ok((letters(&root, &self.settings)?, root)));
+        let renewed = (self.open_root)(&self.config).and_then(|root| Ok((letters(&root, &self.settings)?, root)));
         match renewed {
             Ok((letters, root)) => (self.letters, self.root) = (Arc::new(letters), root),
             Err(error) => tracing::warn!(%error, hint = error.next_step(), "the lake's settings cannot be read again"),

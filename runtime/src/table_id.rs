@@ -73,7 +73,8 @@ impl FromStr for TableId {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let no_table = || format!("`{text}` is no table: give it as `silver.<name>`, `bronze.<topic>` or `gold.<name>`");
+        let no_table =
+            || format!("`{text}` is no table: give it as `silver.<name>`, `bronze.<topic>` or `gold.<name>`");
         let (layer, name) = text.split_once('.').filter(|(_, name)| !name.is_empty()).ok_or_else(no_table)?;
         let layer = Layer::ALL.into_iter().find(|known| known.as_str() == layer).ok_or_else(no_table)?;
         Ok(TableId { layer, name: name.into() })

@@ -15,9 +15,9 @@ use super::simulator::{Counts, Simulator};
 use super::stage::Stage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Progress, Report, TableReport};
-use crate::table_id::TableId;
 use crate::record::Positions;
 use crate::table::Location;
+use crate::table_id::TableId;
 
 /// How often the lake's logs are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

@@ -97,8 +97,7 @@ impl Bronze {
         if self.only_if_there && positions_of(&self.location).await?.is_empty() {
             return Ok(None);
         }
-        let table =
-            BronzeTable::open_or_create(self.location.clone(), &self.topic, self.settings.clone()).await?;
+        let table = BronzeTable::open_or_create(self.location.clone(), &self.topic, self.settings.clone()).await?;
         let kind = self.connectors.classify(&self.topic, &table).await?;
         Ok(Some((table, kind)))
     }
@@ -171,8 +170,11 @@ impl Writer {
         let Range { from, to } = delivery.range;
         let next = self.next.get(id).copied().unwrap_or(from);
         if from > next {
-            let message = format!("bronze `{}` [{}]: offsets {next} to {from} were not handed over", id.topic, id.partition);
-            return Err(Error::new(ErrorKind::Internal, message).hint("start `lode` again: it reads on from offset `{next}`"));
+            let message =
+                format!("bronze `{}` [{}]: offsets {next} to {from} were not handed over", id.topic, id.partition);
+            return Err(
+                Error::new(ErrorKind::Internal, message).hint("start `lode` again: it reads on from offset `{next}`")
+            );
         }
         if to <= next {
             return Ok(());

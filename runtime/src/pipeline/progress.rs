@@ -19,8 +19,8 @@ use crate::buffer::Room;
 use crate::error::Error;
 use crate::record::Positions;
 use crate::source::{Budget, KnownEnds};
-use crate::table_id::{Layer, TableId};
 use crate::table::Extent;
+use crate::table_id::{Layer, TableId};
 
 /// Running counts of a pipeline.
 #[derive(Debug)]
@@ -240,7 +240,8 @@ impl Progress {
     pub fn summary(&self) -> Summary {
         let of = |layer| move |(id, _): &(&TableId, &Table)| id.layer == layer;
         let tables = locked(&self.tables);
-        let silver = tables.iter().filter(of(Layer::Silver)).map(|(id, table)| (id.name.to_string(), table.counts.clone()));
+        let silver =
+            tables.iter().filter(of(Layer::Silver)).map(|(id, table)| (id.name.to_string(), table.counts.clone()));
         Summary {
             seconds: self.started.elapsed().as_secs_f64(),
             records: self.read.load(Relaxed),

@@ -13,13 +13,13 @@ use futures::StreamExt;
 use serde_json::Map;
 use tokio::sync::watch;
 
-use super::{Bounds, Pipeline};
 use super::ancestry::{Bronzes, Source};
 use super::settings::decode_settings;
 use super::silver::Reader;
 use super::task::{Ending, Tasks, Turn};
 use super::topics::feed_name;
 use super::upsert::Opening;
+use super::{Bounds, Pipeline};
 use crate::config::{Config, Flush};
 use crate::decode::{self, Decoded, Decoder, Patience, TableName, TopicKind};
 use crate::error::{Error, ErrorKind, Result};
@@ -215,8 +215,8 @@ impl Pipeline {
         let mut tasks = Tasks::new(Arc::clone(&self.progress), true);
         tasks.start(&id, Vec::new(), |inbox| reader.work(inbox)).end(Ending::Complete);
         match tasks.next().await {
-            Turn::Ended(_) => Ok(()),
-            Turn::Failed(_) | Turn::Due(_) | Turn::Stopped(_) => Err(tasks.error_of(&id)),
+            Turn::Ended => Ok(()),
+            Turn::Failed | Turn::Due(_) | Turn::Stopped(_) => Err(tasks.error_of(&id)),
         }
     }
 

@@ -104,7 +104,8 @@ impl Reader {
         let is_own = |topic: &str| topic == &*self.topic || topic == self.connector.topic;
         let other = positions.keys().find(|id| !is_own(&id.topic) && !earlier.iter().any(|name| **name == *id.topic));
         let Some(PartitionId { topic: other, .. }) = other else { return Ok(()) };
-        let message = format!("silver `{}`: `{other}` is written into it, and so would be `{}`", self.name(), self.topic);
+        let message =
+            format!("silver `{}`: `{other}` is written into it, and so would be `{}`", self.name(), self.topic);
         Err(Error::new(ErrorKind::Config, message)
             .hint("give one of them a section `[silver.<other name>]` with `from = \"<database>.<table>\"`"))
     }

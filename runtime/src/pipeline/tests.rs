@@ -54,7 +54,11 @@ impl Run {
 
     /// Waits until the run stands as wanted.
     #[track_caller]
-    fn until<'a>(&'a self, what: &'static str, done: impl AsyncFn(&Status) -> bool + 'a) -> impl Future<Output = ()> + 'a {
+    fn until<'a>(
+        &'a self,
+        what: &'static str,
+        done: impl AsyncFn(&Status) -> bool + 'a,
+    ) -> impl Future<Output = ()> + 'a {
         let caller = std::panic::Location::caller();
         async move {
             let deadline = Instant::now() + LIMIT;

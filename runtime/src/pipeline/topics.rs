@@ -86,6 +86,7 @@ impl Pipeline {
             words: self.words.clone(),
             progress: Arc::clone(&self.progress),
         };
+        self.progress.start(&id, topic);
         let handle = self.tasks.start(&id, Vec::new(), |inbox| bronze.work(inbox));
         route.relay.change(|recipients| {
             recipients.turn += 1;
@@ -305,7 +306,8 @@ impl Pipeline {
             crate::table_id::Layer::Bronze => self.start_bronze(&id.name),
             _ => {
                 let Some(topic) = self.tables.get(&*id.name).cloned() else { return };
-                let Some(TopicKind::Rows { table, .. }) = self.routes.get(&topic).map(|route| route.kind.clone()) else {
+                let Some(TopicKind::Rows { table, .. }) = self.routes.get(&topic).map(|route| route.kind.clone())
+                else {
                     return;
                 };
                 if let Some(plan) = self.plans(&table).into_iter().find(|plan| *plan.name == *id.name) {

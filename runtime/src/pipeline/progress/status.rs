@@ -198,7 +198,8 @@ impl Progress {
             let seconds = (now_ms() - why.time_ms).max(0) / 1000;
             format!("{table} tries again since {seconds} s: {}", why.reason)
         }));
-        let goes_on = bronze.values().any(|of| of.stopped.is_none()) || silver.values().any(|of| of.report.stopped.is_none());
+        let goes_on =
+            bronze.values().any(|of| of.stopped.is_none()) || silver.values().any(|of| of.report.stopped.is_none());
         if !goes_on && !(bronze.is_empty() && silver.is_empty()) {
             reasons.push("every table has stopped".to_owned());
         }

@@ -75,7 +75,11 @@ impl Live {
 
 impl Handle {
     /// Both ends of a task that is about to start.
-    pub(super) fn new(id: TableId, reads: Vec<TableId>, health: impl FnOnce(watch::Receiver<Option<Ending>>) -> Health) -> (Handle, Inbox) {
+    pub(super) fn new(
+        id: TableId,
+        reads: Vec<TableId>,
+        health: impl FnOnce(watch::Receiver<Option<Ending>>) -> Health,
+    ) -> (Handle, Inbox) {
         let (deliveries, delivered) = mpsc::channel(DELIVERIES);
         let (orders, ordered) = mpsc::channel(ORDERS);
         let (ending, told) = watch::channel(None);

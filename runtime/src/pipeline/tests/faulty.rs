@@ -116,7 +116,8 @@ struct FaultyStore {
 impl FaultyStore {
     fn judge(&self, path: &Path, writes: bool) -> object_store::Result<()> {
         let rules = self.rules.lock().unwrap();
-        let fault = rules.iter().find(|(prefix, _)| path.as_ref().starts_with(prefix.as_str())).map(|(_, fault)| *fault);
+        let fault =
+            rules.iter().find(|(prefix, _)| path.as_ref().starts_with(prefix.as_str())).map(|(_, fault)| *fault);
         drop(rules);
         match fault {
             None => Ok(()),

@@ -50,9 +50,7 @@ impl Shop {
     /// The connector tells a table's columns; the first is the key.
     pub(super) fn tell_structure(&mut self, number: usize, what: &str, columns: &[(&str, &str)]) {
         let name = table(number);
-        let column = |(at, (name, kind)): (usize, &(&str, &str))| {
-            json!({"name": name, "typeName": kind, "length": 40, "position": at + 1, "optional": at > 0})
-        };
+        let column = |(at, (name, kind)): (usize, &(&str, &str))| json!({"name": name, "typeName": kind, "length": 40, "position": at + 1, "optional": at > 0});
         let columns: Vec<Value> = columns.iter().enumerate().map(column).collect();
         let value = json!({
             "source": self.place(&name), "databaseName": "shop", "ddl": format!("{what} TABLE {name}"),
@@ -81,7 +79,8 @@ impl Shop {
     fn write(&mut self, number: usize, op: &str, id: i64, name: Option<String>) {
         let row = |name: &Option<String>| name.as_ref().map(|name| json!({"id": id, "name": name}));
         let before = self.rows[number].get(&id).cloned();
-        let value = json!({"before": row(&before), "after": row(&name), "source": self.place(&table(number)), "op": op});
+        let value =
+            json!({"before": row(&before), "after": row(&name), "source": self.place(&table(number)), "op": op});
         let key = json!({"id": id});
         self.push(&topic(number), Some(&key), Some(&value));
         match name {

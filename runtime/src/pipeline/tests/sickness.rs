@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use super::Run;
 use super::faulty::{Fault, FaultyLake};
 use super::shop::{Shop, topic};
-use super::Run;
 
 fn shop() -> Shop {
     let mut shop = Shop::new();
@@ -50,7 +50,8 @@ async fn a_panic_in_a_tables_task_stops_that_table_at_once_and_a_nudge_takes_it_
         assert!(stopped.expect("a reason").reason.contains("a defect, made for this test"));
         lake.heal();
         run.nudge.notify_one();
-        run.until("it is exact too", async |status| status.stopped.is_empty() && shop.is_exact(&lake, SICK).await).await;
+        run.until("it is exact too", async |status| status.stopped.is_empty() && shop.is_exact(&lake, SICK).await)
+            .await;
         assert_eq!(lake.offsets(&topic(SICK)).await, shop.offsets(SICK));
         let ended = run.stop().await;
         assert!(ended.expect_err("it had stopped").to_string().contains("made for this test"));
