@@ -339,7 +339,7 @@ impl Pipeline {
     /// Acts on what became of a table's task.
     fn take_turn(&mut self, turn: Turn) {
         match turn {
-            Turn::Ended(_) | Turn::Failed(_) => {}
+            Turn::Ended | Turn::Failed => {}
             Turn::Due(id) => {
                 self.renew_root();
                 self.start_again(&id);

@@ -215,8 +215,8 @@ impl Pipeline {
         let mut tasks = Tasks::new(Arc::clone(&self.progress), true);
         tasks.start(&id, Vec::new(), |inbox| reader.work(inbox)).end(Ending::Complete);
         match tasks.next().await {
-            Turn::Ended(_) => Ok(()),
-            Turn::Failed(_) | Turn::Due(_) | Turn::Stopped(_) => Err(tasks.error_of(&id)),
+            Turn::Ended => Ok(()),
+            Turn::Failed | Turn::Due(_) | Turn::Stopped(_) => Err(tasks.error_of(&id)),
         }
     }
 

@@ -86,6 +86,7 @@ impl Pipeline {
             words: self.words.clone(),
             progress: Arc::clone(&self.progress),
         };
+        self.progress.start(&id, topic);
         let handle = self.tasks.start(&id, Vec::new(), |inbox| bronze.work(inbox));
         route.relay.change(|recipients| {
             recipients.turn += 1;

@@ -32,9 +32,9 @@ const OPENINGS_MAX: u32 = 8;
 #[derive(Debug)]
 pub(in crate::pipeline) enum Turn {
     /// it did what it was told and ended
-    Ended(TableId),
+    Ended,
     /// it failed; the table is due again after a while
-    Failed(TableId),
+    Failed,
     /// the table is due: it is to be started again
     Due(TableId),
     /// it failed for good
@@ -215,7 +215,7 @@ impl Tasks {
             return None;
         }
         let running = self.running.remove(&id)?;
-        let Err(error) = outcome else { return Some(Turn::Ended(id)) };
+        let Err(error) = outcome else { return Some(Turn::Ended) };
         if running.started.elapsed() >= WELL_AFTER {
             self.failures.remove(&id);
         }
@@ -223,7 +223,7 @@ impl Tasks {
         match running.handle.ending() {
             Some(Ending::BrokenOff | Ending::AtOnce) if may_pass => {
                 tracing::warn!(table = %id, %error, "not all is committed; the next start goes on from there");
-                return Some(Turn::Ended(id));
+                return Some(Turn::Ended);
             }
             _ => {}
         }
@@ -237,6 +237,6 @@ impl Tasks {
         tracing::warn!(table = %id, %error, hint = error.next_step(), pause_ms = pause.as_millis() as u64, "the table is opened anew");
         self.progress.retrying(&id, &error);
         self.due.insert(id.clone(), Instant::now() + jittered(pause));
-        Some(Turn::Failed(id))
+        Some(Turn::Failed)
     }
 }

@@ -512,7 +512,7 @@ fn a_topic_whose_records_nobody_takes_in_is_paused_and_the_others_go_on() {
     broker.fill("shop.a", 100, 1000);
     let mut run = Run::start(&broker, settings(false), 50 << 10, 5);
     run.kept = Some(Vec::new());
-    run.until(|r| r.count("shop.a") >= 10);
+    run.until(|r| r.count("shop.a") >= 15);
     // Nobody takes in what is kept: the share of `shop.a` is used up.
     let sick = run.kept.take();
     for round in 1..=20 {

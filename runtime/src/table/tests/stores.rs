@@ -197,9 +197,9 @@ async fn no_secret_of_the_lake_is_shown_by_what_holds_it() {
         let table = root.table("silver/orders").unwrap();
         let delta = deltalake::DeltaTable::new(table.log_store().unwrap());
         let hiding = table.clone().wrapped(|inner| Arc::new(Without { inner, hidden: HashSet::new() }));
-        shown.push(format!("{root:?} {lake:?} {table:?} {delta:?} {:?}", root.root_store()));
+        shown.push(format!("{root:?} {lake:?} {table:?} {delta:?} {:?}", root.store().unwrap()));
         let store = table.store().unwrap();
-        shown.push(format!("{store:?} {store} {:?} {}", hiding.root_store(), hiding.root_store()));
+        shown.push(format!("{store:?} {store} {:?} {}", hiding.store().unwrap(), hiding.store().unwrap()));
     }
     let s3 = AmazonS3Builder::new().with_bucket_name("box").with_region("eu-north-1").with_access_key_id("AKIA");
     let s3 = map_conflicts(Arc::new(s3.with_secret_access_key(SECRET).with_token(SECRET).build().unwrap()));
