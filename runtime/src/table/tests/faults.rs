@@ -1,7 +1,6 @@
 //! A lake that rejects, answers too late, hangs or is slow, and answers that name the wrong error.
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -173,7 +172,7 @@ impl ObjectStore for FaultyStore {
         run(next(&self.chance, name), self.inner.get_opts(at, options)).await
     }
 
-    async fn get_ranges(&self, at: &Path, ranges: &[Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+    async fn get_ranges(&self, at: &Path, ranges: &[std::ops::Range<u64>]) -> object_store::Result<Vec<Bytes>> {
         run(next(&self.chance, "get_ranges"), self.inner.get_ranges(at, ranges)).await
     }
 
