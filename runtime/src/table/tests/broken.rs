@@ -70,7 +70,7 @@ async fn goes_on(location: &Location, versions: i64) {
 }
 
 async fn refused(location: &Location) -> Error {
-    let error = open(location).await.err().expect("a broken log is opened");
+    let error = open(location).await.expect_err("a broken log is opened");
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
     assert!(error.next_step().is_some(), "no next step: {error}");
     error
@@ -228,7 +228,7 @@ async fn a_data_file_that_is_cut_to_nothing_is_corrupt_and_says_how_to_mend_it()
             }
         }
         let opened = KeyedTable::open_or_create(location, spec(), Settings::default()).await;
-        let error = opened.err().expect("a cut file is read");
+        let error = opened.expect_err("a cut file is read");
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
         assert!(error.next_step().unwrap().contains("`lode rebuild`"), "{error}");
     }
