@@ -90,5 +90,5 @@ bench-e2e: setup-build ## from a real broker into Bronze and Silver: speed, memo
 	$(CARGO) build --release -p lodestream --bins
 	scripts/bench-e2e.sh $(abspath $(TARGET))/release/lode $(abspath $(TARGET))/bench-e2e
 
-deny: ## licences, advisories and sources of the dependencies, when cargo-deny is installed
-	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "deny: cargo-deny is not installed"; fi
+deny: setup-build ## licences, advisories and sources of the dependencies; installs cargo-deny where it is missing
+	@scripts/deny.sh
