@@ -22,7 +22,7 @@ fi
 found=0
 cargo deny check --hide-inclusion-graph licenses bans sources || found=1
 if cargo deny fetch db; then
-    cargo deny check --disable-fetch --hide-inclusion-graph advisories || found=1
+    cargo deny check --hide-inclusion-graph advisories || found=1
 else
     say "advisories were not checked: their database cannot be fetched"
     say "hint: run it where git reaches the address of \`db-urls\`, by default that of RustSec"
