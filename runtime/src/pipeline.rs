@@ -50,7 +50,7 @@ use crate::deadletter::DeadLetters;
 use crate::decode::{self, TopicKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::Lake;
-use crate::record::Positions;
+use crate::record::Offsets;
 use crate::source::{self, Budget, Delivery, EndQueries, Source, SourceEvent};
 use crate::table::{Location, Settings};
 use crate::transform::{Engine, Module};
@@ -238,7 +238,7 @@ impl Pipeline {
             match event {
                 None => return Err(Error::new(ErrorKind::Internal, "the source ended without saying why")),
                 Some(SourceEvent::Assigned { partitions, reply }) => {
-                    let mut positions = Positions::new();
+                    let mut positions = Offsets::new();
                     for id in partitions {
                         if let Err(error) = self.take_up(&id).await {
                             self.progress.stop(&format!("bronze/{}", id.topic), &error);
@@ -246,7 +246,7 @@ impl Pipeline {
                         if let Some(route) = self.routes.get(&id.topic)
                             && let Some(next) = route.bronze.committed.borrow().get(&id)
                         {
-                            positions.insert(id.clone(), *next);
+                            positions.insert(id, next);
                         }
                     }
                     self.follow_renamed_tables().await;

@@ -19,7 +19,7 @@ pub use ends::{KnownEnds, Reach};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Block, PartitionId, Positions, Range};
+use crate::record::{Block, Offsets, PartitionId, Range};
 
 /// Records of a block before it is handed over.
 pub(crate) const BLOCK_ROWS_MAX: usize = 4096;
@@ -34,7 +34,7 @@ pub enum SourceEvent {
         /// the partitions
         partitions: Vec<PartitionId>,
         /// where the positions go
-        reply: oneshot::Sender<Positions>,
+        reply: oneshot::Sender<Offsets>,
     },
     /// it listens to these partitions, which another instance appends: what they tell of tables counts, and nothing of
     /// them is committed; it needs the next offset of each
@@ -42,7 +42,7 @@ pub enum SourceEvent {
         /// the partitions
         partitions: Vec<PartitionId>,
         /// where the positions go
-        reply: oneshot::Sender<Positions>,
+        reply: oneshot::Sender<Offsets>,
     },
     /// these topics are another's: their tables must not commit once `done` is dropped
     Revoked {
@@ -139,7 +139,7 @@ pub struct EndQueries(std::sync::mpsc::Sender<EndQuery>);
 pub(crate) struct EndQuery {
     pub(crate) topic: String,
     /// dropped without an answer where there is none to give
-    pub(crate) reply: oneshot::Sender<Positions>,
+    pub(crate) reply: oneshot::Sender<Offsets>,
 }
 
 impl EndQueries {
@@ -150,7 +150,7 @@ impl EndQueries {
 
     /// Exclusive ends of the topic's partitions as of now; empty when the source certainly has no such topic.
     /// `None` when it cannot tell: a broker did not answer, the topic was given up, or the source has ended.
-    pub async fn end_of(&self, topic: &str) -> Option<Positions> {
+    pub async fn end_of(&self, topic: &str) -> Option<Offsets> {
         let (reply, answer) = oneshot::channel();
         self.0.send(EndQuery { topic: topic.to_owned(), reply }).ok()?;
         answer.await.ok()
@@ -179,16 +179,16 @@ impl Outlet {
     }
 
     /// Announces partitions and waits for their positions; `None` when the pipeline is gone.
-    pub(crate) fn assign(&self, partitions: Vec<PartitionId>) -> Option<Positions> {
+    pub(crate) fn assign(&self, partitions: Vec<PartitionId>) -> Option<Offsets> {
         self.announce(|reply| SourceEvent::Assigned { partitions, reply })
     }
 
     /// The same for partitions that another instance appends.
-    pub(crate) fn follow(&self, partitions: Vec<PartitionId>) -> Option<Positions> {
+    pub(crate) fn follow(&self, partitions: Vec<PartitionId>) -> Option<Offsets> {
         self.announce(|reply| SourceEvent::Followed { partitions, reply })
     }
 
-    fn announce(&self, event: impl FnOnce(oneshot::Sender<Positions>) -> SourceEvent) -> Option<Positions> {
+    fn announce(&self, event: impl FnOnce(oneshot::Sender<Offsets>) -> SourceEvent) -> Option<Offsets> {
         let (reply, answer) = oneshot::channel();
         if !self.send(event(reply)) {
             return None;

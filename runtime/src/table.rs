@@ -1,13 +1,15 @@
 //! The Delta tables of the lake: Bronze by append, Silver and Gold by replacing the rows of changed owners.
 //!
-//! Receives Arrow columns with the Kafka ranges they come from. Promises that a table's data, its deletion vectors
+//! Receives Arrow columns with the ranges of the inputs they come from. Promises that a table's data, its deletion vectors
 //! and its positions move together in one Delta commit, that every commit is made by one function
 //! ([`commit`]), and that what happened is decided by reading the log, never by an answer that did not come.
 //! Never talks to Kafka, never runs a module, never uses MERGE.
 //!
 //! # What lasts on disk
 //!
-//! - `txn` application id `lode/g<generation>/<topic>/<partition>`, version = next offset of that Kafka partition.
+//! - `txn` application id `lode/g<generation>/<topic>/<partition>`, version = next offset of that Kafka partition; of an
+//!   input that is a table `lode/g<generation>/table:<its metadata id>/g<its generation>`, version = its next Delta
+//!   version (no topic has a colon in its name; see [`crate::record::InputId`]).
 //! - Table configuration: `lode.generation`, `lode.key` (JSON list of the owner key's columns; empty list: no key),
 //!   `lode.epochs` (opaque text of the decoder), `lode.table` (`<layer>/<name>`), `lode.renamed` (offset past the schema
 //!   change whose renaming of columns was followed last).
@@ -66,7 +68,7 @@ pub use live::Extent;
 pub use log::positions_of;
 pub use news::{News, Settled};
 pub use rebuild::Rebuild;
-pub use select::{Origin, Selection};
+pub use select::Selection;
 pub use store::{Location, map_conflicts};
 pub use vacuum::Vacuumed;
 

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::decode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Refusal, Report, TableReport, kafka_settings, lake_options};
-use crate::record::{PartitionId, Positions};
+use crate::record::{Offsets, PartitionId};
 use crate::source::kafka::EndsClient;
 use crate::table::{Location, positions_of};
 
@@ -125,7 +125,7 @@ async fn look(config: &Config) -> Result<Status> {
 }
 
 /// Where the topics end in Kafka; `None` where there is no Kafka, or it does not say.
-async fn source_ends(config: &Config, topics: &[String]) -> Option<Positions> {
+async fn source_ends(config: &Config, topics: &[String]) -> Option<Offsets> {
     let settings = kafka_settings(config, false)?;
     let topics = topics.to_vec();
     let asked = tokio::task::spawn_blocking(move || {
@@ -163,7 +163,7 @@ fn print_refusal(what: &str, refusal: Option<&Refusal>) {
     }
 }
 
-/// Positions in topics of rows: in the schema-change topic a Silver table stands at the last statement that it followed.
+/// Offsets in topics of rows: in the schema-change topic a Silver table stands at the last statement that it followed.
 fn rows(positions: &BTreeMap<String, i64>) -> impl Iterator<Item = (&String, &i64)> {
     let told: BTreeSet<&str> = positions.keys().filter_map(|id| decode::schema_topic(topic_of(id))).collect();
     positions.iter().filter(move |(id, _)| !told.contains(topic_of(id)))
@@ -195,7 +195,7 @@ async fn read(config: &Config, layer: &str, name: &str) -> Result<TableStatus> {
         version: table.version().unwrap_or(0) as u64,
         files: files.num_files(),
         bytes: files.iter().map(|f| f.size().max(0) as u64).sum(),
-        positions: positions.iter().map(|(id, next)| (place(id), *next)).collect(),
+        positions: positions.partitions().map(|(id, next)| (place(id), next)).collect(),
         lag: None,
         behind: None,
         module,

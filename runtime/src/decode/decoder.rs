@@ -18,7 +18,7 @@ use super::row::{Texts, delete, upsert, write};
 use super::structure::split_file;
 use super::{BadRow, BinaryHandling, Patience, Settings, SourcePosition, Step, TableName, classify, shorten};
 use crate::change::{Floor, Op};
-use crate::record::{Block, Record};
+use crate::record::{self, Block, PartitionId, Record};
 
 /// Decodes the records of one source table's topic.
 pub struct Decoder {
@@ -144,8 +144,9 @@ impl Decoder {
             Ok(None) => Ok(None),
             Ok(Some(place)) => {
                 self.epochs.accept_statement(&origin, &place);
-                let topic = Arc::clone(topic);
-                Ok(Some(Floor { sequence: place.sequence, topic, partition, offset: change.offset }))
+                let told_in = PartitionId { topic: Arc::clone(topic), partition };
+                let origin = record::Origin { input: told_in.into(), offset: change.offset };
+                Ok(Some(Floor { sequence: place.sequence, origin }))
             }
             Err(Lost::Jump) => Err(JUMP.to_owned()),
             Err(Lost::TooLarge) => Err("a statement's binlog position is too large to be one".to_owned()),
@@ -405,8 +406,10 @@ impl Decoder {
                     self.rows(&Placed { value, key_bytes, parsed, key, base: &base, mark }, known, out)
                 };
                 rows.map(|rows| {
-                    let floor =
-                        |sequence| Floor { sequence, topic: Arc::clone(&self.topic), partition, offset: record.offset };
+                    let floor = |sequence| {
+                        let told_in = PartitionId { topic: Arc::clone(&self.topic), partition };
+                        Floor { sequence, origin: record::Origin { input: told_in.into(), offset: record.offset } }
+                    };
                     if parsed.action == Action::Truncate {
                         out.push_floor(floor(place.sequence));
                     }

@@ -13,7 +13,7 @@ use crate::buffer::{Pending, Room};
 use crate::config::Flush;
 use crate::decode;
 use crate::error::{Action, Error, ErrorKind, Result};
-use crate::record::{Positions, still_missing};
+use crate::record::Positions;
 use crate::source::Delivery;
 use crate::table::{BronzeDraft, BronzeRows, BronzeTable, Outcome};
 
@@ -158,7 +158,7 @@ impl Writer {
                 Ok(Outcome::AlreadyCommitted { .. }) => break,
                 // Another instance was faster with some of it: the rest is still ours to append.
                 Ok(Outcome::Fenced) => {
-                    ranges = still_missing(&ranges, self.table.positions()).ok_or_else(|| self.went_back())?;
+                    ranges = ranges.still_missing(self.table.positions()).ok_or_else(|| self.went_back())?;
                 }
                 Err(error) if error.action() == Action::Retry => backoff.wait(&self.topic, &error).await,
                 Err(error) => return Err(error),

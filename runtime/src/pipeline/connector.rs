@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use tokio::sync::watch;
 
 use crate::decode::{Evidence, Lineage, SchemaChange, SchemaChangeKind, SchemaHistory, TableName};
-use crate::record::{Block, PartitionId, Positions};
+use crate::record::{Block, Offsets, PartitionId, Positions};
 
 /// One connector, known by the name of its schema-change topic.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Connector {
     history: RwLock<SchemaHistory>,
     clearings: Mutex<HashMap<TableName, Vec<Clearing>>>,
     evidence: Mutex<Evidence>,
-    positions: Mutex<Positions>,
+    positions: Mutex<Offsets>,
     changes: watch::Sender<u64>,
 }
 
@@ -81,7 +81,7 @@ impl Connector {
     /// topic.
     pub(super) fn clearings(&self, table: &TableName, lineage: &Lineage, next: &Positions) -> Vec<Clearing> {
         let all = self.clearings.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = |c: &&Clearing| next.get(&c.told_in).is_none_or(|next| c.change.offset >= *next);
+        let fresh = |c: &&Clearing| next.get(&c.told_in).is_none_or(|next| c.change.offset >= next);
         let own = all.get(table).into_iter().flatten();
         let own =
             own.filter(|c| !lineage.since.as_ref().is_some_and(|m| m.follows(&c.change.position, c.change.ts_ms)));
@@ -114,7 +114,7 @@ impl Connector {
     }
 
     /// True when everything before `ends` has been taken in.
-    pub(super) fn has_reached(&self, ends: &Positions) -> bool {
+    pub(super) fn has_reached(&self, ends: &Offsets) -> bool {
         let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
         let at = |id: &PartitionId| positions.get(id).copied().unwrap_or(0);
         ends.iter().all(|(id, end)| at(id) >= *end)

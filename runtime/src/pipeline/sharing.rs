@@ -16,7 +16,7 @@ use super::silver::{self, Ending, Silver};
 use super::{Pipeline, Route, bronze};
 use crate::decode::{self, TopicKind};
 use crate::error::Result;
-use crate::record::{PartitionId, Positions};
+use crate::record::{Offsets, PartitionId};
 use crate::source::Delivery;
 use crate::table::{BronzeTable, positions_of};
 
@@ -52,8 +52,8 @@ impl Sharing {
 
 impl Pipeline {
     /// Takes in what Bronze has of a topic that others write, as far as it tells of tables; where to go on from.
-    pub(super) async fn follow(&mut self, partitions: Vec<PartitionId>) -> Positions {
-        let mut positions = Positions::new();
+    pub(super) async fn follow(&mut self, partitions: Vec<PartitionId>) -> Offsets {
+        let mut positions = Offsets::new();
         for id in partitions {
             if !self.sharing.follows(&id.topic) {
                 let told = retrying!(&id.topic, self.listen_to(&id.topic));

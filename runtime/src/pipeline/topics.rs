@@ -89,7 +89,7 @@ impl Pipeline {
         }
         if matches!(kind, TopicKind::SchemaChanges) {
             let connector = self.connector(topic);
-            table.positions().iter().for_each(|(id, end)| connector.pass(id, *end));
+            table.positions().partitions().for_each(|(id, end)| connector.pass(id, end));
         }
         Ok(kind)
     }

@@ -32,7 +32,7 @@ use crate::deadletter::{DeadLetter, DeadLetters, Stage};
 use crate::decode::BadRow;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
-use crate::record::{Positions, Ranges, still_missing};
+use crate::record::{PartitionId, Positions, Ranges};
 use crate::schema::{Rename, RenamedColumn, TableSchema};
 use crate::table::{
     ChangesTable, KeyedTable, Location, News, Outcome, Rewritten, Selection, Settings, Settled, TableSpec,
@@ -275,8 +275,7 @@ impl Upsert {
                 return Err(Error::new(ErrorKind::Fenced, message).hint("start this instance again"));
             }
             // Another instance was faster with some of it: what is left is selected and transformed anew.
-            let positions = self.table.as_ref().map(|t| t.positions().clone()).unwrap_or_default();
-            ranges = still_missing(&ranges, &positions).ok_or_else(|| went_back(&self.plan.name))?;
+            ranges = ranges.still_missing(self.stands()).ok_or_else(|| went_back(&self.plan.name))?;
         }
         Ok(counts)
     }
@@ -305,10 +304,12 @@ impl Upsert {
         let mut rejected_rows = Vec::new();
         for (row, reason) in rejected {
             rejected_rows.push(row);
-            if let Some(origin) = selection.origin(row as usize) {
+            if let Some(origin) = selection.origin(row as usize)
+                && let Some(PartitionId { topic, partition }) = origin.input.partition()
+            {
                 letters.push(DeadLetter {
-                    topic: Arc::clone(&origin.topic),
-                    partition: origin.partition,
+                    topic: Arc::clone(topic),
+                    partition: *partition,
                     offset: origin.offset,
                     stage: Stage::Transform,
                     table: self.plan.name.clone(),
@@ -437,11 +438,13 @@ impl Upsert {
 
 /// The rows of a structure that the table cannot take, set aside.
 fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = BadRow> + 'a {
-    chunk.partitions.iter().zip(&chunk.offsets).map(move |(&partition, &offset)| BadRow {
-        topic: Arc::clone(&chunk.topic),
-        partition,
-        offset,
-        reason: error.to_string(),
+    chunk.records.iter().flat_map(move |records| {
+        records.partitions.iter().zip(&records.offsets).map(move |(&partition, &offset)| BadRow {
+            topic: Arc::clone(&records.topic),
+            partition,
+            offset,
+            reason: error.to_string(),
+        })
     })
 }
 

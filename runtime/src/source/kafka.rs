@@ -33,7 +33,7 @@ use rdkafka::message::Message;
 use super::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX, Budget, Delivery, EndQuery, Outlet, Source, SourceEvent};
 use crate::config::Setting;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{PartitionId, Positions};
+use crate::record::{Offsets, PartitionId};
 pub use ends::{EndsClient, keep_known};
 use group::Group;
 pub(crate) use group::Membership;
@@ -302,18 +302,18 @@ impl Kafka<'_> {
         }
     }
 
-    fn ends_of(&self, topic: &str) -> Option<Positions> {
+    fn ends_of(&self, topic: &str) -> Option<Offsets> {
         if !self.wants(topic) {
-            return Some(Positions::new());
+            return Some(Offsets::new());
         }
         if self.lost.contains(topic) {
             return None;
         }
         let metadata = self.consumer.fetch_metadata(None, ENDS_TIMEOUT).ok()?;
-        let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Some(Positions::new()) };
+        let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Some(Offsets::new()) };
         match found.error().map(RDKafkaErrorCode::from) {
             None => {}
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => return Some(Positions::new()),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => return Some(Offsets::new()),
             Some(_) => return None,
         }
         let topic: Arc<str> = Arc::from(topic);

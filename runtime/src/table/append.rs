@@ -16,13 +16,13 @@ use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef}
 use deltalake::kernel::Add;
 use serde_json::{Map, Value, json};
 
-use super::commit::{Committer, Put, REPLAYS_MAX, Standing, add_action};
+use super::commit::{Committer, Put, REPLAYS_MAX, add_action};
 use super::files::{Codec, DataFile, Encoded, PartitionValues, pick, reread, split};
 use super::schema::{TableSchema, align, utc};
 use super::{Location, Outcome, Settings, log};
 use crate::change::Op;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Block, PartitionId, Positions, Range, Ranges};
+use crate::record::{Block, PartitionId, Positions, Range, Ranges, Standing};
 
 const MS_PER_DAY: i64 = 86_400_000;
 
@@ -223,11 +223,6 @@ impl BronzeFiles {
     pub fn rows(&self) -> usize {
         self.rows
     }
-
-    /// True when no row lies outside of `due`.
-    fn within(&self, due: &Ranges) -> bool {
-        self.covers.iter().all(|(id, held)| due.get(id).is_some_and(|r| r.from <= held.from && held.to <= r.to))
-    }
 }
 
 /// A table of records as they came, append only, partitioned by day of ingestion.
@@ -297,19 +292,9 @@ impl BronzeTable {
     ///
     /// Errors: whatever the lake answers; nothing is then known to be committed, and calling again is right.
     pub async fn append(&mut self, files: &BronzeFiles, ranges: &Ranges, info: Map<String, Value>) -> Result<Outcome> {
-        let held = &self.committer.positions;
-        let mut due = ranges.clone();
-        for (partition, range) in &mut due {
-            range.from = held.get(partition).map_or(range.from, |at| range.from.max(*at));
-        }
-        due.retain(|_, range| range.from < range.to);
+        let Some(due) = ranges.still_missing(&self.committer.positions) else { return Ok(Outcome::Fenced) };
         if due.is_empty() && !ranges.is_empty() {
             return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
-        }
-        match self.committer.standing(&due) {
-            Standing::Ready => {}
-            Standing::Past => return Ok(Outcome::AlreadyCommitted { version: self.committer.version }),
-            Standing::Elsewhere => return Ok(Outcome::Fenced),
         }
         let adds = self.write(files, &due).await?;
         crate::failpoint::pass("bronze.after_data_file");
@@ -322,16 +307,14 @@ impl BronzeTable {
             match self.committer.put("WRITE", &batch, info.clone(), &actions).await? {
                 Put::Written => {
                     crate::failpoint::pass("bronze.after_commit");
-                    for (partition, range) in due {
-                        self.committer.positions.insert(partition, range.to);
-                    }
+                    self.committer.positions.advance(&due);
                     self.committer.advance();
                     self.committer.grown += adds.len();
                     return Ok(Outcome::Committed { version: self.committer.version });
                 }
                 Put::Taken(other) => {
                     self.committer.follow(*other)?;
-                    match self.committer.standing(&due) {
+                    match due.standing(&self.committer.positions) {
                         Standing::Ready => {}
                         Standing::Past => {
                             return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
@@ -345,7 +328,7 @@ impl BronzeTable {
     }
 
     async fn write(&self, files: &BronzeFiles, due: &Ranges) -> Result<Vec<Add>> {
-        let fewer = if files.within(due) { None } else { Some(self.cut(files, due)?) };
+        let fewer = if files.covers.are_within(due) { None } else { Some(self.cut(files, due)?) };
         let files = fewer.as_ref().unwrap_or(files);
         let mut adds = Vec::with_capacity(files.files.len());
         for (values, file) in &files.files {
@@ -388,12 +371,12 @@ fn only(batch: &RecordBatch, due: &Ranges) -> Result<RecordBatch> {
             let range = match known {
                 Some((t, p, range)) if t == topic && p == partition => range,
                 _ => {
-                    let range = due.get(&PartitionId { topic: topic.into(), partition }).copied();
+                    let range = due.get(PartitionId { topic: topic.into(), partition });
                     known = Some((topic, partition, range));
                     range
                 }
             };
-            Some(range.is_some_and(|r| (r.from..r.to).contains(&offsets.value(row))))
+            Some(range.is_some_and(|range| range.contains(offsets.value(row))))
         })
         .collect();
     filter_record_batch(batch, &keep)

@@ -61,13 +61,13 @@ use super::key::{Hasher, Owner};
 use super::keyed::{KeyedTable, Owners, Reader};
 use super::news::{CHANGE, News, OFFSET, PARTITION, SNAPSHOT};
 use super::schema::{SEQ_TYPE, TableSchema, batch_of, utc};
-use super::select::{At, Chosen, Origin, fresh, gather, key_columns, newest_floor, rows_of};
+use super::select::{At, Chosen, fresh, gather, key_columns, newest_floor, rows_of};
 use super::upload::Upload;
 use super::vacuum::Vacuumed;
 use super::{Location, SEQ, SOURCE_TS, Settings, log, retention};
 use crate::change::{Changes, Floor, Op};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::PartitionId;
+use crate::record::Origin;
 use crate::sequence::Sequence;
 
 /// The feed's own columns; they come first, where statistics are kept.
@@ -197,7 +197,7 @@ impl ChangesTable {
             match commit.feed {
                 Some(files) if files.is_empty() => {}
                 Some(files) => due.push((to, files)),
-                None if commit.txns.keys().any(|id| Committer::partition_of(generation, id).is_some()) => {
+                None if commit.moves(generation) => {
                     return Err(gap(format!("version `{to}` of the table was committed without its feed")));
                 }
                 // what others commit is no change of the source
@@ -314,10 +314,8 @@ impl ChangesTable {
         })?;
         let mut truncates: Vec<(Sequence, Origin)> = Vec::new();
         for floor in floors {
-            let partition = PartitionId { topic: floor.topic.clone(), partition: floor.partition };
             let name = (self.nobody, floor.sequence);
-            let known = positions.get(&partition).is_some_and(|at| floor.offset < *at);
-            if known || !seen.insert(name) {
+            if positions.hold(&floor.origin) || !seen.insert(name) {
                 continue;
             }
             // a truncate that comes late takes rows away all the same, those that the feed began with among them
@@ -327,8 +325,7 @@ impl ChangesTable {
                 }
                 doubtful.insert(name);
             }
-            let origin = Origin { topic: floor.topic.clone(), partition: floor.partition, offset: floor.offset };
-            truncates.push((floor.sequence, origin));
+            truncates.push((floor.sequence, floor.origin.clone()));
         }
         let held = if doubtful.is_empty() { HashSet::new() } else { self.held(&doubtful).await? };
         truncates.retain(|(seq, _)| !held.contains(&(self.nobody, *seq)));

@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 use super::schema::{TableSchema, check_protocol};
 use super::{Location, Settings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{PartitionId, Positions, Ranges};
+use crate::record::{InputId, Positions, Ranges};
 
 /// The largest commit we are willing to read.
 const COMMIT_BYTES_MAX: u64 = 1 << 30;
@@ -45,6 +45,11 @@ pub(super) struct Commit {
 }
 
 impl Commit {
+    /// True when it moves a position of the table's generation.
+    pub(super) fn moves(&self, generation: u64) -> bool {
+        self.txns.keys().any(|id| InputId::of_app_id(generation, id).is_some())
+    }
+
     /// Reads the lines of a commit file.
     pub(super) fn parse(bytes: &[u8], version: u64) -> Result<Self> {
         let bad = |e: serde_json::Error| {
@@ -91,17 +96,6 @@ pub(super) enum Put {
     Taken(Box<Commit>),
 }
 
-/// How the stored positions compare with the ranges of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// every partition stands where its range begins
-    Ready,
-    /// every partition stands at the end of its range or past it
-    Past,
-    /// anything else
-    Elsewhere,
-}
-
 /// A table's place in its log, and the only writer to it.
 #[derive(Debug)]
 pub(super) struct Committer {
@@ -126,50 +120,15 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    /// The application id of a Kafka partition's position.
-    pub(super) fn app_id(generation: u64, partition: &PartitionId) -> String {
-        format!("lode/g{generation}/{}/{}", partition.topic, partition.partition)
-    }
-
-    /// The Kafka partition that an application id of this generation stands for.
-    pub(super) fn partition_of(generation: u64, app_id: &str) -> Option<PartitionId> {
-        let rest = app_id.strip_prefix("lode/g")?.strip_prefix(generation.to_string().as_str())?.strip_prefix('/')?;
-        let (topic, partition) = rest.rsplit_once('/')?;
-        Some(PartitionId { topic: topic.into(), partition: partition.parse().ok()? })
-    }
-
     /// Takes over the positions a commit carries.
     pub(super) fn note_txns(&mut self, txns: &BTreeMap<String, i64>) {
         for (id, to) in txns {
-            match Self::partition_of(self.generation, id) {
-                Some(partition) => {
-                    self.positions.insert(partition, *to);
-                }
+            match InputId::of_app_id(self.generation, id) {
+                Some(input) => self.positions.insert(input, *to),
                 None => {
                     self.other_txns.insert(id.clone(), *to);
                 }
             }
-        }
-    }
-
-    /// Where the stored positions stand against `ranges`. A partition that was never stored stands where its
-    /// range begins.
-    pub(super) fn standing(&self, ranges: &Ranges) -> Standing {
-        let mut ready = true;
-        let mut past = !ranges.is_empty();
-        for (partition, range) in ranges {
-            match self.positions.get(partition) {
-                Some(stored) => {
-                    ready &= *stored == range.from;
-                    past &= *stored >= range.to && range.to > range.from;
-                }
-                None => past = false,
-            }
-        }
-        match (ready, past) {
-            (true, _) => Standing::Ready,
-            (false, true) => Standing::Past,
-            (false, false) => Standing::Elsewhere,
         }
     }
 
@@ -178,8 +137,8 @@ impl Committer {
         let now = now_ms();
         ranges
             .iter()
-            .map(|(partition, range)| {
-                json!({"txn": {"appId": Self::app_id(self.generation, partition), "version": range.to, "lastUpdated": now}})
+            .map(|(input, range)| {
+                json!({"txn": {"appId": input.app_id(self.generation), "version": range.to, "lastUpdated": now}})
             })
             .collect()
     }

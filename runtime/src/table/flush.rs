@@ -12,7 +12,7 @@ use deltalake::kernel::Add;
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value, json};
 
-use super::commit::{Commit, Committer, Put, REPLAYS_MAX, Standing, add_action, now_ms, remove_action};
+use super::commit::{Commit, Put, REPLAYS_MAX, add_action, now_ms, remove_action};
 use super::files::{Codec, DataFile, pick, split};
 use super::index::Place;
 use super::key::Owner;
@@ -21,11 +21,11 @@ use super::live::{Hide, LiveFile};
 use super::multiset::{Effect, letter};
 use super::owners::{self, Entry, Kind};
 use super::schema::{SEQ_TYPE, align, batch_of, utc};
-use super::select::{Origin, Selection};
+use super::select::Selection;
 use super::vector::VectorFile;
 use super::{Outcome, retention};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Range, Ranges};
+use crate::record::{Origin, Ranges, Standing};
 use crate::sequence::Sequence;
 
 /// Where the output rows went: data files and, by source row, places in them.
@@ -66,12 +66,12 @@ impl KeyedTable {
         ranges: &Ranges,
         info: Map<String, Value>,
     ) -> Result<Outcome> {
-        let had = ranges.len();
-        let ranges = clamp(ranges, selection);
-        if had > 0 && ranges.is_empty() {
+        let asked = ranges;
+        let Some(ranges) = asked.still_missing(&selection.positions) else { return Ok(Outcome::Fenced) };
+        if ranges.is_empty() && !asked.is_empty() {
             return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
         }
-        match self.committer.standing(&ranges) {
+        match ranges.standing(&self.committer.positions) {
             Standing::Ready => {}
             Standing::Past => return Ok(Outcome::AlreadyCommitted { version: self.committer.version }),
             Standing::Elsewhere => return Ok(Outcome::Fenced),
@@ -104,7 +104,7 @@ impl KeyedTable {
                     if self.committer.schema.all != columns {
                         return Ok(Outcome::Fenced);
                     }
-                    match self.committer.standing(&ranges) {
+                    match ranges.standing(&self.committer.positions) {
                         Standing::Ready if stale || self.floor > floor => return Ok(Outcome::Fenced),
                         Standing::Ready => {}
                         Standing::Past => {
@@ -121,11 +121,10 @@ impl KeyedTable {
     /// True when what was selected before `other` may be wrong after it, and must be selected anew.
     fn makes_stale(&self, other: &Commit, info: &Map<String, Value>) -> bool {
         let generation = self.committer.generation;
-        let moved = || other.txns.keys().any(|id| Committer::partition_of(generation, id).is_some());
         match &self.owners {
             Owners::Keyed(_) => info.contains_key("feed") && (other.feed.is_some() || other.metadata.is_some()),
             // the rows of an image are counted from all changes that were applied
-            Owners::Multiset(_) => moved(),
+            Owners::Multiset(_) => other.moves(generation),
         }
     }
 
@@ -273,7 +272,7 @@ impl KeyedTable {
                     plan.places.extend(own.iter().map(|(_, file, row)| Place { file: first_file + file, row: *row }));
                     plan.sets.push((*owner, *seq, start, plan.places.len()));
                     if own.is_empty() {
-                        plan.entries.push(Entry::new(Kind::Gone, *owner, *seq, origin.clone()));
+                        plan.entries.extend(Entry::new(Kind::Gone, *owner, *seq, origin.as_ref()));
                     }
                 }
                 Owners::Multiset(_) => {
@@ -293,7 +292,7 @@ impl KeyedTable {
                     index.places(gone.owner, &mut scratch);
                     scratch.iter().for_each(|place| hide(&mut plan.hide, *place));
                     plan.sets.push((gone.owner, gone.seq, 0, 0));
-                    plan.entries.push(Entry::new(Kind::Gone, gone.owner, gone.seq, gone.origin.clone()));
+                    plan.entries.extend(Entry::new(Kind::Gone, gone.owner, gone.seq, gone.origin.as_ref()));
                 }
                 if let Some(floor) = floor {
                     index.older_than(floor, |_, places| places.iter().for_each(|p| hide(&mut plan.hide, *p)));
@@ -306,21 +305,19 @@ impl KeyedTable {
                 set.take(selection.gone.iter().map(|gone| gone.owner), floor, &mut plan.effect);
                 plan.effect.removed.iter().for_each(|(_, place)| hide(&mut plan.hide, *place));
                 for (op, of) in &selection.applied {
-                    let mut entry = Entry::new(Kind::Applied, of.owner, of.seq, of.origin.clone());
-                    entry.op = letter(*op);
-                    plan.entries.push(entry);
+                    let entry = Entry::new(Kind::Applied, of.owner, of.seq, of.origin.as_ref());
+                    plan.entries.extend(entry.map(|entry| Entry { op: letter(*op), ..entry }));
                 }
             }
         }
-        if let (Owners::Keyed(index), Some((partition, range))) = (&self.owners, ranges.iter().next()) {
-            let origin =
-                Origin { topic: partition.topic.clone(), partition: partition.partition, offset: range.to - 1 };
+        if let (Owners::Keyed(index), Some((input, range))) = (&self.owners, ranges.iter().next()) {
+            let origin = Origin { input: input.clone(), offset: range.to - 1 };
             for (owner, seq) in self.bare.iter().filter(|(owner, _)| !index.has_rows(*owner)) {
-                plan.entries.push(Entry::new(Kind::Gone, *owner, *seq, origin.clone()));
+                plan.entries.extend(Entry::new(Kind::Gone, *owner, *seq, Some(&origin)));
             }
         }
         if let Some((seq, origin)) = &selection.floor {
-            plan.entries.push(Entry::new(Kind::Floor, 0, *seq, origin.clone()));
+            plan.entries.extend(Entry::new(Kind::Floor, 0, *seq, Some(origin)));
         }
         Ok(plan)
     }
@@ -432,9 +429,7 @@ impl KeyedTable {
             self.committer.metadata = metadata;
             self.epochs_due = None;
         }
-        for (partition, range) in ranges {
-            self.committer.positions.insert(partition.clone(), range.to);
-        }
+        self.committer.positions.advance(ranges);
         self.committer.advance();
         Ok(())
     }
@@ -442,18 +437,6 @@ impl KeyedTable {
 
 fn hide(all: &mut Hide, place: Place) {
     all.entry(place.file).or_default().insert(place.row);
-}
-
-/// Ranges without what the table had when the selection was made.
-fn clamp(ranges: &Ranges, selection: &Selection) -> Ranges {
-    ranges
-        .iter()
-        .map(|(partition, range)| {
-            let from = selection.positions.get(partition).map_or(range.from, |at| range.from.max(*at));
-            (partition.clone(), Range { from, to: range.to })
-        })
-        .filter(|(_, range)| range.from < range.to)
-        .collect()
 }
 
 fn marks(rows: &[u32], of: usize) -> Result<Vec<bool>> {

@@ -32,6 +32,7 @@ pub(super) async fn replay(table: &mut KeyedTable, commit: Commit) -> Result<()>
     if let Some(protocol) = &commit.protocol {
         check_protocol(protocol)?;
     }
+    let moves = commit.moves(table.committer.generation);
     if let Some(metadata) = commit.metadata {
         take_metadata(table, metadata)?;
     }
@@ -99,11 +100,10 @@ pub(super) async fn replay(table: &mut KeyedTable, commit: Commit) -> Result<()>
         // what somebody deleted must not come back by a late change after a restart
         table.bare.extend(bare.into_iter().filter(|(owner, _)| !index.has_rows(*owner)));
     }
-    let generation = table.committer.generation;
     table.committer.note_txns(&commit.txns);
     table.committer.advance();
     // an attempt of ours whose answer was lost, or another instance's: it has told `_lode` what files do not tell
-    if commit.txns.keys().any(|id| id.starts_with(&format!("lode/g{generation}/"))) {
+    if moves {
         table.load_owners().await?;
     }
     Ok(())

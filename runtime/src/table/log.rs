@@ -17,6 +17,7 @@ use super::commit::{Committer, Put, configuration, create, delta_error};
 use super::schema::{TableSchema, check_protocol};
 use super::{Location, Settings, retention};
 use crate::error::{Error, ErrorKind, Result};
+use crate::record::Positions;
 
 const ATTEMPTS: u32 = 5;
 
@@ -93,7 +94,7 @@ pub(super) async fn open(location: &Location, settings: &Settings) -> Result<Opt
         settings: settings.clone(),
         version,
         generation,
-        positions: BTreeMap::new(),
+        positions: Positions::new(),
         other_txns: BTreeMap::new(),
         metadata,
         schema,
@@ -110,7 +111,7 @@ pub(super) async fn open(location: &Location, settings: &Settings) -> Result<Opt
 /// The positions that the table at `location` has committed; empty where there is no table.
 ///
 /// Errors: the lake's, or a log that cannot be read.
-pub async fn positions_of(location: &Location) -> Result<crate::record::Positions> {
+pub async fn positions_of(location: &Location) -> Result<Positions> {
     let opened = open(location, &Settings::default()).await?;
     Ok(opened.map(|o| o.committer.positions).unwrap_or_default())
 }

@@ -18,10 +18,11 @@ use super::files::pick_column;
 use super::key::Owner;
 use super::keyed::{KeyedTable, Owners};
 use super::schema::{SEQ_TYPE, TableSchema, align, batch_of, utc, widen};
-use super::select::{Gone, Origin, Selection};
+use super::select::{Gone, Selection};
 use super::{SEQ, SOURCE_TS};
 use crate::change::Op;
 use crate::error::{Error, ErrorKind, Result};
+use crate::record::Origin;
 use crate::sequence::Sequence;
 
 /// Column with what a change did.
@@ -164,10 +165,10 @@ impl News {
             marks.push(all, *row as usize, Some(DELETE));
         }
         for (gone, ts) in all.gone.iter().zip(&self.gone_ts) {
-            marks.note(DELETE, gone.seq, *ts, &gone.origin);
+            marks.note(DELETE, gone.seq, *ts, gone.origin.as_ref());
         }
         for (seq, origin) in &self.truncates {
-            marks.note(TRUNCATE, *seq, 0, origin);
+            marks.note(TRUNCATE, *seq, 0, Some(origin));
         }
         let output = align(output, &schema.data)?;
         let bare = UInt32Array::from(bare);
@@ -252,24 +253,23 @@ impl Marks {
 
     /// A row from upsert `at`; `instead`: what it did, where that is not what the source says.
     fn push(&mut self, all: &Selection, at: usize, instead: Option<&str>) {
-        let (Some(op), Some(seq), Some(origin)) = (all.ops.get(at), all.sequences.get(at), all.origin(at)) else {
-            return;
-        };
+        let (Some(op), Some(seq)) = (all.ops.get(at), all.sequences.get(at)) else { return };
         let word = instead.unwrap_or(match op {
             Op::Read => SNAPSHOT,
             Op::Create => "insert",
             Op::Update => "update",
             Op::Delete => DELETE,
         });
-        self.note(word, *seq, all.source_ts_ms.get(at).copied().unwrap_or(0), origin);
+        self.note(word, *seq, all.source_ts_ms.get(at).copied().unwrap_or(0), all.origin(at));
     }
 
-    fn note(&mut self, word: &str, seq: Sequence, ms: i64, origin: &Origin) {
+    fn note(&mut self, word: &str, seq: Sequence, ms: i64, origin: Option<&Origin>) {
         self.changes.append_value(word);
         self.sequences.push(seq);
         self.source_ts.append_option(if ms == 0 { None } else { ms.checked_mul(1000) });
-        self.partitions.append_value(origin.partition);
-        self.offsets.append_value(origin.offset);
+        let partition = origin.and_then(|origin| origin.input.partition());
+        self.partitions.append_option(partition.map(|id| id.partition));
+        self.offsets.append_option(origin.map(|origin| origin.offset));
     }
 
     /// Row numbers, older changes first.

@@ -19,7 +19,7 @@ use object_store::{
 };
 use serde_json::{Map, Value, json};
 
-use super::commit::{Committer, Put, REPLAYS_MAX, add_action, configuration, removal, remove_action, store_error};
+use super::commit::{Put, REPLAYS_MAX, add_action, configuration, removal, remove_action, store_error};
 use super::{Location, Settings, log};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Positions;
@@ -148,7 +148,7 @@ fn exchange(old: &log::Opened, grown: &log::Opened) -> Result<Vec<Value>> {
     }
     let now = super::commit::now_ms();
     let positions = grown.committer.positions.iter();
-    let positions = positions.map(|(id, next)| (Committer::app_id(grown.committer.generation, id), *next));
+    let positions = positions.map(|(input, next)| (input.app_id(grown.committer.generation), *next));
     for (id, version) in positions.chain(grown.committer.other_txns.clone()) {
         actions.push(json!({"txn": {"appId": id, "version": version, "lastUpdated": now}}));
     }

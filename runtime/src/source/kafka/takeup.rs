@@ -16,7 +16,7 @@ use super::reading::Reading;
 use super::sharing::Role;
 use super::{ENDS_TIMEOUT, Kafka, REQUEST_TIMEOUT};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{PartitionId, Positions};
+use crate::record::{Offsets, PartitionId};
 
 /// How long a start waits for the broker, and a run to the end for every partition of the first topics.
 const FIRST_TOPIC_TIMEOUT: Duration = Duration::from_secs(60);
@@ -173,10 +173,10 @@ impl Kafka<'_> {
     }
 
     /// Announces partitions to the pipeline, each by its role; their positions, or `None` when it is gone.
-    fn announce(&self, fresh: &[PartitionId]) -> Option<Positions> {
+    fn announce(&self, fresh: &[PartitionId]) -> Option<Offsets> {
         let is_followed = |id: &&PartitionId| self.role_of(&id.topic) == Some(Role::Follow);
         let (followed, written): (Vec<_>, Vec<_>) = fresh.iter().partition(is_followed);
-        let mut positions = Positions::new();
+        let mut positions = Offsets::new();
         if !followed.is_empty() {
             positions.extend(self.outlet.follow(followed.into_iter().cloned().collect())?);
         }

@@ -113,7 +113,7 @@ impl Run {
                     self.begin(&id.topic);
                     self.followed.insert(id.topic.to_string());
                 }
-                reply.send(Positions::new()).unwrap();
+                reply.send(Offsets::new()).unwrap();
             }
             SourceEvent::Revoked { topics, done } => {
                 for topic in &topics {
@@ -143,7 +143,7 @@ impl Run {
         assert_eq!(self.read.get(topic).map(Vec::as_slice).unwrap_or_default(), (0..count).collect::<Vec<_>>());
     }
 
-    fn end_of(&self, topic: &str) -> Option<Positions> {
+    fn end_of(&self, topic: &str) -> Option<Offsets> {
         let answer = async { tokio::time::timeout(LIMIT, self.source.ends.end_of(topic)).await };
         self.runtime.block_on(answer).expect("an answer in time")
     }
@@ -321,7 +321,7 @@ fn a_topic_whose_end_cannot_be_asked_for_is_not_taken_for_none() {
     run.until(|r| r.count("shop.a") == 3);
     let ends = run.end_of("shop").expect("an answer");
     assert_eq!(ends.into_values().collect::<Vec<_>>(), [2]);
-    assert_eq!(run.end_of("shop.none"), Some(Positions::new()));
+    assert_eq!(run.end_of("shop.none"), Some(Offsets::new()));
     let failed = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_REQUEST; 8];
     broker.cluster.request_errors(RDKafkaApiKey::ListOffsets, &failed);
     assert_eq!(run.end_of("shop"), None);

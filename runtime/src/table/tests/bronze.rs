@@ -241,7 +241,7 @@ async fn a_compaction_whose_files_the_table_itself_rewrote_meanwhile_is_dropped(
     let open = || BronzeTable::open_or_create(location.clone(), "bronze/shop.orders", super::model::settings());
     for is_opened_anew in [false, true] {
         let mut table = open().await.unwrap();
-        let from = table.positions().get(&partition(0)).copied().unwrap_or(0);
+        let from = table.positions().get(partition(0)).unwrap_or(0);
         for at in (from..from + 25).step_by(5) {
             append(&mut table, &[rows_of([block(0, at..at + 5)], 86_400_000)], &[(0, at, at + 5)]).await;
         }

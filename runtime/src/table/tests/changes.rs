@@ -69,7 +69,7 @@ struct Model {
 impl Model {
     fn apply(&mut self, events: &[(usize, i64, Event)], positions: &Positions) {
         for (number, offset, event) in events {
-            if positions.get(&partition(*number as i32)).is_some_and(|at| offset < at) {
+            if positions.get(partition(*number as i32)).is_some_and(|at| *offset < at) {
                 continue;
             }
             match event {

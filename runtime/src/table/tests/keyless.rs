@@ -21,7 +21,7 @@ impl Model {
     pub(super) fn apply(&mut self, events: &[(usize, i64, Event)], positions: &crate::record::Positions) {
         let fresh: Vec<_> = events
             .iter()
-            .filter(|(p, offset, _)| positions.get(&partition(*p as i32)).is_none_or(|at| offset >= at))
+            .filter(|(p, offset, _)| positions.get(partition(*p as i32)).is_none_or(|at| *offset >= at))
             .collect();
         let newest =
             fresh.iter().filter_map(|(_, _, e)| if let Event::Truncate(seq) = e { Some(*seq) } else { None }).max();

@@ -18,7 +18,7 @@ use datafusion::prelude::SessionContext;
 use serde_json::Map;
 
 use super::*;
-use crate::change::{Changes, Op};
+use crate::change::{Changes, Op, Records};
 use crate::error::Result;
 use crate::record::{PartitionId, Range, Ranges};
 use crate::schema::TableSchema;
@@ -65,13 +65,15 @@ pub(super) fn changes(rows: &[(i64, String, Op, u128, i32, i64)], key: Vec<usize
     let values: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|r| r.1.as_str())));
     Changes {
         schema,
-        topic: TOPIC.into(),
         rows: RecordBatch::try_new(nullable, vec![ids, values]).unwrap(),
         ops: rows.iter().map(|r| r.2).collect(),
         sequences: rows.iter().map(|r| Sequence(r.3)).collect(),
         source_ts_ms: vec![1_700_000_000_000; rows.len()],
-        partitions: rows.iter().map(|r| r.4).collect(),
-        offsets: rows.iter().map(|r| r.5).collect(),
+        records: Some(Records {
+            topic: TOPIC.into(),
+            partitions: rows.iter().map(|r| r.4).collect(),
+            offsets: rows.iter().map(|r| r.5).collect(),
+        }),
     }
 }
 
