@@ -16,13 +16,13 @@ use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef}
 use deltalake::kernel::Add;
 use serde_json::{Map, Value, json};
 
-use super::commit::{Committer, Put, REPLAYS_MAX, add_action};
+use super::commit::{Attempts, Committer, Put, add_action};
 use super::files::{Codec, DataFile, Encoded, PartitionValues, pick, reread, split};
 use super::schema::{TableSchema, align, utc};
 use super::{Location, Outcome, Settings, log};
 use crate::change::Op;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Block, PartitionId, Positions, Range, Ranges, Standing};
+use crate::record::{Block, PartitionId, Positions, Range, Ranges};
 
 const MS_PER_DAY: i64 = 86_400_000;
 
@@ -292,19 +292,19 @@ impl BronzeTable {
     ///
     /// Errors: whatever the lake answers; nothing is then known to be committed, and calling again is right.
     pub async fn append(&mut self, files: &BronzeFiles, ranges: &Ranges, info: Map<String, Value>) -> Result<Outcome> {
-        let Some(due) = ranges.still_missing(&self.committer.positions) else { return Ok(Outcome::Fenced) };
-        if due.is_empty() && !ranges.is_empty() {
-            return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
-        }
+        let due = match self.committer.due(ranges, &self.committer.positions) {
+            Ok(due) => due,
+            Err(ended) => return Ok(ended),
+        };
         let adds = self.write(files, &due).await?;
         crate::failpoint::pass("bronze.after_data_file");
-        for _ in 0..REPLAYS_MAX {
+        let mut attempts = Attempts::of("WRITE", info);
+        loop {
             let mut actions = self.committer.txn_actions(&due);
             for add in &adds {
                 actions.push(add_action(add)?);
             }
-            let batch = uuid::Uuid::new_v4().to_string();
-            match self.committer.put("WRITE", &batch, info.clone(), &actions).await? {
+            match attempts.put(&self.committer, &actions).await? {
                 Put::Written => {
                     crate::failpoint::pass("bronze.after_commit");
                     self.committer.positions.advance(&due);
@@ -314,17 +314,12 @@ impl BronzeTable {
                 }
                 Put::Taken(other) => {
                     self.committer.follow(*other)?;
-                    match due.standing(&self.committer.positions) {
-                        Standing::Ready => {}
-                        Standing::Past => {
-                            return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
-                        }
-                        Standing::Elsewhere => return Ok(Outcome::Fenced),
+                    if let Some(ended) = self.committer.settled(&due) {
+                        return Ok(ended);
                     }
                 }
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "other writers commit to the table faster than lode can follow"))
     }
 
     async fn write(&self, files: &BronzeFiles, due: &Ranges) -> Result<Vec<Add>> {

@@ -11,14 +11,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use serde_json::{Map, Value};
 
 use super::append::BronzeTable;
-use super::commit::{Committer, Put, REPLAYS_MAX};
+use super::commit::{Attempts, Committer, Put};
 use super::compact::{Compaction, Pace, Rewritten, choose};
 use super::evolve::Evolution;
 use super::live::{LiveFile, LiveFiles};
 use super::schema::TableSchema;
 use super::vacuum::{Vacuumed, checkpoint, expire, vacuum};
 use super::{Location, Settings, log, stats, vector};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// Commits between two looks for log entries that are expired: it lists the whole log.
 const EXPIRE_EVERY: u64 = 1000;
@@ -116,7 +116,8 @@ impl Committer {
         if !Arc::ptr_eq(&self.planned, &packed.plan) {
             return Ok(false);
         }
-        for _ in 0..REPLAYS_MAX {
+        let mut attempts = Attempts::of(operation, Map::new());
+        loop {
             if self.removed.iter().any(|path| packed.rewritten.has_input(path)) {
                 return Ok(false);
             }
@@ -124,8 +125,7 @@ impl Committer {
                 return Ok(false);
             };
             let actions: Vec<Value> = first.iter().cloned().chain(actions).collect();
-            let batch = uuid::Uuid::new_v4().to_string();
-            match self.put(operation, &batch, Map::new(), &actions).await? {
+            match attempts.put(self, &actions).await? {
                 Put::Written => {
                     self.advance();
                     return Ok(true);
@@ -140,7 +140,6 @@ impl Committer {
                 }
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "other writers commit to the table faster than lode can follow"))
     }
 
     /// Writes the checkpoint that is due, `None` when none is; to be awaited beside commits. One that fails stays due.

@@ -53,7 +53,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::care::Upkeep;
-use super::commit::{Committer, Put, REPLAYS_MAX, add_action, configuration, create, now_ms, pause};
+use super::commit::{Attempts, Committer, Put, add_action, configuration, create, now_ms, pause};
 use super::compact::shown;
 use super::evolve::{Evolution, changed, due_fills, with_columns};
 use super::files::{Codec, DataFile, repeat, scan};
@@ -209,7 +209,8 @@ impl ChangesTable {
             return Ok(());
         }
         crate::failpoint::pass("changes.before_commit");
-        for _ in 0..REPLAYS_MAX {
+        let mut attempts = Attempts::of("WRITE", Map::new());
+        loop {
             let stored = self.stored();
             if stored >= to {
                 self.seen = to;
@@ -221,8 +222,7 @@ impl ChangesTable {
                     actions.push(add_action(add)?);
                 }
             }
-            let batch = uuid::Uuid::new_v4().to_string();
-            match self.committer.put("WRITE", &batch, Map::new(), &actions).await? {
+            match attempts.put(&self.committer, &actions).await? {
                 Put::Written => {
                     crate::failpoint::pass("changes.after_commit");
                     self.committer.other_txns.insert(self.app_id.clone(), i64::try_from(to).unwrap_or(i64::MAX));
@@ -234,7 +234,6 @@ impl ChangesTable {
                 Put::Taken(other) => self.committer.follow(*other)?,
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "other writers commit to the feed faster than lode can follow"))
     }
 
     /// Brings the feed to the columns `fields` of its table, as [`KeyedTable::evolve`] does the table.
@@ -279,8 +278,7 @@ impl ChangesTable {
 
     /// Commits columns that touch no file; false when somebody else came first.
     async fn commit_columns(&mut self, actions: &[Value]) -> Result<bool> {
-        let batch = uuid::Uuid::new_v4().to_string();
-        match self.committer.put("ADD COLUMNS", &batch, Map::new(), actions).await? {
+        match Attempts::of("ADD COLUMNS", Map::new()).put(&self.committer, actions).await? {
             Put::Written => {
                 self.committer.advance();
                 Ok(true)

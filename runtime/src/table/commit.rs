@@ -1,12 +1,15 @@
 //! The one place that writes to a Delta log.
 //!
-//! Receives actions built against the version that [`Committer::version`] names. Promises that [`Committer::put`]
+//! Receives actions built against the version that [`Committer::version`] names. Promises that [`Attempts::put`]
 //! answers `Written` only when that version holds these very actions and `Taken` only when it holds others; what
 //! happened is read from the log after any error, hang or lost answer. Never rebases: the caller replays the other
 //! commit and builds its actions anew.
 //!
 //! A late put of an attempt that was given up is harmless: it is a put-if-absent of a version that is either still
 //! ours to write or taken.
+//!
+//! Who commits makes the actions and puts them by one [`Attempts`], takes a commit of others in where that was `Taken`,
+//! and goes on from the start until it is `Written` or there is nothing left to commit.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -21,13 +24,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::schema::{TableSchema, check_protocol};
-use super::{Location, Settings};
+use super::{Location, Outcome, Settings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{InputId, Positions, Ranges};
+use crate::record::{InputId, Positions, Ranges, Standing};
 
 /// The largest commit we are willing to read.
 const COMMIT_BYTES_MAX: u64 = 1 << 30;
-/// More commits of others than this within one flush is a table we cannot keep up with.
+/// More commits of others than this before one of ours is a table we cannot keep up with.
 pub(super) const REPLAYS_MAX: u32 = 1000;
 
 /// What a version of the log holds, as far as it matters here.
@@ -168,29 +171,22 @@ impl Committer {
         }
     }
 
-    /// Writes `actions` as the version after [`Self::version`], with a `commitInfo` before them. `batch` is unique
-    /// to these very actions.
-    ///
-    /// Errors: when after all attempts it is not known what the version holds.
-    pub(super) async fn put(
-        &self,
-        operation: &str,
-        batch: &str,
-        mut info: Map<String, Value>,
-        actions: &[Value],
-    ) -> Result<Put> {
-        let version = self.version + 1;
-        info.insert("batch".to_string(), Value::from(batch));
-        let head = json!({"commitInfo": {
-            "timestamp": now_ms(),
-            "operation": operation,
-            "operationParameters": {},
-            "readVersion": self.version,
-            "isBlindAppend": false,
-            "engineInfo": concat!("lodestream/", env!("CARGO_PKG_VERSION")),
-            "lode": info,
-        }});
-        put_body(&self.store, &self.settings, version, batch, encode(&head, actions)?).await
+    /// What of `ranges` was not taken in at `seen` and is to be committed; otherwise how the commit ends without a try.
+    pub(super) fn due(&self, ranges: &Ranges, seen: &Positions) -> std::result::Result<Ranges, Outcome> {
+        let due = ranges.still_missing(seen).ok_or(Outcome::Fenced)?;
+        if due.is_empty() && !ranges.is_empty() {
+            return Err(Outcome::AlreadyCommitted { version: self.version });
+        }
+        self.settled(&due).map_or(Ok(due), Err)
+    }
+
+    /// How a commit of `due` ends because of what others have committed; `None` while it can still be made.
+    pub(super) fn settled(&self, due: &Ranges) -> Option<Outcome> {
+        match due.standing(&self.positions) {
+            Standing::Ready => None,
+            Standing::Past => Some(Outcome::AlreadyCommitted { version: self.version }),
+            Standing::Elsewhere => Some(Outcome::Fenced),
+        }
     }
 
     /// Takes over a commit of others: a table that only grows needs no more of it than ids, columns and what was
@@ -221,6 +217,50 @@ impl Committer {
     /// The table moved one version on.
     pub(super) fn advance(&mut self) {
         self.version += 1;
+    }
+}
+
+/// The attempts to make one commit.
+#[derive(Debug)]
+pub(super) struct Attempts<'a> {
+    operation: &'a str,
+    info: Map<String, Value>,
+    left: u32,
+}
+
+impl<'a> Attempts<'a> {
+    /// None so far; `info` is what the commit says as `commitInfo.lode`.
+    pub(super) fn of(operation: &'a str, info: Map<String, Value>) -> Self {
+        Attempts { operation, info, left: REPLAYS_MAX }
+    }
+
+    /// What the commit says as `commitInfo.lode`.
+    pub(super) fn info(&self) -> &Map<String, Value> {
+        &self.info
+    }
+
+    /// Writes `actions` as the version after the one that `committer` stands at, with a `commitInfo` before them.
+    ///
+    /// Errors: when it is not known what the version holds; `Conflict` when others were faster too often.
+    pub(super) async fn put(&mut self, committer: &Committer, actions: &[Value]) -> Result<Put> {
+        self.left = self.left.checked_sub(1).ok_or_else(|| {
+            let name = committer.metadata.get("name").and_then(Value::as_str).unwrap_or_default();
+            Error::new(ErrorKind::Conflict, format!("other writers commit to `{name}` faster than lode can follow"))
+        })?;
+        // unique to these very actions
+        let batch = uuid::Uuid::new_v4().to_string();
+        self.info.insert("batch".to_string(), Value::from(batch.as_str()));
+        let head = json!({"commitInfo": {
+            "timestamp": now_ms(),
+            "operation": self.operation,
+            "operationParameters": {},
+            "readVersion": committer.version,
+            "isBlindAppend": false,
+            "engineInfo": concat!("lodestream/", env!("CARGO_PKG_VERSION")),
+            "lode": self.info,
+        }});
+        let body = encode(&head, actions)?;
+        put_body(&committer.store, &committer.settings, committer.version + 1, &batch, body).await
     }
 }
 

@@ -11,7 +11,7 @@ use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde_json::{Map, Value, json};
 
-use super::commit::{Put, REPLAYS_MAX};
+use super::commit::{Attempts, Put};
 use super::files::repeat;
 use super::key::Owner;
 use super::keyed::{KeyedTable, Reader};
@@ -218,7 +218,7 @@ impl KeyedTable {
                 let mut compaction = self.compaction(self.files_by_partition(), Some(evolution));
                 compaction.use_schema(schema.clone());
                 let rewritten = compaction.rewrite().await?;
-                self.commit_rewritten(rewritten, "CHANGE COLUMN", &first, Map::new()).await?
+                self.commit_rewritten(rewritten, "CHANGE COLUMN", &first).await?
             };
             if done {
                 self.committer.schema = schema;
@@ -239,9 +239,9 @@ impl KeyedTable {
 
     /// Commits actions that touch no file; false when the table moved meanwhile and they must be made anew.
     pub(super) async fn commit_actions(&mut self, operation: &str, actions: &[Value]) -> Result<bool> {
-        for _ in 0..REPLAYS_MAX {
-            let batch = uuid::Uuid::new_v4().to_string();
-            match self.committer.put(operation, &batch, Map::new(), actions).await? {
+        let mut attempts = Attempts::of(operation, Map::new());
+        loop {
+            match attempts.put(&self.committer, actions).await? {
                 Put::Written => {
                     self.committer.advance();
                     return Ok(true);
@@ -255,6 +255,5 @@ impl KeyedTable {
                 }
             }
         }
-        Ok(false)
     }
 }

@@ -12,7 +12,7 @@ use deltalake::kernel::Add;
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value, json};
 
-use super::commit::{Commit, Put, REPLAYS_MAX, add_action, now_ms, remove_action};
+use super::commit::{Attempts, Commit, Put, add_action, now_ms, remove_action};
 use super::files::{Codec, DataFile, pick, split};
 use super::index::Place;
 use super::key::Owner;
@@ -25,7 +25,7 @@ use super::select::Selection;
 use super::vector::VectorFile;
 use super::{Outcome, retention};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Origin, Ranges, Standing};
+use crate::record::{Origin, Ranges};
 use crate::sequence::Sequence;
 
 /// Where the output rows went: data files and, by source row, places in them.
@@ -66,37 +66,31 @@ impl KeyedTable {
         ranges: &Ranges,
         info: Map<String, Value>,
     ) -> Result<Outcome> {
-        let asked = ranges;
-        let Some(ranges) = asked.still_missing(&selection.positions) else { return Ok(Outcome::Fenced) };
-        if ranges.is_empty() && !asked.is_empty() {
-            return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
-        }
-        match ranges.standing(&self.committer.positions) {
-            Standing::Ready => {}
-            Standing::Past => return Ok(Outcome::AlreadyCommitted { version: self.committer.version }),
-            Standing::Elsewhere => return Ok(Outcome::Fenced),
-        }
+        let ranges = match self.committer.due(ranges, &selection.positions) {
+            Ok(due) => due,
+            Err(ended) => return Ok(ended),
+        };
         let upserts = selection.owners.len();
         let rejected = marks(rejected, upserts)?;
         let columns = self.committer.schema.all.clone();
         let laid = self.lay(selection, output, source_rows, &rejected).await?;
         crate::failpoint::pass("flush.after_data_file");
-        for _ in 0..REPLAYS_MAX {
+        let mut attempts = Attempts::of("WRITE", info);
+        loop {
             let plan = self.plan(selection, &laid, &rejected, &ranges)?;
-            let batch = uuid::Uuid::new_v4().to_string();
             let (actions, restated) = self.actions(&plan, &laid, &ranges).await?;
             crate::failpoint::pass("flush.after_vector_file");
             if !plan.entries.is_empty() {
                 owners::write(&self.committer.store, self.committer.generation, &plan.entries).await?;
             }
-            match self.committer.put("WRITE", &batch, info.clone(), &actions).await? {
+            match attempts.put(&self.committer, &actions).await? {
                 Put::Written => {
                     crate::failpoint::pass("flush.after_commit");
                     self.apply(plan, laid, restated, selection, &ranges)?;
                     return Ok(Outcome::Committed { version: self.committer.version });
                 }
                 Put::Taken(other) => {
-                    let stale = self.makes_stale(&other, &info);
+                    let stale = self.makes_stale(&other, attempts.info());
                     let floor = self.floor;
                     self.overtaken(*other).await?;
                     // the files are written under the names of before, in narrower types, or without what the rows of an
@@ -104,18 +98,15 @@ impl KeyedTable {
                     if self.committer.schema.all != columns {
                         return Ok(Outcome::Fenced);
                     }
-                    match ranges.standing(&self.committer.positions) {
-                        Standing::Ready if stale || self.floor > floor => return Ok(Outcome::Fenced),
-                        Standing::Ready => {}
-                        Standing::Past => {
-                            return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
-                        }
-                        Standing::Elsewhere => return Ok(Outcome::Fenced),
+                    if let Some(ended) = self.committer.settled(&ranges) {
+                        return Ok(ended);
+                    }
+                    if stale || self.floor > floor {
+                        return Ok(Outcome::Fenced);
                     }
                 }
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "other writers commit to the table faster than lode can follow"))
     }
 
     /// True when what was selected before `other` may be wrong after it, and must be selected anew.

@@ -123,7 +123,7 @@ impl KeyedTable {
                 let mut compaction = self.compaction(self.files_by_partition(), Some(evolution));
                 compaction.use_schema(schema.clone());
                 let rewritten = compaction.rewrite().await?;
-                self.commit_rewritten(rewritten, "RENAME COLUMN", &first, Map::new()).await?
+                self.commit_rewritten(rewritten, "RENAME COLUMN", &first).await?
             };
             if done {
                 self.committer.schema = schema;
