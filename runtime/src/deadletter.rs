@@ -19,7 +19,7 @@ use crate::query::Lake;
 use crate::record::{Origin, PartitionId, Positions, Ranges};
 use crate::schema::{TableSchema, TableSchemaRef};
 use crate::sequence::Sequence;
-use crate::table::{KeyedTable, Location, Outcome, Settings, TableSpec, positions_of};
+use crate::table::{Freshness, KeyedTable, Location, Outcome, OwnerRows, Settings, TableSpec, positions_of};
 
 /// The table's name in the lake.
 pub const TABLE: &str = "dead_letters";
@@ -182,6 +182,7 @@ impl DeadLetters {
                 renamed: 0,
                 generation: 0,
                 partition_by: Vec::new(),
+                freshness: Freshness::Newer,
             };
             *guard = Some(KeyedTable::open_or_create(self.location.clone(), spec, self.settings.clone()).await?);
         }
@@ -199,8 +200,9 @@ impl DeadLetters {
         };
         let selection = table.select(std::slice::from_ref(&changes), &[])?;
         let output = selection.upserts().clone();
-        let outcome = table.flush(&selection, &output, None, &[], &Ranges::new(), serde_json::Map::new()).await?;
-        if outcome == Outcome::Fenced {
+        let outcome =
+            table.replace(OwnerRows::copied(&selection, &output), &Ranges::new(), serde_json::Map::new()).await?;
+        if matches!(outcome, Outcome::Fenced) {
             return Err(Error::new(ErrorKind::Conflict, "dead letters: another writer was faster"));
         }
         if self.commits.fetch_add(1, Relaxed) % UPKEEP_COMMITS == UPKEEP_COMMITS - 1

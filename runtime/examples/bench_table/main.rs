@@ -19,7 +19,7 @@ use lodestream::change::{Changes, Op, Records};
 use lodestream::record::{Origin, Range, Ranges};
 use lodestream::schema::TableSchema;
 use lodestream::sequence::Sequence;
-use lodestream::table::{KeyedTable, Location, Outcome, Pace, Settings, TableSpec};
+use lodestream::table::{Freshness, KeyedTable, Location, Outcome, OwnerRows, Pace, Settings, TableSpec};
 
 use counting::{Counting, Written};
 use rows::{Random, cpu, fields, rows};
@@ -59,7 +59,7 @@ async fn flush(table: &mut KeyedTable, batch: Changes) -> Result<(), Box<dyn Err
     let ranges: Ranges = [(input, Range { from: first, to: first + batch.ops.len() as i64 })].into();
     let selection = table.select(std::slice::from_ref(&batch), &[])?;
     let output = selection.upserts().clone();
-    let outcome = table.flush(&selection, &output, None, &[], &ranges, Default::default()).await?;
+    let outcome = table.replace(OwnerRows::copied(&selection, &output), &ranges, Default::default()).await?;
     if !matches!(outcome, Outcome::Committed { .. }) {
         return Err(format!("not committed: {outcome:?}").into());
     }
@@ -77,6 +77,7 @@ async fn run(total: usize) -> Result<Cost, Box<dyn Error>> {
         fields: fields(),
         key: vec!["id".into()],
         partition_by: vec![],
+        freshness: Freshness::Newer,
         renamed: 0,
         generation: 0,
     };

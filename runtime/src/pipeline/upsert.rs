@@ -35,7 +35,8 @@ use crate::failpoint;
 use crate::record::{PartitionId, Positions, Ranges};
 use crate::schema::{Rename, RenamedColumn, TableSchema};
 use crate::table::{
-    ChangesTable, KeyedTable, Location, News, Outcome, Rewritten, Selection, Settings, Settled, TableSpec,
+    ChangesTable, Freshness, KeyedTable, Location, News, Outcome, OwnerRows, Rewritten, Selection, Settings, Settled,
+    TableSpec,
 };
 use crate::transform::{Module, Prepared};
 use opening::open_feed;
@@ -173,6 +174,7 @@ impl Upsert {
                 renamed: schema.renamed,
                 generation: self.generation,
                 partition_by: self.plan.partition_by.clone(),
+                freshness: Freshness::Newer,
             };
             self.table = Some(retrying!(
                 &self.plan.name,
@@ -345,14 +347,17 @@ impl Upsert {
         if table.epochs() != Some(epochs) {
             table.set_epochs(epochs);
         }
-        let outcome = retrying!(
-            &self.plan.name,
-            table.flush(&selection, &output, source_rows.as_deref(), &rejected_rows, ranges, info.clone())
-        )?;
+        let rows = OwnerRows {
+            selection: &selection,
+            output: &output,
+            source_rows: source_rows.as_deref(),
+            rejected: &rejected_rows,
+        };
+        let outcome = retrying!(&self.plan.name, table.replace(rows, ranges, info.clone()))?;
         if matches!(outcome, Outcome::Fenced) {
             return Ok(false);
         }
-        self.complete_feed().await?;
+        self.complete_feed(&outcome).await?;
         Ok(true)
     }
 

@@ -310,7 +310,7 @@ impl BronzeTable {
                     self.committer.positions.advance(&due);
                     self.committer.advance();
                     self.committer.grown += adds.len();
-                    return Ok(Outcome::Committed { version: self.committer.version });
+                    return Ok(Outcome::Committed(self.committer.version));
                 }
                 Put::Taken(other) => {
                     self.committer.follow(*other)?;

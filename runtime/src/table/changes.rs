@@ -57,9 +57,11 @@ use super::commit::{Attempts, Committer, Put, add_action, configuration, create,
 use super::compact::shown;
 use super::evolve::{Evolution, changed, due_fills, with_columns};
 use super::files::{Codec, DataFile, repeat, scan};
+use super::freshness::Freshness;
 use super::key::{Hasher, Owner};
 use super::keyed::{KeyedTable, Owners, Reader};
 use super::news::{CHANGE, News, OFFSET, PARTITION, SNAPSHOT};
+use super::replace::Committed;
 use super::schema::{SEQ_TYPE, TableSchema, batch_of, utc};
 use super::select::{At, Chosen, fresh, gather, key_columns, newest_floor, rows_of};
 use super::upload::Upload;
@@ -118,6 +120,9 @@ impl ChangesTable {
     /// feed lies there.
     pub async fn open_or_create(location: Location, name: &str, table: &KeyedTable) -> Result<Self> {
         Self::check(table.schema(), &table.key)?;
+        if table.freshness != Freshness::Newer {
+            return Err(Error::new(ErrorKind::Config, "a table that replaces rows when they differ has no feed"));
+        }
         let settings = &table.committer.settings;
         for attempt in 0..ATTEMPTS {
             pause(attempt).await;
@@ -187,9 +192,25 @@ impl ChangesTable {
     /// Errors: the lake's; calling again is right. `Gap` when a commit of the table is gone, or was made with
     /// `changes` turned off.
     pub async fn follow(&mut self, table: &KeyedTable) -> Result<()> {
+        self.take_in(table, None).await
+    }
+
+    /// The same after a commit of our own, which is not read again.
+    pub async fn follow_commit(&mut self, table: &KeyedTable, committed: &Committed) -> Result<()> {
+        self.take_in(table, committed.feed.as_ref().map(|files| (committed.version, files))).await
+    }
+
+    async fn take_in(&mut self, table: &KeyedTable, own: Option<(u64, &Vec<Add>)>) -> Result<()> {
         let mut due: Vec<(u64, Vec<Add>)> = Vec::new();
         let mut to = self.seen;
         while to < table.version() {
+            if let Some((version, files)) = own
+                && version == to + 1
+            {
+                to = version;
+                due.extend((!files.is_empty()).then(|| (to, files.clone())));
+                continue;
+            }
             let gone = || gap(format!("version `{}` of the table is gone, and its feed lacks it", to + 1));
             let commit = table.committer.read(to + 1).await?.ok_or_else(gone)?;
             to += 1;
@@ -366,7 +387,7 @@ impl ChangesTable {
     }
 
     /// Writes the files of `news`; what the table's commit has to name as `feed`. `output` and the rest are the
-    /// transform's answer to [`News::all`], as [`KeyedTable::flush`] takes it.
+    /// transform's answer to [`News::all`], as [`KeyedTable::replace`] takes it.
     pub async fn write(
         &self,
         news: &News,

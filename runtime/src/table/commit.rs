@@ -53,6 +53,11 @@ impl Commit {
         self.txns.keys().any(|id| InputId::of_app_id(generation, id).is_some())
     }
 
+    /// True when readers see other rows after it.
+    pub(super) fn changes_rows(&self) -> bool {
+        self.adds.iter().any(|add| add.data_change) || self.removes.iter().any(|remove| remove.data_change)
+    }
+
     /// Reads the lines of a commit file.
     pub(super) fn parse(bytes: &[u8], version: u64) -> Result<Self> {
         let bad = |e: serde_json::Error| {
@@ -172,7 +177,7 @@ impl Committer {
     }
 
     /// What of `ranges` was not taken in at `seen` and is to be committed; otherwise how the commit ends without a try.
-    pub(super) fn due(&self, ranges: &Ranges, seen: &Positions) -> std::result::Result<Ranges, Outcome> {
+    pub(super) fn due<C>(&self, ranges: &Ranges, seen: &Positions) -> std::result::Result<Ranges, Outcome<C>> {
         let due = ranges.still_missing(seen).ok_or(Outcome::Fenced)?;
         if due.is_empty() && !ranges.is_empty() {
             return Err(Outcome::AlreadyCommitted { version: self.version });
@@ -181,7 +186,7 @@ impl Committer {
     }
 
     /// How a commit of `due` ends because of what others have committed; `None` while it can still be made.
-    pub(super) fn settled(&self, due: &Ranges) -> Option<Outcome> {
+    pub(super) fn settled<C>(&self, due: &Ranges) -> Option<Outcome<C>> {
         match due.standing(&self.positions) {
             Standing::Ready => None,
             Standing::Past => Some(Outcome::AlreadyCommitted { version: self.version }),

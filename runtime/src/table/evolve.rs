@@ -224,7 +224,7 @@ impl KeyedTable {
                 self.committer.schema = schema;
                 self.committer.metadata = metadata;
                 self.epochs_due = None;
-                return Ok(Outcome::Committed { version: self.committer.version });
+                return Ok(Outcome::Committed(self.committer.version));
             }
         }
         Err(Error::new(ErrorKind::Conflict, "other writers change the table faster than its columns can be changed"))

@@ -11,6 +11,7 @@ use roaring::RoaringBitmap;
 use serde_json::Value;
 
 use super::commit::{Commit, configuration};
+use super::freshness::Freshness;
 use super::index::Place;
 use super::keyed::{KeyedTable, Owners, Rows, own_key};
 use super::live::LiveFile;
@@ -96,7 +97,7 @@ pub(super) async fn replay(table: &mut KeyedTable, commit: Commit) -> Result<()>
     for read in new {
         table.take_in(read)?;
     }
-    if let Owners::Keyed(index) = &table.owners {
+    if let (Owners::Keyed(index), Freshness::Newer) = (&table.owners, table.freshness) {
         // what somebody deleted must not come back by a late change after a restart
         table.bare.extend(bare.into_iter().filter(|(owner, _)| !index.has_rows(*owner)));
     }

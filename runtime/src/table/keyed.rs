@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{Schema, SchemaRef};
 use deltalake::kernel::Add;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -16,6 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::commit::{Commit, Committer, configuration};
 use super::files::scan;
+use super::freshness::{FRESHNESS, Freshness};
 use super::index::Place;
 use super::key::{Hasher, Owner};
 use super::live::{Extent, LiveFile, LiveFiles};
@@ -24,7 +25,7 @@ use super::owners::{self, Kind};
 use super::rename::RENAMED;
 use super::schema::TableSchema;
 use super::select::{Selection, gather, newest_floor, winners};
-use super::{Location, OWNER, SEQ, Settings, TableSpec, index::Index, log, vector};
+use super::{Location, OWNER, Settings, TableSpec, index::Index, log, vector};
 use crate::change::{Changes, Floor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Positions;
@@ -48,6 +49,7 @@ pub struct KeyedTable {
     pub(super) files: LiveFiles,
     pub(super) owners: Owners,
     pub(super) key: Vec<String>,
+    pub(super) freshness: Freshness,
     pub(super) hasher: Hasher,
     pub(super) floor: Sequence,
     /// owners files in the lake
@@ -86,7 +88,7 @@ impl KeyedTable {
         let make = || {
             let schema = TableSchema::of_spec(&spec)?;
             let protocol = schema.protocol(true);
-            let configuration = json!({
+            let mut configuration = json!({
                 "delta.enableDeletionVectors": "true",
                 "lode.generation": spec.generation.to_string(),
                 "lode.key": json!(spec.key).to_string(),
@@ -94,6 +96,9 @@ impl KeyedTable {
                 RENAMED: spec.renamed.to_string(),
                 "lode.seed": format!("{:016x}", uuid::Uuid::new_v4().as_u128() as u64),
             });
+            if let (Some(word), Some(members)) = (spec.freshness.word(), configuration.as_object_mut()) {
+                members.insert(FRESHNESS.to_string(), word.into());
+            }
             Ok((schema, protocol, configuration))
         };
         let opened = log::open_or_create(location, &spec.name, settings, make).await?;
@@ -105,7 +110,15 @@ impl KeyedTable {
             )
             .hint("`lode rebuild` makes the table anew with another key"));
         }
-        Self::from_log(opened, key).await
+        let table = Self::from_log(opened, key).await?;
+        if table.freshness != spec.freshness {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("table `{}` was made to replace rows by another rule", spec.name),
+            )
+            .hint("`lode rebuild` makes the table anew"));
+        }
+        Ok(table)
     }
 
     /// Opens the table at `location` as it is, and loads its index; `None` where there is none, or a feed of changes.
@@ -123,6 +136,7 @@ impl KeyedTable {
     async fn from_log(opened: log::Opened, key: Vec<String>) -> Result<Self> {
         let settled = configuration(&opened.committer.metadata);
         let seed = settled.get("lode.seed").and_then(|s| u64::from_str_radix(s, 16).ok()).unwrap_or(0);
+        let freshness = Freshness::of_metadata(&opened.committer.metadata)?;
         let owners =
             if key.is_empty() { Owners::Multiset(Multiset::default()) } else { Owners::Keyed(Index::default()) };
         let mut table = KeyedTable {
@@ -130,6 +144,7 @@ impl KeyedTable {
             files: LiveFiles::default(),
             owners,
             key,
+            freshness,
             hasher: Hasher::with_seed(seed),
             floor: Sequence::MIN,
             owners_files: 0,
@@ -206,7 +221,8 @@ impl KeyedTable {
     /// Puts one row into the index.
     pub(super) fn add_row(&mut self, owner: Owner, seq: Sequence, place: Place) {
         match &mut self.owners {
-            Owners::Keyed(index) => index.add(owner, seq, place),
+            Owners::Keyed(index) if self.freshness == Freshness::Newer => index.add(owner, seq, place),
+            Owners::Keyed(index) => index.add_marked(owner, seq, place),
             Owners::Multiset(set) => set.add(owner, seq, place),
         }
     }
@@ -243,12 +259,19 @@ impl KeyedTable {
         &self.key
     }
 
+    /// The owner of each row of the key columns `key`, as [`super::ChangeSet::gone`] names them.
+    ///
+    /// Errors: `Config` where one has a type that no key has.
+    pub fn owners_of(&self, key: &[ArrayRef]) -> Result<Vec<Owner>> {
+        self.hasher.owners(key)
+    }
+
     /// Which rebuild of the table this is.
     pub fn generation(&self) -> u64 {
         self.committer.generation
     }
 
-    /// The table's columns without `_seq`, `_source_ts` and `_owner`: what `output` of [`Self::flush`] must hold.
+    /// The table's columns without `_seq`, `_source_ts` and `_owner`: what the output of [`Self::replace`] must hold.
     pub fn schema(&self) -> &SchemaRef {
         &self.committer.schema.data
     }
@@ -282,15 +305,25 @@ impl KeyedTable {
     }
 
     /// Phase one: the newest change of each owner, where it is strictly newer than what the table has and not below
-    /// a floor. Rows at offsets below [`Self::positions`] are left out.
+    /// a floor; where rows are replaced when they differ, whatever the table has, since only its rows can tell. Rows at
+    /// offsets below [`Self::positions`] are left out.
     ///
     /// Errors: `Config` when the changes' schemas cannot be brought together by widening.
     pub fn select(&self, changes: &[Changes], floors: &[Floor]) -> Result<Selection> {
         let positions = &self.committer.positions;
+        if self.freshness == Freshness::Differs && !floors.is_empty() {
+            return Err(Error::new(ErrorKind::Internal, "a fingerprint is not older than a truncate"));
+        }
         let floor = newest_floor(floors, positions, self.floor);
         let in_force = floor.as_ref().map_or(self.floor, |(seq, _)| *seq);
         let chosen = match &self.owners {
-            Owners::Keyed(index) => winners(changes, positions, in_force, self.hasher, |owner| index.sequence(owner))?,
+            Owners::Keyed(index) => {
+                let known = |owner| match self.freshness {
+                    Freshness::Newer => index.sequence(owner),
+                    Freshness::Differs => None,
+                };
+                winners(changes, positions, in_force, self.hasher, known)?
+            }
             Owners::Multiset(set) => set.choose(changes, positions, in_force, floor.is_some(), self.hasher)?,
         };
         gather(changes, chosen, floor, positions.clone())
@@ -306,7 +339,7 @@ impl KeyedTable {
         Some(metadata)
     }
 
-    /// Follows what others committed meanwhile; the version reached. [`Self::flush`] does so when it must.
+    /// Follows what others committed meanwhile; the version reached. [`Self::replace`] does so when it must.
     pub async fn refresh(&mut self) -> Result<u64> {
         for _ in 0..super::commit::REPLAYS_MAX {
             match self.committer.read(self.committer.version + 1).await? {
@@ -356,9 +389,9 @@ impl Reader {
     /// Owners and sequences of the rows that `wanted` names, and the number of all rows in the file.
     pub(super) async fn rows(&self, add: &Add, wanted: impl Fn(u32) -> bool) -> Result<(Rows, u32)> {
         let names: Vec<&str> = if self.key.is_empty() {
-            vec![OWNER, SEQ]
+            vec![OWNER, self.schema.mark()]
         } else {
-            self.key.iter().map(String::as_str).chain([SEQ]).collect()
+            self.key.iter().map(String::as_str).chain([self.schema.mark()]).collect()
         };
         let fields = self.columns(&names)?;
         let mut rows = Rows::new();
@@ -366,7 +399,7 @@ impl Reader {
         let mut batches = scan(&self.committer_store, add, fields).await?;
         let mut owners_due = false;
         while let Some(batch) = batches.try_next().await? {
-            let seqs = sequences(&batch)?;
+            let seqs = sequences(&batch, self.schema.mark())?;
             let owners = match self.key.as_slice() {
                 [] => stored_owners(&batch)?,
                 key => {
@@ -432,7 +465,7 @@ impl Reader {
             .fields()
             .iter()
             .zip(batch.columns())
-            .filter(|(field, _)| ![SEQ, super::SOURCE_TS, OWNER].contains(&field.name().as_str()))
+            .filter(|(field, _)| !self.schema.own().contains(&field.name().as_str()))
             .map(|(field, column)| (field.name().as_str(), column))
             .collect();
         self.hasher.images(&columns, batch.num_rows())
@@ -457,12 +490,12 @@ impl Reader {
     }
 }
 
-fn sequences(batch: &RecordBatch) -> Result<Vec<Sequence>> {
+fn sequences(batch: &RecordBatch, name: &str) -> Result<Vec<Sequence>> {
     use arrow::array::{Array, AsArray};
     let column = batch
-        .column_by_name(SEQ)
+        .column_by_name(name)
         .and_then(|c| c.as_primitive_opt::<arrow::datatypes::Decimal128Type>())
-        .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the table's column `_seq` is not decimal(38,0)"))?;
+        .ok_or_else(|| Error::new(ErrorKind::Corrupt, format!("the table's column `{name}` is not decimal(38,0)")))?;
     let seq = |row| if column.is_null(row) { 0 } else { u128::try_from(column.value(row)).unwrap_or(0) };
     Ok((0..column.len()).map(|row| Sequence(seq(row))).collect())
 }

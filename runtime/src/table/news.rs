@@ -17,6 +17,7 @@ use arrow::datatypes::{FieldRef, Schema};
 use super::files::pick_column;
 use super::key::Owner;
 use super::keyed::{KeyedTable, Owners};
+use super::replace::OwnerRows;
 use super::schema::{SEQ_TYPE, TableSchema, align, batch_of, utc, widen};
 use super::select::{Gone, Selection};
 use super::{SEQ, SOURCE_TS};
@@ -59,6 +60,18 @@ pub struct Settled {
     pub source_rows: Vec<u32>,
 }
 
+impl Settled {
+    /// What the table is to commit.
+    pub fn rows(&self) -> OwnerRows<'_> {
+        OwnerRows {
+            selection: &self.selection,
+            output: &self.output,
+            source_rows: Some(&self.source_rows),
+            rejected: &[],
+        }
+    }
+}
+
 /// The newest change of an owner.
 #[derive(Clone, Copy)]
 enum Newest {
@@ -73,7 +86,7 @@ impl News {
     }
 
     /// Of each owner the newest change that was not rejected, where it is newer than what `table` has: what
-    /// [`KeyedTable::flush`] is to commit. The rest is the transform's answer to [`Self::all`].
+    /// [`KeyedTable::replace`] is to commit. The rest is the transform's answer to [`Self::all`].
     pub fn settle(
         self,
         table: &KeyedTable,

@@ -7,7 +7,7 @@ use super::{Upsert, unmade};
 use crate::change::{Changes, Floor};
 use crate::error::Result;
 use crate::pipeline::retry::retrying;
-use crate::table::News;
+use crate::table::{Committed, News, Outcome};
 
 impl Upsert {
     /// What the feed lacks of a batch; `None` of a table without a feed.
@@ -28,9 +28,12 @@ impl Upsert {
         retrying!(&self.plan.name, feed.write(news, output, source_rows, rejected))
     }
 
-    /// Adds to the feed what the table's commits name.
-    pub(super) async fn complete_feed(&mut self) -> Result<()> {
+    /// Adds to the feed what the table's commits name, the last one of which ended so.
+    pub(super) async fn complete_feed(&mut self, outcome: &Outcome<Committed>) -> Result<()> {
         let (Some(feed), Some(table)) = (&mut self.feed, &self.table) else { return Ok(()) };
-        retrying!(&self.plan.name, feed.follow(table))
+        match outcome {
+            Outcome::Committed(committed) => retrying!(&self.plan.name, feed.follow_commit(table, committed)),
+            _ => retrying!(&self.plan.name, feed.follow(table)),
+        }
     }
 }

@@ -16,7 +16,7 @@ async fn rows_of_changed_owners_are_replaced() {
         (2, "b2", Op::Update, 13, 0, 2),
     ]);
     let outcome = copy(&mut table, &first, &ranges(&[(0, 0, 3), (1, 0, 1)])).await.unwrap();
-    assert_eq!(outcome, Outcome::Committed { version: 1 });
+    assert_eq!(outcome, Outcome::Committed(1));
     assert_eq!(rows(&location).await, map(&[(1, "a"), (2, "b2"), (3, "c")]));
 
     let second = of(&[

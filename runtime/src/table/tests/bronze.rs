@@ -70,7 +70,7 @@ async fn every_record_is_there_once_and_comes_back_in_order() {
     let day = 86_400_000;
     let first = [rows_of([block(0, 0..10), block(1, 0..4)], day)];
     let covered = [(0, 0, 10), (1, 0, 4)];
-    assert_eq!(append(&mut table, &first, &covered).await, Outcome::Committed { version: 1 });
+    assert_eq!(append(&mut table, &first, &covered).await, Outcome::Committed(1));
     let again = append(&mut table, &first, &covered).await;
     assert_eq!(again, Outcome::AlreadyCommitted { version: 1 });
     // flush borders differ after a restart: half of these rows are there already

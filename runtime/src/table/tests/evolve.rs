@@ -19,7 +19,7 @@ async fn columns_are_added_filled_and_widened_in_one_commit() {
         vec![Arc::new(Int32Array::from_iter_values(ids)), selection.upserts().column(1).clone()],
     )
     .unwrap();
-    table.flush(&selection, &output, None, &[], &ranges(&[(0, 0, 3)]), Map::new()).await.unwrap();
+    table.replace(OwnerRows::copied(&selection, &output), &ranges(&[(0, 0, 3)]), Map::new()).await.unwrap();
     copy_narrow(&mut table, &narrow).await;
 
     let wide = Arc::new(Schema::new(vec![
@@ -58,7 +58,7 @@ async fn copy_narrow(table: &mut KeyedTable, narrow: &SchemaRef) {
     let gone = of(&[(2, "", Op::Delete, 9, 0, 3)]);
     let selection = table.select(&gone, &[]).unwrap();
     let none = RecordBatch::new_empty(narrow.clone());
-    table.flush(&selection, &none, None, &[], &ranges(&[(0, 3, 4)]), Map::new()).await.unwrap();
+    table.replace(OwnerRows::copied(&selection, &none), &ranges(&[(0, 3, 4)]), Map::new()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,8 +181,8 @@ async fn rows_written_for_the_columns_of_before_another_instance_added_one_are_m
         [("qty".to_string(), Arc::new(Int64Array::from(vec![7])) as ArrayRef)].into();
     assert!(matches!(quick.evolve(&wide, &fills).await.unwrap(), Outcome::Committed { .. }));
     let output = selection.upserts().clone();
-    let done = slow.flush(&selection, &output, None, &[], &ranges(&[(0, 1, 2)]), Map::new()).await.unwrap();
-    assert_eq!(done, Outcome::Fenced);
+    let done = slow.replace(OwnerRows::copied(&selection, &output), &ranges(&[(0, 1, 2)]), Map::new()).await.unwrap();
+    assert_eq!(version_of(done), Outcome::Fenced);
     assert_eq!((slow.schema().fields(), slow.positions().get(partition(0))), (wide.fields(), Some(1)));
     // what it selects now it can fit to the new columns
     copy(&mut slow, &change, &ranges(&[(0, 1, 2)])).await.unwrap();

@@ -2,6 +2,7 @@
 
 mod basic;
 mod changes;
+mod differs;
 mod evolve;
 mod faults;
 mod keyless;
@@ -44,6 +45,7 @@ pub(super) fn spec() -> TableSpec {
         renamed: 0,
         generation: 0,
         partition_by: vec![],
+        freshness: Freshness::Newer,
     }
 }
 
@@ -94,7 +96,26 @@ pub(super) fn ranges(all: &[(i32, i64, i64)]) -> Ranges {
 pub(super) async fn copy(table: &mut KeyedTable, changes: &[Changes], ranges: &Ranges) -> Result<Outcome> {
     let selection = table.select(changes, &[])?;
     let output = selection.upserts().clone();
-    table.flush(&selection, &output, None, &[], ranges, Map::new()).await
+    let outcome = table.replace(OwnerRows::copied(&selection, &output), ranges, Map::new()).await?;
+    Ok(version_of(outcome))
+}
+
+pub(super) fn version_of(outcome: Outcome<Committed>) -> Outcome {
+    match outcome {
+        Outcome::Committed(committed) => Outcome::Committed(committed.version),
+        Outcome::AlreadyCommitted { version } => Outcome::AlreadyCommitted { version },
+        Outcome::Fenced => Outcome::Fenced,
+    }
+}
+
+/// What a transform gave for `selection`.
+pub(super) fn given<'a>(
+    selection: &'a Selection,
+    output: &'a RecordBatch,
+    sources: &'a [u32],
+    rejected: &'a [u32],
+) -> OwnerRows<'a> {
+    OwnerRows { selection, output, source_rows: Some(sources), rejected }
 }
 
 pub(super) async fn query(location: &Location, sql: &str) -> Vec<RecordBatch> {

@@ -271,7 +271,8 @@ async fn run(seed: u64, steps: usize) {
         let before = table.positions().clone();
         let selection = table.select(&changes, &floors).unwrap();
         let (output, sources, rejected) = transform(selection.upserts(), false);
-        let outcome = table.flush(&selection, &output, Some(&sources), &rejected, &covered, Map::new()).await.unwrap();
+        let outcome =
+            table.replace(given(&selection, &output, &sources, &rejected), &covered, Map::new()).await.unwrap();
         let moved = covered.iter().any(|(p, range)| before.get(p).is_none_or(|at| at < range.to));
         assert_eq!(matches!(outcome, Outcome::Committed { .. }), moved || covered.is_empty(), "{outcome:?}");
         model.apply(&events, &before);
