@@ -43,6 +43,7 @@ mod multiset;
 mod news;
 mod owners;
 mod read;
+mod reader;
 mod rebuild;
 mod rename;
 mod replace;
