@@ -50,7 +50,7 @@ lint:
 	$(CARGO) clippy $(ALL) --all-targets -- -D warnings
 
 unit:
-	$(SUITE) --lib --bins
+	$(SUITE) --lib
 	$(SUITE) --doc
 	$(CARGO) test --manifest-path transforms/Cargo.toml --target-dir $(MODULES_TARGET_DIR)
 
@@ -90,5 +90,5 @@ bench-e2e: setup-build ## from a real broker into Bronze and Silver: speed, memo
 	$(CARGO) build --release -p lodestream --bins
 	scripts/bench-e2e.sh $(abspath $(TARGET))/release/lode $(abspath $(TARGET))/bench-e2e
 
-deny: ## licences, advisories and sources of the dependencies, when cargo-deny is installed
-	@if command -v cargo-deny >/dev/null; then cargo deny check; else echo "deny: cargo-deny is not installed"; fi
+deny: setup-build ## licences, advisories and sources of the dependencies; installs cargo-deny where it is missing
+	@scripts/deny.sh

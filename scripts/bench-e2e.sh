@@ -7,18 +7,11 @@
 #   BENCH_SECONDS   of the live stream (default 600)
 #   BENCH_RUNS      of W1 (default 3), each beside a run of the delta-rs script, and one more for the profile where perf
 #                   is installed
-#   LODE_SHARED     where generator and checker lie (default: `shared` beside the clone, or beside a folder above it)
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 lode=$(readlink -f "$1") out=$2
 seconds=${BENCH_SECONDS:-600} rate=2000
-
-shared=${LODE_SHARED:-}
-for folder in "$root"/.. "$root"/../.. "$root"/../../..; do
-    [ -n "$shared" ] || ! [ -d "$folder/shared/bench" ] || shared=$(cd "$folder/shared" && pwd)
-done
-bench=$shared/bench
-[ -f "$bench/generate.py" ] || { echo "bench: the load generator is missing; hint: set LODE_SHARED" >&2; exit 1; }
+bench=$root/scripts/bench
 
 # A broker of its own, that keeps W1 from one call to the next.
 export LODE_STACK=${LODE_CACHE:-$HOME/.cache/lodestream}/stack/bench
@@ -26,10 +19,10 @@ export STACK_KAFKA_PORT=29292 STACK_CONTROLLER_PORT=29293 STACK_SASL_PORT=29294 
 brokers=127.0.0.1:$STACK_KAFKA_PORT
 "$root/scripts/stack/install.sh"
 cache=${LODE_CACHE:-$HOME/.cache/lodestream} python=${LODE_CACHE:-$HOME/.cache/lodestream}/bench-venv/bin/python
-if ! cmp -s "$bench/peers/requirements.txt" "$cache/bench-venv/requirements.txt"; then
+if ! cmp -s "$bench/requirements.txt" "$cache/bench-venv/requirements.txt"; then
     python3 -m venv "$cache/bench-venv"
-    "$python" -m pip install --quiet --disable-pip-version-check -r "$bench/peers/requirements.txt"
-    cp "$bench/peers/requirements.txt" "$cache/bench-venv/requirements.txt"
+    "$python" -m pip install --quiet --disable-pip-version-check -r "$bench/requirements.txt"
+    cp "$bench/requirements.txt" "$cache/bench-venv/requirements.txt"
 fi
 trap '"$root/scripts/stack/down.sh" kafka' EXIT
 "$root/scripts/stack/up.sh" kafka
@@ -59,7 +52,7 @@ if ! [ -s "$LODE_STACK/w1.json" ]; then
     mv "$LODE_STACK/w1.part" "$LODE_STACK/w1.json"
 fi
 echo "== raw: librdkafka from Python reads the topic and drops it (twice; the first fills the page cache)"
-for _ in 1 2; do "$python" "$bench/peers/consume.py" "$brokers" w1.shop.orders; done
+for _ in 1 2; do "$python" "$bench/consume.py" "$brokers" w1.shop.orders; done
 
 # Machines differ, and the same one from hour to hour; what two programs cost in turn on one machine does not. Where the
 # goal of 8 us was set, the script took 30: 3.75 times as much.
@@ -68,12 +61,12 @@ echo "== W1: Bronze and Silver (goals: 8 us of CPU an event, 120,000 events a se
 for run in $(seq "${BENCH_RUNS:-3}"); do
     rm -rf "${out:?}/peer"
     mkdir -p "$out/peer"
-    "$python" "$bench/peers/measure.py" -- "$python" "$bench/peers/peer_deltars.py" "$brokers" w1.shop.orders "$out/peer" \
+    "$python" "$bench/measure.py" -- "$python" "$bench/peers/delta_rs.py" "$brokers" w1.shop.orders "$out/peer" \
         >"$out/peer.log" || { cat "$out/peer.log" >&2; exit 1; }
     pipeline w1 'w1.shop.*'
     (
         cd "$out/w1"
-        "$python" "$bench/peers/measure.py" --folder lake/bronze --folder lake/silver -- "$lode" run pipeline.toml --until-end
+        "$python" "$bench/measure.py" --folder lake/bronze --folder lake/silver -- "$lode" run pipeline.toml --until-end
     ) >"$out/w1.log" || { cat "$out/w1.log" >&2; exit 1; }
     "$python" - "$LODE_STACK/w1.json" "$out" "$run" <<'P'
 import json, sys
@@ -107,7 +100,7 @@ if perf record -q -o "$out/perf.data" true 2>/dev/null; then
     events=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["records"])' "$LODE_STACK/w1.json")
     (
         cd "$out/w1"
-        perf record -q -F 499 -o "$out/perf.data" "$python" "$bench/peers/measure.py" -- "$lode" run pipeline.toml --until-end
+        perf record -q -F 499 -o "$out/perf.data" "$python" "$bench/measure.py" -- "$lode" run pipeline.toml --until-end
     ) >"$out/w1.log" || { cat "$out/w1.log" >&2; exit 1; }
     cpu=$("$python" -c 'import json, sys; print([json.loads(l[8:])["cpu_s"] for l in open(sys.argv[1]) if l.startswith("MEASURE")][-1])' "$out/w1.log")
     perf script -i "$out/perf.data" -F comm,ip,sym,dso --no-inline 2>/dev/null |
@@ -126,7 +119,7 @@ program=$!
 rows() { (cd "$out/live" && "$lode" query pipeline.toml 'SELECT count(*) FROM silver.orders' --csv 2>/dev/null | tail -1) || true; }
 for _ in $(seq 120); do [ "$(rows)" != 300000 ] || break; sleep 1; done
 [ "$(rows)" = 300000 ] || { echo "bench: the snapshot is not in Silver; see $out/live/run.log" >&2; kill "$program"; exit 1; }
-"$python" "$bench/peers/freshness.py" watch "$silver" "$out/live.jsonl" "$((seconds + 10))" &
+"$python" "$bench/freshness.py" watch "$silver" "$out/live.jsonl" "$((seconds + 10))" &
 watcher=$!
 used=$(awk '{print $14 + $15}' "/proc/$program/stat")
 generate --topic "$topic" --snapshot 300000 --changes $((rate * seconds)) --phase changes --rate "$rate"
@@ -140,4 +133,4 @@ kill -TERM "$program"
 wait "$program"
 awk -v used="$used" -v n=$((rate * seconds)) -v peak="$peak" -v hz="$(getconf CLK_TCK)" \
     'BEGIN {printf "%.1f us of CPU an event, %d MiB at most\n", used / hz * 1e6 / n, peak}'
-"$python" "$bench/peers/freshness.py" report "$silver" "$out/live.jsonl" 5
+"$python" "$bench/freshness.py" report "$silver" "$out/live.jsonl" 5

@@ -5,26 +5,27 @@
 #   scripts/test-spark.sh LODE     LODE: the program
 #
 #   LODE_CACHE    folder for what outlives a clone (default: ~/.cache/lodestream)
-#   LODE_SHARED   folder of the captures (default: `shared` beside this repository)
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 lode=$1
 cache=${LODE_CACHE:-$HOME/.cache/lodestream}
-shared=${LODE_SHARED:-$here/../shared}
-corpus=$shared/corpus
-[ -f "$corpus/check.py" ] || { echo "error: no captures in \`$corpus\`; hint: set LODE_SHARED" >&2; exit 1; }
+captures=$here/tests/captures
 
-for tool in java mvn; do
-    command -v $tool >/dev/null && continue
-    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        echo "setup: installing a Java runtime and Maven"
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends default-jre-headless maven >/dev/null
-    else
-        echo "error: \`$tool\` is missing; hint: install Java 17 and Maven" >&2
+missing=
+for tool in java:default-jre-headless mvn:maven; do
+    command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool#*:}"
+done
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+        echo "error: missing:$missing; hint: install them (Debian names), then run this again" >&2
         exit 1
     fi
-done
+    echo "setup: installing$missing"
+    apt-get update -qq
+    # shellcheck disable=SC2086 # a list of words
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing >/dev/null
+fi
 python=$cache/spark-venv/bin/python
 if ! "$python" -c 'import pyspark, polars' 2>/dev/null; then
     echo "setup: making Spark's Python in $cache/spark-venv"
@@ -33,7 +34,7 @@ if ! "$python" -c 'import pyspark, polars' 2>/dev/null; then
 fi
 if ! ls "$cache/spark-jars/"delta-spark*.jar >/dev/null 2>&1; then
     echo "setup: fetching Delta for Spark into $cache/spark-jars"
-    mvn -q -B -f "$shared/bench/peers/spark/pom.xml" dependency:copy-dependencies \
+    mvn -q -B -f "$here/scripts/bench/peers/spark/pom.xml" dependency:copy-dependencies \
         -DoutputDirectory="$cache/spark-jars" -DexcludeTransitive=true
 fi
 
@@ -43,13 +44,13 @@ cat >"$folder/pipeline.toml" <<TOML
 name = "open_b"
 mirror_tables = ["*"]
 [source.replay]
-files = "$corpus/open_b.events.jsonl.gz"
+files = "$captures/open_b.events.jsonl.gz"
 [lake]
 root = "lake"
 [flush]
 rows = 50
 TOML
 "$lode" run "$folder/pipeline.toml" --until-end
-"$python" "$here/tests/spark_check.py" "$corpus/check.py" "$cache/spark-jars" "$folder/lake/silver" "$corpus/truth_mariadb"
+"$python" "$here/tests/spark_check.py" "$cache/spark-jars" "$folder/lake/silver" "$captures/truth_mariadb"
 "$lode" maintain "$folder/pipeline.toml"
-"$python" "$here/tests/spark_check.py" "$corpus/check.py" "$cache/spark-jars" "$folder/lake/silver" "$corpus/truth_mariadb"
+"$python" "$here/tests/spark_check.py" "$cache/spark-jars" "$folder/lake/silver" "$captures/truth_mariadb"

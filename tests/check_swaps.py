@@ -1,8 +1,8 @@
 """check_swaps.py SILVER_TABLE MARKS TRUTH KEY
 
 Fails unless each row that a commit added carries the mark of the module whose hash the commit names (MARKS: a JSON
-object, hash to mark), at least two marks occur, and the table's keys are those of the database (TRUTH: a file of the
-corpus), each once.
+object, hash to mark), at least two marks occur, and the table's keys are those of the database (TRUTH: a file of
+captures/truth_*), each once.
 """
 import gzip, json, pathlib, sys
 import polars as pl

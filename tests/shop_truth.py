@@ -1,7 +1,7 @@
 """shop_truth.py TRUTH OUT
 
-Applies the rules of the shop modules to the database's own final state, so that ../shared/corpus/check.py can compare
-Silver behind modules with it: TRUTH and OUT are folders of one `.jsonl.gz` a table. Writes customers, orders, order_items,
+Applies the rules of the shop modules to the database's own final state, so that check_silver.py can compare Silver
+behind modules with it: TRUTH and OUT are folders of one `.jsonl.gz` a table. Writes customers, orders, order_items,
 products and customer_interests. Shares no code with the runtime, the SDK or the modules.
 """
 import decimal, gzip, json, pathlib, re, sys

@@ -1,17 +1,16 @@
 #!/usr/bin/env python3
-"""spark_check.py CHECK_PY JARS SILVER_DIR TRUTH_DIR [what check.py takes besides]
+"""spark_check.py JARS SILVER TRUTH [what check_silver.py takes besides]
 
-check.py's comparison of Silver tables with the database's own final state, read by Spark with Delta instead of Polars.
+check_silver.py's comparison of Silver tables with the database's own final state, read by Spark with Delta instead of Polars.
 """
-import glob, importlib.util, os, re, sys
+import glob, os, re, sys
 
 os.environ.setdefault("TZ", "UTC")
 from pyspark.sql import SparkSession
 
-check_py, jars = sys.argv[1:3]
-spec = importlib.util.spec_from_file_location("check", check_py)
-check = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(check)
+import check_silver
+
+jars = sys.argv[1]
 
 spark = (
     SparkSession.builder.master("local[2]")
@@ -48,8 +47,8 @@ def silver(folder, columns):
     return rows, absent, surplus
 
 
-check.silver = silver
-sys.argv = [check_py, *sys.argv[3:]]
-code = check.main()
+check_silver.silver = silver
+sys.argv = [check_silver.__file__, *sys.argv[2:]]
+code = check_silver.main()
 spark.stop()
 sys.exit(code)

@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
         let mut settings = Settings::default();
         for (name, kind) in COLUMNS {
-            settings.columns.insert(name.into(), kind.parse()?);
+            settings.columns.insert(name.into(), lodestream::decode::mysql_column_type(kind)?);
         }
         let mut decoder = Decoder::new(Arc::clone(&block.partition().topic), settings);
         let (history, mut evidence, mut out) = (SchemaHistory::new(), Evidence::new(), Decoded::new());

@@ -260,7 +260,7 @@ async fn execute(command: Command, format: LogFormat) -> Result<ExitCode> {
             run::demo(demo::Options { folder, pipeline, modules, rate, seed, seconds, fault }).await?;
         }
         Command::Check { pipeline, json } => return check::check(&Config::load(&pipeline)?, json).await,
-        Command::Status { pipeline, json } => status::status(&Config::load(&pipeline)?, json).await?,
+        Command::Status { pipeline, json } => return status::status(&Config::load(&pipeline)?, json).await,
         Command::Query { pipeline, sql, json, csv } => {
             let form = Form::of(json, csv);
             let batches = lake(&Config::load(&pipeline)?)?.query(&sql).await?;
@@ -282,8 +282,12 @@ async fn execute(command: Command, format: LogFormat) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The folder of a pipeline's lake.
+fn lake_root(config: &Config) -> Result<Location> {
+    Location::open(&config.lake.root, &lake_options(config)?)
+}
+
 /// The lake of a pipeline, read-only.
 fn lake(config: &Config) -> Result<Lake> {
-    let options = lake_options(config)?;
-    Ok(Lake::new(Location::open(&config.lake.root, &options)?, options))
+    Ok(Lake::new(lake_root(config)?))
 }

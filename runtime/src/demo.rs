@@ -29,7 +29,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{self, Pipeline, Summary, lake_options};
+use crate::pipeline::{self, Pipeline, Summary};
 use crate::query::Lake;
 use broker::{Broker, Producer};
 use play::Play;
@@ -107,7 +107,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<()>
         return Ok(());
     }
 
-    let lake = Lake::new(stage.root()?, lake_options(&stage.config)?);
+    let lake = Lake::new(stage.root()?);
     let place = check::Place { lake: &lake, root: &stage.lake };
     let findings = check::check(place, &store, &stage.tables, &ends).await?;
     play.tell(findings.table().trim_end());

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 /// What kind of failure this is. [`ErrorKind::action`] alone decides what follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,8 +34,10 @@ pub enum ErrorKind {
 /// What to do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// try again, with growing pauses
+    /// try again, with growing pauses; after a while, as `Reopen`
     Retry,
+    /// end the table's task, and open the table anew after a pause, with credentials as they are by then
+    Reopen,
     /// put the record or row into the dead-letter table and go on
     DeadLetter,
     /// stop this table (never the others), and say how to mend it
@@ -46,11 +49,10 @@ impl ErrorKind {
     pub fn action(self) -> Action {
         match self {
             ErrorKind::Unavailable | ErrorKind::Conflict => Action::Retry,
+            ErrorKind::Denied | ErrorKind::Rebuilt => Action::Reopen,
             ErrorKind::BadRecord => Action::DeadLetter,
             ErrorKind::Config
-            | ErrorKind::Denied
             | ErrorKind::Fenced
-            | ErrorKind::Rebuilt
             | ErrorKind::Corrupt
             | ErrorKind::Gap
             | ErrorKind::Module
@@ -60,12 +62,12 @@ impl ErrorKind {
 }
 
 /// An error with its kind, a message that says what and where, and a next step.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error {
     kind: ErrorKind,
     message: Cow<'static, str>,
     hint: Option<Cow<'static, str>>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 /// Shorthand for results of this crate.
@@ -87,8 +89,15 @@ impl Error {
     /// Adds the error this one comes from.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.source = Some(Arc::from(source.into()));
         self
+    }
+
+    /// The same failure, met while doing something greater, which `message` says; kind and next step stay.
+    #[must_use]
+    pub fn within(mut self, message: impl Into<Cow<'static, str>>) -> Self {
+        let (kind, hint) = (self.kind, self.hint.take());
+        Error { kind, message: message.into(), hint, source: Some(Arc::new(self)) }
     }
 
     /// What kind of failure this is.
@@ -105,6 +114,13 @@ impl Error {
     pub fn next_step(&self) -> Option<&str> {
         self.hint.as_deref()
     }
+}
+
+/// What a panic means, be it a task's or a thread's.
+pub(crate) fn panicked(what: &str, panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    Error::new(ErrorKind::Internal, format!("{what} panicked: {}", text.unwrap_or("no message")))
+        .hint("this is a defect of lode; nothing that was committed is affected, the next start goes on from there")
 }
 
 impl fmt::Display for Error {

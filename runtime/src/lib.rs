@@ -9,6 +9,7 @@ pub mod record;
 pub mod sequence;
 pub mod schema;
 pub mod change;
+pub mod table_id;
 pub mod config;
 pub mod failpoint;
 

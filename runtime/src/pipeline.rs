@@ -1,13 +1,14 @@
 //! One pipeline: a source, its Bronze tables, its Silver tables, and who hands what to whom.
 //!
 //! ```text
-//! source ─► router ─┬► bronze task (one a topic) ─► commit
-//!                   ├► connector (schema-change topic)
-//!                   └► silver task (one a table): decode ► buffer ► transform ► commit
+//! source ─► router ─► relay (one a topic) ─┬► bronze task ─► commit
+//!               │                          └► silver task (one a table): decode ► buffer ► transform ► commit
+//!               └► connector (schema-change topic)
 //! ```
 //!
 //! The only module that knows every stage. Each table is a task of its own: one that stops, waits or is slow never
-//! holds another back, and Bronze never waits for Silver.
+//! holds another back, and Bronze never waits for Silver. The router itself waits for nothing but the next event: it
+//! touches no lake, opens no table and sends into no queue that may be full.
 
 mod ancestry;
 mod bronze;
@@ -18,23 +19,26 @@ mod packing;
 mod plan;
 mod progress;
 mod rebuild;
+mod relay;
 mod reload;
 mod report;
-mod retry;
 mod settings;
 mod sharing;
 mod silver;
+mod task;
 mod topics;
 mod trial;
 mod upsert;
 mod watch;
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+#[cfg(test)]
+mod tests;
 
-use tokio::sync::oneshot;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub use progress::{
@@ -45,28 +49,27 @@ pub use report::{Refusal, Report, TableReport};
 pub use settings::{kafka_settings, lake_options, module_limits, table_settings};
 
 use crate::buffer::Room;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Flush};
 use crate::deadletter::DeadLetters;
 use crate::decode::{self, TopicKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::Lake;
-use crate::record::Offsets;
-use crate::source::{self, Budget, Delivery, EndQueries, Source, SourceEvent};
+use crate::record::Positions;
+use crate::source::{self, Budget, Requests, Source, SourceEvent};
 use crate::table::{Location, Settings};
+use crate::table_id::{Layer, TableId};
 use crate::transform::{Engine, Module};
 use ancestry::Bronzes;
-use bronze::Bronze;
-use connector::Connector;
+use connector::Connectors;
+use relay::Relay;
 use reload::{Reloader, Serving, load_modules};
 use report::{Reporter, keep_module};
 use sharing::Sharing;
-use silver::{Ending, Silver};
+use task::{Ending, Order, Tasks, Turn};
 use watch::Watch;
 
-/// Longest wait for a live Silver table before it is left behind to read Bronze.
-const SILVER_PATIENCE: Duration = Duration::from_secs(5);
-/// Time a graceful stop may take.
-const STOP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time a graceful stop may take; the rest of half a minute is for what follows.
+const STOP_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// How a run goes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -77,14 +80,43 @@ pub struct Options {
     pub watched: bool,
 }
 
+/// Bounds that may change while it runs.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    flush: Flush,
+    /// how long a record that nothing explains waits for the schema-change topic
+    schema_wait: Duration,
+}
+
+impl Bounds {
+    fn of(config: &Config) -> Self {
+        Bounds { flush: config.flush, schema_wait: config.limits.schema_wait }
+    }
+}
+
+/// What tasks tell the router.
+enum Word {
+    /// the topic's Bronze table is open, and carries this as far as it tells
+    Opened { topic: Arc<str>, kind: TopicKind },
+    /// the lake has no Bronze table of the topic
+    NoBronze(Arc<str>),
+    /// what Bronze has of a topic that another instance writes is known; true where it tells of tables
+    Listened { topic: Arc<str>, tells: bool },
+}
+
+/// Opens the lake, with its credentials as they are at that moment.
+type OpenRoot = Box<dyn Fn(&Config) -> Result<Location> + Send + Sync>;
+
 /// A pipeline ready to run.
 pub struct Pipeline {
     config: Config,
     options: Options,
+    open_root: OpenRoot,
     root: Location,
     settings: Settings,
     /// what the tables may buffer together
     room: Room,
+    bounds: tokio::sync::watch::Sender<Bounds>,
     engine: Engine,
     /// bytes of the modules, until they are kept in the lake
     modules: Vec<(String, Vec<u8>, Module)>,
@@ -92,23 +124,35 @@ pub struct Pipeline {
     reporter: Arc<Reporter>,
     letters: Arc<DeadLetters>,
     progress: Arc<Progress>,
-    connectors: HashMap<String, Arc<Connector>>,
+    connectors: Arc<Connectors>,
     routes: HashMap<Arc<str>, Route>,
+    /// topics that were looked for in the lake in vain
+    absent: HashSet<Arc<str>>,
     bronzes: Arc<Bronzes>,
     /// Silver table → the topic it comes from
     tables: HashMap<String, Arc<str>>,
-    /// tasks of tables that are no longer asked for, or start anew
-    retired: Vec<(String, JoinHandle<Result<()>>)>,
+    tasks: Tasks,
+    words: mpsc::UnboundedSender<Word>,
+    heard: mpsc::UnboundedReceiver<Word>,
     /// with the other instances of the pipeline
     sharing: Sharing,
-    ends: EndQueries,
+    requests: Requests,
+    /// somebody wants what has stopped to be taken up again
+    nudge: Arc<Notify>,
 }
 
+/// A topic and its tables.
 struct Route {
-    bronze: Bronze,
     kind: TopicKind,
+    /// nothing was found of the topic but what the lake has
+    only_if_there: bool,
+    /// its Bronze table is open
+    is_open: bool,
+    /// how far Bronze is committed, whichever task writes it
+    committed: Arc<tokio::sync::watch::Sender<Positions>>,
+    relay: Relay,
     /// the Silver tables made of it
-    silvers: Vec<Silver>,
+    silvers: Vec<String>,
 }
 
 impl Pipeline {
@@ -117,11 +161,13 @@ impl Pipeline {
     /// # Errors
     /// A lake, module or setting that cannot be used.
     pub fn new(config: Config, options: Options) -> Result<Self> {
-        let lake_options = lake_options(&config)?;
-        let root = Location::open(&config.lake.root, &lake_options)?;
-        let lake = Lake::new(root.clone(), lake_options);
+        let open_root = |config: &Config| Location::open(&config.lake.root, &lake_options(config)?);
+        Self::over(config, options, Box::new(open_root))
+    }
+
+    fn over(config: Config, options: Options, open_root: OpenRoot) -> Result<Self> {
+        let root = open_root(&config)?;
         let settings = table_settings(&config);
-        let letters = Arc::new(DeadLetters::new(&root, lake, settings.clone())?);
         let engine = Engine::with_cache(module_limits(&config))?;
         let group = group(&config, options);
         let reporter = Arc::new(Reporter::new(&config.name, group.is_some()));
@@ -134,26 +180,39 @@ impl Pipeline {
             }
         }
         let room = Room::new(config.limits.memory_bytes);
+        let progress = Arc::new(Progress::new(&config.name, room.clone(), Arc::clone(&reporter)));
+        let (words, heard) = mpsc::unbounded_channel();
         Ok(Pipeline {
             engine,
             modules,
             serving,
-            progress: Arc::new(Progress::new(&config.name, room.clone(), Arc::clone(&reporter))),
+            tasks: Tasks::new(Arc::clone(&progress), options.until_end),
+            progress,
             reporter,
-            retired: Vec::new(),
             room,
+            bounds: tokio::sync::watch::Sender::new(Bounds::of(&config)),
+            letters: Arc::new(letters(&root, &settings)?),
+            connectors: Arc::new(Connectors::new(root.clone(), settings.clone())),
             config,
             options,
+            open_root,
             root,
             settings,
-            letters,
-            connectors: HashMap::new(),
             routes: HashMap::new(),
+            absent: HashSet::new(),
             bronzes: Arc::new(bronzes),
             sharing: Sharing::default(),
             tables: HashMap::new(),
-            ends: EndQueries::closed(),
+            words,
+            heard,
+            requests: Requests::closed(),
+            nudge: Arc::default(),
         })
+    }
+
+    /// Takes up again what has stopped, each time it is notified.
+    pub fn nudge(&self) -> Arc<Notify> {
+        Arc::clone(&self.nudge)
     }
 
     /// Counts that move while it runs.
@@ -186,7 +245,7 @@ impl Pipeline {
         let asking = self.keep_ends_known(&source);
         // Others take the tables over when these are done with them.
         let membership = source.membership.take();
-        self.ends = source.ends.clone();
+        self.requests = source.requests.clone();
         let ended = tokio::select! {
             biased;
             Ok(()) = &mut stopping => Ok(Ending::BrokenOff),
@@ -221,48 +280,101 @@ impl Pipeline {
         }
         let mut watch = Watch::start(self.watched_files())?;
         let mut reloader = Reloader::start(self.engine.clone(), self.root.clone(), Arc::clone(&self.serving));
+        let nudge = Arc::clone(&self.nudge);
         loop {
-            let event = tokio::select! {
+            tokio::select! {
                 biased;
-                Some(settled) = watch.settled.recv() => {
-                    self.try_file(settled, &reloader.attempts).await;
-                    continue;
-                }
+                Some(settled) = watch.settled.recv() => self.try_file(settled, &reloader.attempts).await,
                 Some(verdict) = reloader.verdicts.recv() => {
                     self.take_verdict(verdict, &reloader.attempts).await;
                     watch.follow(self.watched_files());
-                    continue;
                 }
-                event = source.events.recv() => event,
-            };
-            match event {
-                None => return Err(Error::new(ErrorKind::Internal, "the source ended without saying why")),
-                Some(SourceEvent::Assigned { partitions, reply }) => {
-                    let mut positions = Offsets::new();
-                    for id in partitions {
-                        if let Err(error) = self.take_up(&id).await {
-                            self.progress.stop(&format!("bronze/{}", id.topic), &error);
-                        }
-                        if let Some(route) = self.routes.get(&id.topic)
-                            && let Some(next) = route.bronze.committed.borrow().get(&id)
-                        {
-                            positions.insert(id, next);
-                        }
-                    }
-                    self.follow_renamed_tables().await;
-                    let _ = reply.send(positions);
-                    self.progress.assigned();
-                }
-                Some(SourceEvent::Followed { partitions, reply }) => {
-                    let _ = reply.send(self.follow(partitions).await);
-                    self.progress.assigned();
-                }
-                Some(SourceEvent::Revoked { topics, done }) => self.release(topics, done),
-                Some(SourceEvent::Block(delivery)) => self.route(delivery).await,
-                Some(SourceEvent::Lost { topic, error }) => self.progress.stop(&format!("bronze/{topic}"), &error),
-                Some(SourceEvent::Drained) if self.options.until_end => return Ok(Ending::Complete),
-                Some(SourceEvent::Drained) => tracing::info!("everything in the source has been read"),
-                Some(SourceEvent::Failed(error)) => return Err(error),
+                Some(word) = self.heard.recv() => self.hear(word),
+                turn = self.tasks.next() => self.take_turn(turn),
+                () = nudge.notified() => self.take_up_stopped(),
+                event = source.events.recv() => if let Some(ending) = self.take_event(event)? {
+                    return Ok(ending);
+                },
+            }
+        }
+    }
+
+    /// Acts on what the source tells; how the stream ends, where it does.
+    fn take_event(&mut self, event: Option<SourceEvent>) -> Result<Option<Ending>> {
+        match event {
+            None => return Err(Error::new(ErrorKind::Internal, "the source ended without saying why")),
+            Some(SourceEvent::Found(partitions)) => {
+                self.take_up_found(partitions);
+                self.progress.assigned();
+            }
+            Some(SourceEvent::Followed(partitions)) => {
+                self.follow(partitions);
+                self.progress.assigned();
+            }
+            Some(SourceEvent::Revoked { topics, done }) => self.release(topics, done),
+            Some(SourceEvent::Block(delivery)) => self.route(delivery),
+            Some(SourceEvent::Lost { topic, error }) => self.tasks.stop(&TableId::bronze(topic), error),
+            Some(SourceEvent::Drained) if self.options.until_end => return Ok(Some(Ending::Complete)),
+            Some(SourceEvent::Drained) => tracing::info!("everything in the source has been read"),
+            Some(SourceEvent::Failed(error)) => return Err(error),
+        }
+        Ok(None)
+    }
+
+    fn hear(&mut self, word: Word) {
+        match word {
+            Word::Opened { topic, kind } => self.bronze_opened(&topic, kind),
+            Word::NoBronze(topic) => self.no_bronze(&topic),
+            Word::Listened { topic, tells } => self.listened(&topic, tells),
+        }
+    }
+
+    /// Acts on what became of a table's task.
+    fn take_turn(&mut self, turn: Turn) {
+        match turn {
+            Turn::Ended(_) | Turn::Failed(_) => {}
+            Turn::Due(id) => {
+                self.renew_root();
+                self.start_again(&id);
+            }
+            Turn::Stopped(id) if id.layer == Layer::Bronze => self.bronze_stopped(&id.name),
+            Turn::Stopped(_) => {}
+        }
+    }
+
+    /// Nothing more is appended to Bronze: its Silver tables go on with what it holds.
+    fn bronze_stopped(&mut self, topic: &Arc<str>) {
+        self.requests.leave(topic);
+        if let Some(route) = self.routes.get_mut(topic) {
+            // Who waits for more of it hears that nothing comes.
+            let holds = route.committed.borrow().clone();
+            route.committed = Arc::new(tokio::sync::watch::Sender::new(holds));
+            route.relay.change(|recipients| recipients.bronze = None);
+        }
+    }
+
+    /// Opens the lake once more: what is opened from here on uses the credentials as they are now.
+    fn renew_root(&mut self) {
+        let renewed = (self.open_root)(&self.config).and_then(|root| Ok((letters(&root, &self.settings)?, root)));
+        match renewed {
+            Ok((letters, root)) => (self.letters, self.root) = (Arc::new(letters), root),
+            Err(error) => tracing::warn!(%error, hint = error.next_step(), "the lake's settings cannot be read again"),
+        }
+    }
+
+    /// Takes up again every table that has stopped, Bronze first.
+    fn take_up_stopped(&mut self) {
+        self.renew_root();
+        for id in self.tasks.stopped() {
+            tracing::info!(table = %id, "the table is taken up again");
+            if id.layer == Layer::Bronze {
+                self.requests.recall(&id.name);
+            }
+            self.start_again(&id);
+            if id.layer == Layer::Bronze {
+                // They wait for a Bronze that has ended.
+                let silvers = self.routes.get(&id.name).map(|route| route.silvers.clone()).unwrap_or_default();
+                silvers.into_iter().for_each(|name| self.start_again(&TableId::silver(name)));
             }
         }
     }
@@ -288,127 +400,73 @@ impl Pipeline {
         Some(tokio::spawn(source::kafka::keep_known(settings, source.known_ends.clone())))
     }
 
-    /// Hands a delivery to the topic's Bronze, and to whoever else reads the topic. A topic whose Bronze has stopped is
-    /// read in vain: nothing of it is committed, and the next start reads it again.
-    async fn route(&mut self, delivery: Delivery) {
-        let topic = Arc::clone(&delivery.block.partition().topic);
-        self.progress.read(delivery.block.len());
-        let Some(route) = self.routes.get_mut(&topic) else { return self.listen(&delivery) };
-        if route.bronze.orders.send(bronze::Order::Take(delivery.clone())).await.is_err() {
-            // It has said why.
-            self.routes.remove(&topic);
-            return;
-        }
-        if matches!(route.kind, TopicKind::Unknown) {
-            let kind = delivery.block.iter().map(|record| decode::classify(&topic, record));
-            let kind = kind.into_iter().find(|kind| !matches!(kind, TopicKind::Unknown));
-            if let Some(kind) = kind {
-                if matches!(kind, TopicKind::SchemaChanges) {
-                    self.connector(&topic);
-                }
-                self.learn_kind(&topic, kind);
-                self.follow_renamed_tables().await;
-            }
-        }
-        let Some(route) = self.routes.get_mut(&topic) else { return };
-        if matches!(route.kind, TopicKind::SchemaChanges) {
-            let connector = self.connector(&topic);
-            connector.take(&delivery.block);
-            connector.pass(delivery.block.partition(), delivery.range.to);
-            self.follow_renamed_tables().await;
-            return;
-        }
-        for silver in route.silvers.iter().filter(|silver| silver.live.load(Relaxed)) {
-            let order = silver::Order::Take(delivery.clone());
-            if silver.orders.send_timeout(order, SILVER_PATIENCE).await.is_err() {
-                // Nothing is lost: what a table misses it reads from Bronze, without holding the others up again.
-                silver.live.store(false, Relaxed);
-            }
-        }
-    }
-
-    /// Commits everything that was handed over: Bronze first, then each Silver up to what Bronze holds.
+    /// Commits everything that was handed over: Bronze first, then each table that reads it up to what it holds.
     async fn drain(&mut self, ending: Ending) -> Result<()> {
         self.sharing.settle().await;
-        let mut answers = Vec::new();
-        for (topic, route) in &self.routes {
-            let (done, answer) = oneshot::channel();
-            if route.bronze.orders.send(bronze::Order::Flush(done)).await.is_ok() {
-                answers.push((Arc::clone(topic), answer));
-            }
+        let relays = self.routes.values_mut().map(|route| std::mem::replace(&mut route.relay, Relay::start()));
+        for relay in relays.collect::<Vec<_>>() {
+            relay.end().await;
         }
-        for (topic, answer) in answers {
-            if answer.await.is_err() {
-                // It has said why; its Silver ends with what Bronze holds.
-                tracing::debug!(%topic, "bronze has stopped");
-            }
-        }
+        self.flush_bronze().await;
         // A topic in which nothing could be read still owes its dead letters.
-        let unknown: Vec<Arc<str>> = self
-            .routes
-            .iter()
-            .filter(|(_, r)| matches!(r.kind, TopicKind::Unknown) && !r.bronze.committed.borrow().is_empty())
-            .map(|(topic, _)| Arc::clone(topic))
-            .collect();
+        let owes = |route: &Route| matches!(route.kind, TopicKind::Unknown) && !route.committed.borrow().is_empty();
+        let unknown: Vec<Arc<str>> =
+            self.routes.iter().filter(|(_, route)| owes(route)).map(|(topic, _)| Arc::clone(topic)).collect();
         for topic in unknown {
             if let Some(kind) = decode::classify_name(&topic) {
                 self.learn_kind(&topic, kind);
             }
         }
-        let mut first = None;
-        let mut waiting = Vec::new();
-        for route in self.routes.values_mut() {
-            for silver in route.silvers.drain(..) {
-                let _ = silver.orders.send(silver::Order::Drain(ending)).await;
-                waiting.push(silver);
-            }
-        }
-        for (table, task) in self.retired.drain(..) {
-            if let Ok(Err(error)) = task.await {
-                tracing::warn!(%table, %error, "a table that was no longer asked for had stopped");
-            }
-        }
-        for silver in waiting {
-            let ended = match silver.task.await {
-                Ok(ended) => ended,
-                Err(panic) => {
-                    Err(Error::new(ErrorKind::Internal, format!("silver `{}` failed", silver.name)).caused_by(panic))
-                }
-            };
-            if let Err(error) = ended {
-                first.get_or_insert(error);
-            }
-        }
-        if ending == Ending::Complete {
-            for route in self.routes.values() {
-                let _ = route.bronze.orders.send(bronze::Order::Settle).await;
-            }
-        }
-        for (_, route) in self.routes.drain() {
-            drop(route.bronze.orders);
-            if let Ok(Err(error)) = route.bronze.task.await {
-                first.get_or_insert(error);
-            }
-        }
-        match first {
+        self.end_tasks(ending).await;
+        match self.tasks.first_stop() {
             Some(error) => Err(error),
-            None => self.first_stop(),
+            None => Ok(()),
         }
     }
 
-    /// A table that could not even start makes the run a failure too.
-    fn first_stop(&self) -> Result<()> {
-        let summary = self.progress.summary();
-        match summary.silver.into_iter().find_map(|(_, t)| Some((t.stopped?, t.hint))) {
-            None => Ok(()),
-            Some((stopped, hint)) => {
-                let error = Error::new(ErrorKind::Internal, stopped);
-                Err(match hint {
-                    Some(hint) => error.hint(hint),
-                    None => error,
-                })
+    async fn flush_bronze(&mut self) {
+        let mut answers = Vec::new();
+        for bronze in self.tasks.running().filter(|handle| handle.id.layer == Layer::Bronze) {
+            let (done, answer) = oneshot::channel();
+            if bronze.orders.send(Order::Flush(done)).await.is_ok() {
+                answers.push(answer);
             }
         }
+        for answer in answers {
+            // One that has stopped has said why; its Silver ends with what Bronze holds.
+            let _ = answer.await;
+        }
+    }
+
+    /// Ends every task, each before those that it reads.
+    async fn end_tasks(&mut self, ending: Ending) {
+        loop {
+            let running: Vec<_> = self.tasks.running().map(|task| (task.id.clone(), task.reads.clone())).collect();
+            let is_read = |id: &TableId| running.iter().any(|(_, reads)| reads.contains(id));
+            for (id, _) in running.iter().filter(|(id, _)| !is_read(id)) {
+                self.tasks.end(id, ending);
+            }
+            if running.is_empty() && (ending != Ending::Complete || !self.tasks.has_due()) {
+                return;
+            }
+            tokio::select! {
+                turn = self.tasks.next() => self.take_turn(turn),
+                Some(word) = self.heard.recv() => self.hear(word),
+            }
+        }
+    }
+}
+
+/// The dead letters of the lake at `root`.
+fn letters(root: &Location, settings: &Settings) -> Result<DeadLetters> {
+    DeadLetters::new(root, Lake::new(root.clone()), settings.clone())
+}
+
+/// Ends at `due`, or never.
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -428,24 +486,5 @@ fn group(config: &Config, options: Options) -> Option<&str> {
     match &config.source {
         config::Source::Kafka { group: Some(group), .. } if !options.until_end => Some(group),
         _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_run_to_the_end_has_all_the_time_until_it_is_told_to_stop() {
-        let (stop_now, stopping) = oneshot::channel();
-        let mut over = std::pin::pin!(out_of_time(Ending::Complete, stopping, Duration::ZERO));
-        assert!(futures::poll!(&mut over).is_pending());
-        stop_now.send(()).unwrap();
-        over.await;
-
-        let (stop_now, stopping) = oneshot::channel();
-        drop(stop_now);
-        assert!(futures::poll!(std::pin::pin!(out_of_time(Ending::Complete, stopping, Duration::ZERO))).is_pending());
-        out_of_time(Ending::BrokenOff, oneshot::channel().1, Duration::ZERO).await;
     }
 }

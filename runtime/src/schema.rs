@@ -1,5 +1,7 @@
 //! The schema of a source table: its columns as Arrow fields, its key, and the defaults of its columns.
 
+pub(crate) mod widen;
+
 use std::sync::Arc;
 
 use arrow::array::ArrayRef;

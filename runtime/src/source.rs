@@ -1,13 +1,15 @@
 //! Where records come from.
 //!
-//! A source runs on a thread of its own. It announces the Kafka partitions it takes up, asks from where each goes
-//! on, and then hands over [`Block`]s, each partition in offset order, until it is told to stop. Capture files and
-//! Kafka differ only up to this point; everything after it is one path.
+//! A source runs on a thread of its own. It announces the Kafka partitions that it finds, reads a topic once it is told
+//! from where ([`Requests::begin`]), and hands over [`Block`]s, each partition in offset order, until it is told to stop.
+//! Capture files and Kafka differ only up to this point; everything after it is one path.
 //!
-//! It promises never to hold more than the memory budget in records that nobody has taken in yet, and never to
-//! lose or skip a record silently: it ends with [`SourceEvent::Failed`] or because it was told to, never without a word.
-//! A topic that cannot go on is given up alone. It knows nothing of tables, and never decodes a value.
+//! It promises never to hold more than the memory budget in records that nobody has taken in yet, to hold no topic up
+//! for another whose records nobody takes in, and never to lose or skip a record silently: it ends with
+//! [`SourceEvent::Failed`] or because it was told to, never without a word. A topic that cannot go on is given up alone.
+//! It knows nothing of tables, and never decodes a value.
 
+mod budget;
 mod ends;
 pub mod kafka;
 pub mod replay;
@@ -15,10 +17,12 @@ pub mod replay;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+pub use budget::Budget;
+pub(crate) use budget::{Full, Taken};
 pub use ends::{KnownEnds, Reach};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, panicked};
 use crate::record::{Block, Offsets, PartitionId, Range};
 
 /// Records of a block before it is handed over.
@@ -29,21 +33,11 @@ pub(crate) const BLOCK_BYTES_MAX: usize = 1 << 20;
 /// What a source tells the pipeline.
 #[derive(Debug)]
 pub enum SourceEvent {
-    /// it takes up these partitions, and needs the next offset of each (absent: from the beginning)
-    Assigned {
-        /// the partitions
-        partitions: Vec<PartitionId>,
-        /// where the positions go
-        reply: oneshot::Sender<Offsets>,
-    },
-    /// it listens to these partitions, which another instance appends: what they tell of tables counts, and nothing of
-    /// them is committed; it needs the next offset of each
-    Followed {
-        /// the partitions
-        partitions: Vec<PartitionId>,
-        /// where the positions go
-        reply: oneshot::Sender<Offsets>,
-    },
+    /// it found these partitions, and reads those of a topic once [`Requests::begin`] says from where
+    Found(Vec<PartitionId>),
+    /// it found these partitions, which another instance appends: what they tell of tables counts, and nothing of
+    /// them is committed; it reads them once it is told from where
+    Followed(Vec<PartitionId>),
     /// these topics are another's: their tables must not commit once `done` is dropped
     Revoked {
         /// the topics
@@ -74,47 +68,59 @@ pub struct Delivery {
     /// from the end of the delivery before (which may lie below the first record's offset) to this one's end (which may
     /// lie past the last record's)
     pub range: Range,
-    _room: Arc<OwnedSemaphorePermit>,
+    /// the turn of the topic in which it was read, as [`Requests::begin`] named it
+    pub turn: u64,
+    _room: Arc<Taken>,
 }
 
-/// Bytes of records that may be under way at once.
+/// What a source is asked for while it runs. A source that has ended hears none of it.
 #[derive(Debug, Clone)]
-pub struct Budget {
-    room: Arc<Semaphore>,
-    total: u32,
+pub struct Requests(std::sync::mpsc::Sender<Request>);
+
+/// See [`Requests`].
+#[derive(Debug)]
+pub(crate) enum Request {
+    Ends { topic: String, reply: oneshot::Sender<Offsets> },
+    Begin { topic: Arc<str>, positions: Offsets, turn: u64 },
+    Wait { topic: Arc<str> },
+    Leave { topic: Arc<str> },
+    Recall { topic: Arc<str> },
 }
 
-const UNIT_BYTES: usize = 1024;
-
-impl Budget {
-    /// A budget of `bytes`, counted in KiB.
-    pub fn new(bytes: usize) -> Self {
-        let total = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX / 2).max(1);
-        Budget { room: Arc::new(Semaphore::new(total as usize)), total }
+impl Requests {
+    /// Asks nobody: every answer is `None`.
+    pub(crate) fn closed() -> Self {
+        Requests(std::sync::mpsc::channel().0)
     }
 
-    fn units(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes / UNIT_BYTES + 1).unwrap_or(u32::MAX).min(self.total)
+    /// Exclusive ends of the topic's partitions as of now; empty when the source certainly has no such topic.
+    /// `None` when it cannot tell: a broker did not answer, the topic was given up, or the source has ended.
+    pub async fn end_of(&self, topic: &str) -> Option<Offsets> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(Request::Ends { topic: topic.to_owned(), reply }).ok()?;
+        answer.await.ok()
     }
 
-    /// Bytes that may be under way at once.
-    pub fn bytes(&self) -> usize {
-        self.total as usize * UNIT_BYTES
+    /// Read what was found of the topic from `positions` on, partitions without one from their beginning. What is being
+    /// read already goes on, unless `turn` is another than the one before: then all of the topic is read anew from
+    /// `positions`, and what was handed over in an earlier turn counts for nothing.
+    pub(crate) fn begin(&self, topic: &Arc<str>, positions: Offsets, turn: u64) {
+        let _ = self.0.send(Request::Begin { topic: Arc::clone(topic), positions, turn });
     }
 
-    /// Bytes that are under way, each block rounded up to whole KiB.
-    pub fn taken_bytes(&self) -> usize {
-        (self.total as usize).saturating_sub(self.room.available_permits()) * UNIT_BYTES
+    /// Nobody can say yet from where the topic goes on: the others need not wait for it.
+    pub(crate) fn wait(&self, topic: &Arc<str>) {
+        let _ = self.0.send(Request::Wait { topic: Arc::clone(topic) });
     }
 
-    /// Room for `bytes`, or `None` while there is none. A block larger than the whole budget gets all of it.
-    pub(crate) fn try_take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.room).try_acquire_many_owned(self.units(bytes)).ok()
+    /// Nobody takes in records of the topic any more, until [`Requests::recall`].
+    pub(crate) fn leave(&self, topic: &Arc<str>) {
+        let _ = self.0.send(Request::Leave { topic: Arc::clone(topic) });
     }
 
-    /// Waits for room for `bytes`.
-    pub(crate) fn take_blocking(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        futures::executor::block_on(Arc::clone(&self.room).acquire_many_owned(self.units(bytes))).ok()
+    /// Look for the topic again, whatever it was given up or left for.
+    pub(crate) fn recall(&self, topic: &Arc<str>) {
+        let _ = self.0.send(Request::Recall { topic: Arc::clone(topic) });
     }
 }
 
@@ -122,8 +128,8 @@ impl Budget {
 pub struct Source {
     /// what it tells
     pub events: mpsc::Receiver<SourceEvent>,
-    /// asks for the end of a topic as it is now
-    pub ends: EndQueries,
+    /// what it can be asked for
+    pub requests: Requests,
     /// what others take over as soon as it is dropped; for as long as tables commit
     pub(crate) membership: Option<kafka::Membership>,
     /// how far what it reads reaches, as far as is known; empty where the source does not tell
@@ -132,37 +138,12 @@ pub struct Source {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// Asks a source how far a topic reaches at this moment.
-#[derive(Clone)]
-pub struct EndQueries(std::sync::mpsc::Sender<EndQuery>);
-
-pub(crate) struct EndQuery {
-    pub(crate) topic: String,
-    /// dropped without an answer where there is none to give
-    pub(crate) reply: oneshot::Sender<Offsets>,
-}
-
-impl EndQueries {
-    /// Asks nobody: every answer is `None`.
-    pub(crate) fn closed() -> Self {
-        EndQueries(std::sync::mpsc::channel().0)
-    }
-
-    /// Exclusive ends of the topic's partitions as of now; empty when the source certainly has no such topic.
-    /// `None` when it cannot tell: a broker did not answer, the topic was given up, or the source has ended.
-    pub async fn end_of(&self, topic: &str) -> Option<Offsets> {
-        let (reply, answer) = oneshot::channel();
-        self.0.send(EndQuery { topic: topic.to_owned(), reply }).ok()?;
-        answer.await.ok()
-    }
-}
-
 /// What a source thread works with.
 pub(crate) struct Outlet {
     /// records of a block before it is handed over
     pub(crate) block_rows: usize,
     pub(crate) events: mpsc::Sender<SourceEvent>,
-    pub(crate) queries: std::sync::mpsc::Receiver<EndQuery>,
+    pub(crate) requests: std::sync::mpsc::Receiver<Request>,
     pub(crate) budget: Budget,
     pub(crate) known_ends: KnownEnds,
     stop: Arc<std::sync::atomic::AtomicBool>,
@@ -177,36 +158,11 @@ impl Outlet {
     pub(crate) fn send(&self, event: SourceEvent) -> bool {
         self.events.blocking_send(event).is_ok()
     }
-
-    /// Announces partitions and waits for their positions; `None` when the pipeline is gone.
-    pub(crate) fn assign(&self, partitions: Vec<PartitionId>) -> Option<Offsets> {
-        self.announce(|reply| SourceEvent::Assigned { partitions, reply })
-    }
-
-    /// The same for partitions that another instance appends.
-    pub(crate) fn follow(&self, partitions: Vec<PartitionId>) -> Option<Offsets> {
-        self.announce(|reply| SourceEvent::Followed { partitions, reply })
-    }
-
-    fn announce(&self, event: impl FnOnce(oneshot::Sender<Offsets>) -> SourceEvent) -> Option<Offsets> {
-        let (reply, answer) = oneshot::channel();
-        if !self.send(event(reply)) {
-            return None;
-        }
-        answer.blocking_recv().ok()
-    }
-
-    /// Waits for room and hands the block over; false when the pipeline is gone.
-    pub(crate) fn deliver(&self, block: Block, from: i64) -> bool {
-        let Some(range) = block.range() else { return true };
-        let Some(room) = self.budget.take_blocking(block.bytes()) else { return false };
-        self.send(SourceEvent::Block(Delivery::new(block, Range { from, to: range.to }, room)))
-    }
 }
 
 impl Delivery {
-    pub(crate) fn new(block: Block, range: Range, room: OwnedSemaphorePermit) -> Self {
-        Delivery { block: Arc::new(block), range, _room: Arc::new(room) }
+    pub(crate) fn new(block: Block, range: Range, turn: u64, room: Taken) -> Self {
+        Delivery { block: Arc::new(block), range, turn, _room: Arc::new(room) }
     }
 }
 
@@ -219,13 +175,13 @@ impl Source {
         run: impl FnOnce(&Outlet) -> Result<()> + Send + 'static,
     ) -> Result<Source> {
         let (events_in, events) = mpsc::channel(64);
-        let (queries_in, queries) = std::sync::mpsc::channel();
+        let (requests_in, requests) = std::sync::mpsc::channel();
         let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let known_ends = KnownEnds::default();
         let outlet = Outlet {
             block_rows: block_rows.clamp(1, BLOCK_ROWS_MAX),
             events: events_in,
-            queries,
+            requests,
             budget,
             known_ends: known_ends.clone(),
             stop: Arc::clone(&stop),
@@ -235,25 +191,19 @@ impl Source {
             .spawn(move || {
                 // A panic must not look like the end of the stream.
                 let ended = catch_unwind(AssertUnwindSafe(|| run(&outlet)));
-                if let Err(error) = ended.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))) {
+                if let Err(error) = ended.unwrap_or_else(|panic| Err(panicked("the source", panic.as_ref()))) {
                     outlet.send(SourceEvent::Failed(error));
                 }
             })
             .map_err(|e| Error::new(ErrorKind::Internal, "cannot start the source thread").caused_by(e))?;
-        let ends = EndQueries(queries_in);
-        Ok(Source { events, ends, membership: None, known_ends, stop, thread: Some(thread) })
+        let requests = Requests(requests_in);
+        Ok(Source { events, requests, membership: None, known_ends, stop, thread: Some(thread) })
     }
 
     /// Asks the thread to end; it does so at its next turn.
     pub fn stop(&self) {
         self.stop.store(true, std::sync::atomic::Ordering::Relaxed);
     }
-}
-
-fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    Error::new(ErrorKind::Internal, format!("the source panicked: {}", text.unwrap_or("no message")))
-        .hint("this is a defect of lode; nothing that was committed is affected, the next start goes on from there")
 }
 
 impl Drop for Source {

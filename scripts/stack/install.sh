@@ -10,7 +10,8 @@ missing=
 for tool in java:default-jre-headless mvn:maven npm:npm curl:curl; do
     command -v "${tool%%:*}" >/dev/null || missing="$missing ${tool#*:}"
 done
-ldconfig -p | grep -q 'libaio\.so\.1 ' || missing="$missing libaio1"
+PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -q 'libaio\.so\.1 ' || missing="$missing libaio1"
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$missing python3-venv"
 if [ -n "$missing" ]; then
     if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         fail "missing:$missing; hint: install them (Debian names), then run this again"

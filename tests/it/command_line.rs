@@ -1,6 +1,7 @@
 //! What a user is told: messages, exit codes, machine output.
 
 use std::fs;
+use std::path::PathBuf;
 
 use lodestream_tests::broker::{Broker, Pace};
 use lodestream_tests::lake;
@@ -107,6 +108,64 @@ fn status_tells_machines_how_far_each_table_is() {
         assert!(!lag.is_empty() && lag.values().all(|lag| *lag == 0) && table["behind"] == 0, "{table}");
     }
     assert!(status["pipeline_file"].is_null(), "{status}");
+}
+
+/// Cuts the newest version of the table's log by so many bytes; its file.
+fn cut_newest_version(pipeline: &Pipeline, table: &str) -> PathBuf {
+    let log = pipeline.lake().join(table).join("_delta_log");
+    let files = fs::read_dir(&log).expect("log").map(|entry| entry.expect("entry").path());
+    let newest = files.filter(|file| file.extension().is_some_and(|e| e == "json")).max().expect("a version");
+    let length = fs::metadata(&newest).expect("version").len();
+    fs::OpenOptions::new().write(true).open(&newest).and_then(|file| file.set_len(length - 20)).expect("cut");
+    newest
+}
+
+#[test]
+fn a_table_whose_log_is_cut_is_told_and_stops_and_the_others_are_told_and_go_on() {
+    let pipeline = OPEN_B.replayed(&Wanted::default());
+    pipeline.run_until_end();
+    let rows = |table: &str| pipeline.query(&format!("SELECT count(*) AS n FROM silver.{table}"));
+    let (customers, orders) = (rows("customers"), rows("orders"));
+    cut_newest_version(&pipeline, "silver/customers");
+    let ended = pipeline.output("status-json", pipeline.command(&["status"], &["--json"])).expect_code(1);
+    let status: serde_json::Value = serde_json::from_str(&ended.out).expect("status is JSON");
+    let names: Vec<&str> =
+        status["tables"].as_array().expect("tables").iter().filter_map(|t| t["table"].as_str()).collect();
+    assert!(names.contains(&"silver.orders") && !names.contains(&"silver.customers"), "{names:?}");
+    let broken = &status["broken"]["silver.customers"];
+    assert!(broken["reason"].as_str().is_some_and(|reason| reason.contains("of the log")), "{status}");
+    assert!(broken["hint"].as_str().is_some_and(|hint| hint.contains("`silver/customers`")), "{status}");
+    let ended = pipeline.output("status", pipeline.command(&["status"], &[])).expect_code(1);
+    assert!(
+        ended.out.contains("\nsilver.customers cannot be read: ") && ended.out.contains("\nsilver.orders "),
+        "{}",
+        ended.out
+    );
+    assert_eq!(rows("orders"), orders, "the other tables are queried as ever");
+    let asked = pipeline.command(&["query"], &["SELECT count(*) FROM silver.customers"]);
+    let ended = pipeline.output("query", asked).expect_code(1);
+    assert!(ended.err.contains("table `silver/customers` cannot be read: version"), "{}", ended.last_words());
+    // a run does not try for ever
+    let ended = pipeline.output("run", pipeline.command(&["run"], &["--until-end"])).expect_code(1);
+    assert!(ended.err.contains("of the log") && ended.err.contains("`silver/customers`"), "{}", ended.last_words());
+    // the way out that the hint names
+    fs::rename(pipeline.lake().join("silver/customers"), pipeline.folder().join("away")).expect("move");
+    pipeline.run_until_end();
+    assert_eq!(rows("customers"), customers);
+    pipeline.output("status-mended", pipeline.command(&["status"], &[])).expect_code(0);
+}
+
+#[test]
+fn a_cut_newest_version_of_bronze_once_moved_away_is_taken_in_again() {
+    let pipeline = OPEN_B.replayed(&Wanted::default());
+    pipeline.run_until_end();
+    let file = cut_newest_version(&pipeline, "bronze/open_b.shop.orders");
+    let ended = pipeline.output("run", pipeline.command(&["run"], &["--until-end"])).expect_code(1);
+    let hint = format!("move `_delta_log/{}` out of the lake", file.file_name().expect("name").to_string_lossy());
+    assert!(ended.err.contains(&hint), "{}", ended.last_words());
+    fs::rename(file, pipeline.folder().join("away")).expect("move");
+    pipeline.run_until_end();
+    lake::expect_bronze(&pipeline, &OPEN_B.file());
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! End-to-end tests: the program `lode` from its command line, judged from outside.
 
+mod captures;
 mod changes;
+mod clone;
 mod command_line;
 mod connector;
-mod corpus;
 mod demo;
 mod documents;
 mod evolution;

@@ -43,7 +43,7 @@ fn place_shop(pipeline: &Pipeline) {
 fn expect_shop(pipeline: &Pipeline, truth: &Truth, tables: &str) {
     let made = pipeline.folder().join("truth");
     let mut rules = Command::new(places::python());
-    lake::expect_success(rules.arg(places::script("shop_truth.py")).arg(places::corpus(truth.folder)).arg(&made));
+    lake::expect_success(rules.arg(places::script("shop_truth.py")).arg(places::capture(truth.folder)).arg(&made));
     lake::expect_silver_as(pipeline, &made, truth, tables);
 }
 

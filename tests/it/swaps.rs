@@ -60,7 +60,7 @@ fn expect_authors(pipeline: &Pipeline, marks: &BTreeMap<String, i64>) {
     let mut check = Command::new(places::python());
     check.arg(places::script("check_swaps.py")).arg(pipeline.lake().join("silver/orders"));
     check.arg(serde_json::to_string(marks).expect("marks as JSON"));
-    check.arg(places::corpus("truth_mariadb/orders.jsonl.gz")).arg("order_id");
+    check.arg(places::capture("truth_mariadb/orders.jsonl.gz")).arg("order_id");
     print!("{}", lake::expect_success(&mut check));
     lake::expect_bronze(pipeline, &OPEN_B.file());
     assert_eq!(pipeline.dead_letters(), []);

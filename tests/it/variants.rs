@@ -8,7 +8,7 @@ use lodestream_tests::lake::{self, Truth};
 use lodestream_tests::pipeline::{Pipeline, Source, Wanted, topics};
 use lodestream_tests::places;
 
-/// One capture of the corpus.
+/// One of `tests/captures`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Variant {
     pub(crate) name: &'static str,
@@ -39,11 +39,11 @@ pub(crate) const OPEN_M_B: Variant = Variant { name: "open_m_b", truth: MYSQL, d
 
 impl Variant {
     pub(crate) fn file(&self) -> PathBuf {
-        places::corpus(&format!("{}.events.jsonl.gz", self.name))
+        places::capture(&format!("{}.events.jsonl.gz", self.name))
     }
 
     pub(crate) fn capture(&self) -> Capture {
-        Capture::read(&self.file()).expect("a capture of the corpus")
+        Capture::read(&self.file()).expect("a capture")
     }
 
     pub(crate) fn replayed(&self, wanted: &Wanted) -> Pipeline {

@@ -15,7 +15,7 @@ use crate::places;
 /// How Silver is compared with the database's own final state.
 #[derive(Debug, Clone, Copy)]
 pub struct Truth {
-    /// folder below `shared/corpus`
+    /// folder below `tests/captures`
     pub folder: &'static str,
     /// times were cut to milliseconds by the connector
     pub milliseconds: bool,
@@ -26,7 +26,7 @@ pub struct Truth {
 /// Fails unless Silver equals `truth`, row by row and column by column.
 #[track_caller]
 pub fn expect_silver(pipeline: &Pipeline, truth: &Truth, tables: Option<&str>) {
-    expect_tables(&pipeline.lake().join("silver"), &places::corpus(truth.folder), truth, tables);
+    expect_tables(&pipeline.lake().join("silver"), &places::capture(truth.folder), truth, tables);
 }
 
 /// Fails unless the `tables` of Silver equal those in the folder `state`; times and what to allow as `truth` says.
@@ -39,24 +39,24 @@ pub fn expect_silver_as(pipeline: &Pipeline, state: &Path, truth: &Truth, tables
 #[track_caller]
 fn expect_tables(folder: &Path, state: &Path, truth: &Truth, tables: Option<&str>) {
     let mut check = Command::new(places::python());
-    check.arg(places::corpus("check.py")).arg(folder).arg(state);
+    check.arg(places::script("check_silver.py")).arg(folder).arg(state);
     if truth.milliseconds {
         check.arg("--ms");
     }
     if let Some(file) = truth.allow {
-        check.arg("--allow").arg(places::corpus(file));
+        check.arg("--allow").arg(places::capture(file));
     }
     if let Some(tables) = tables {
         check.args(["--tables", tables]);
     }
     let text = expect_success(&mut check);
     let last = text.lines().last().unwrap_or_default();
-    assert!(last.ends_with("exact, 0 differ") && !last.starts_with("0 "), "check.py compared nothing: {text}");
+    assert!(last.ends_with("exact, 0 differ") && !last.starts_with("0 "), "check_silver.py compared nothing: {text}");
 }
 
 /// Number of rows that `table` has in the database.
 pub fn rows_in_truth(truth: &Truth, table: &str) -> u64 {
-    let path = places::corpus(truth.folder).join(format!("{table}.jsonl.gz"));
+    let path = places::capture(truth.folder).join(format!("{table}.jsonl.gz"));
     let file = fs::File::open(&path).unwrap_or_else(|e| panic!("`{}`: {e}", path.display()));
     let first = BufReader::new(GzDecoder::new(file)).lines().next().and_then(Result::ok).unwrap_or_default();
     let meta: Value = serde_json::from_str(&first).unwrap_or_default();
@@ -82,7 +82,7 @@ pub fn expect_fold(pipeline: &Pipeline, capture: &Path, table: &str, rule: &str)
 #[track_caller]
 pub fn expect_feeds(pipeline: &Pipeline, truth: &Truth, tables: &[&str], capture: Option<&Path>) {
     let folded = expect_folds(pipeline, tables.len(), capture);
-    expect_tables(folded.path(), &places::corpus(truth.folder), truth, Some(&tables.join(",")));
+    expect_tables(folded.path(), &places::capture(truth.folder), truth, Some(&tables.join(",")));
 }
 
 /// Fails unless there are `feeds` feeds and each folds to its Silver table; the folder with what they fold to. With

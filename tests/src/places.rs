@@ -1,7 +1,7 @@
-//! Where things are: the built programs, the modules, the shared corpus, the Python of the checkers.
+//! Where things are: the built programs, the modules, the captures, the Python of the checkers.
 //!
-//! Every place can be named by an environment variable; a place that is missing is a failure that says how to get it,
-//! never a skipped test.
+//! What is made outside the clone can be named by an environment variable; a place that is missing is a failure that says
+//! how to get it, never a skipped test.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -52,30 +52,14 @@ pub fn module(name: &str) -> PathBuf {
     path
 }
 
-/// The folder `shared`, beside the workspace or beside one of the folders above it.
-pub fn shared() -> PathBuf {
-    if let Some(path) = env::var_os("LODE_SHARED") {
-        return PathBuf::from(path);
-    }
-    let root = workspace();
-    let found = root.ancestors().map(|folder| folder.join("shared")).find(|path| path.join("corpus").is_dir());
-    found.unwrap_or_else(|| {
-        panic!("no folder `shared/corpus` above `{}`; hint: put it there or set `LODE_SHARED`", root.display())
-    })
-}
-
-/// A file of the corpus; fails when it is not there.
-pub fn corpus(name: &str) -> PathBuf {
-    let path = shared().join("corpus").join(name);
-    assert!(
-        path.exists(),
-        "`{}` is missing; hint: set `LODE_SHARED` to the folder that holds `corpus`",
-        path.display()
-    );
+/// A file or folder of `tests/captures`; fails when it is not there.
+pub fn capture(name: &str) -> PathBuf {
+    let path = script("captures").join(name);
+    assert!(path.exists(), "`{}` is missing; hint: `git restore tests` brings it back", path.display());
     path
 }
 
-/// A file of the example `shop`, which every clone has.
+/// A file of the example `shop`.
 pub fn example(name: &str) -> PathBuf {
     workspace().join("examples/shop").join(name)
 }

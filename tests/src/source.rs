@@ -1,7 +1,7 @@
 //! A small database with its connector, made by hand: statements in, the records that Debezium would write out.
 //!
 //! Keeps the tables' own state beside the records: what Silver has to be in the end. Records are bare JSON, the schema-change
-//! topic has the structures; both look like those of the corpus. Every table has the key `id`.
+//! topic has the structures; both look like those of the captures. Every table has the key `id`.
 
 use std::collections::BTreeMap;
 

@@ -3,7 +3,7 @@
 
 Azurite asks for bearer tokens by TLS; they come from `tokens.py` and live for five seconds each, so that a run lasts longer
 than its first. The other ways are a shared access signature there, and an access key of S3 (moto). Into each lake two
-`lode` write at once. What is in it equals the database, by the corpus's own checker, and no secret stands in anything that
+`lode` write at once. What is in it equals the database, by the captures' own checker, and no secret stands in anything that
 `lode` wrote or said.
 """
 
@@ -20,7 +20,7 @@ import warnings
 from pathlib import Path
 
 import tokens
-from run import CACHE, expect, say, shared
+from run import CACHE, CAPTURES, CHECK_SILVER, expect, say
 
 import boto3
 from azure.core.exceptions import ServiceRequestError
@@ -110,13 +110,13 @@ def fetch(way, folder):
         path.write_bytes(content)
 
 
-def take_in(program, corpus, way, address, environment, options):
+def take_in(program, way, address, environment, options):
     """Two instances of `lode` take the capture in at once, and both say that all is there."""
     folder = HOME / way
     folder.mkdir()
     options = ", ".join(f"{key} = {json.dumps(value)}" for key, value in options.items())
     (folder / "capture.toml").write_text(
-        f'name = "capture"\nmirror_tables = ["*"]\n[source.replay]\nfiles = "{corpus}/open_b.events.jsonl.gz"\n'
+        f'name = "capture"\nmirror_tables = ["*"]\n[source.replay]\nfiles = "{CAPTURES}/open_b.events.jsonl.gz"\n'
         f'[lake]\nroot = "{address}"\noptions = {{ {options} }}\n'
         "[flush]\nrows = 500\n"
     )
@@ -133,15 +133,15 @@ def take_in(program, corpus, way, address, environment, options):
     fetch(way, folder)
 
 
-def run(program, corpus, service):
+def run(program, service):
     warnings.filterwarnings("ignore", message=".*HTTPS.*")
     for name in ("sas", "client-secret", "workload-identity", "managed-identity"):
         insist("azurite", container(name).create_container, ServiceRequestError)
     insist("moto", bucket().create, Exception)
     for way, address, environment, options, canaries in ways():
         given = len(service.given)
-        take_in(program, corpus, way, address, environment, options)
-        check = [sys.executable, corpus / "check.py", HOME / way / "lake/silver", corpus / "truth_mariadb"]
+        take_in(program, way, address, environment, options)
+        check = [sys.executable, CHECK_SILVER, HOME / way / "lake/silver", CAPTURES / "truth_mariadb"]
         done = subprocess.run(check, stdout=subprocess.PIPE, text=True)
         expect(done.returncode == 0, f"{way}: Silver differs from the database\n{done.stdout}")
         renewed = service.given[given:]
@@ -155,8 +155,6 @@ def run(program, corpus, service):
 
 
 def main(program):
-    corpus = shared()
-    expect(corpus, "no captures found; hint: set LODE_SHARED to the folder that holds `corpus`")
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir(parents=True)
     cert, key = certificate()
@@ -168,7 +166,7 @@ def main(program):
         secure = ["--skipApiVersionCheck", "--oauth", "basic", "--cert", cert, "--key", key]
         started.append(start("azurite", "node", azurite, *listen, *secure, AZURITE_ACCOUNTS=f"{ACCOUNT}:{KEY}"))
         started.append(start("moto", Path(sys.executable).with_name("moto_server"), "-H", "127.0.0.1", "-p", S3))
-        run(Path(program).resolve(), corpus / "corpus", service)
+        run(Path(program).resolve(), service)
     finally:
         for process in started:
             process.kill()

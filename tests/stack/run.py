@@ -23,6 +23,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts/stack"
+CAPTURES = ROOT / "tests/captures"
+CHECK_SILVER = ROOT / "tests/check_silver.py"
 CACHE = Path(os.environ.get("LODE_CACHE", Path.home() / ".cache/lodestream"))
 HOME = CACHE / "stack/test"
 PORTS = {"MYSQL": 23406, "KAFKA": 29192, "CONTROLLER": 29193, "SASL": 29194, "TLS": 29195, "CONNECT": 28183, "BLOB": 21100}
@@ -178,30 +180,20 @@ def expect_the_secret_nowhere(*places):
     say(f"no secret is in any of {len(files)} files")
 
 
-def shared():
-    """The folder of the captures: beside the clone, or above it."""
-    named = [Path(os.environ["LODE_SHARED"])] if "LODE_SHARED" in os.environ else []
-    places = named or [folder / "shared" for folder in ROOT.parents]
-    return next((place for place in places if (place / "corpus/check.py").exists()), None)
-
-
 # --- the course of the test
 
 
 def replay_a_capture(lode):
     """One capture from its file to Azurite: what the database had is what a reader finds."""
-    corpus = shared()
-    expect(corpus, "no captures found; hint: set LODE_SHARED to the folder that holds `corpus`")
-    corpus = corpus / "corpus"
     (lode.folder / "capture.toml").write_text(
         'name = "capture"\nmirror_tables = ["*"]\n'
-        f'[source.replay]\nfiles = "{corpus}/open_m_a.events.jsonl.gz"\n'
+        f'[source.replay]\nfiles = "{CAPTURES}/open_m_a.events.jsonl.gz"\n'
         '[lake]\nroot = "az://lake/capture"\noptions = { use_emulator = "true" }\n[flush]\nrows = 500\n'
     )
     expect(lode.start("run", "--until-end", file="capture.toml").wait(timeout=300) == 0, "the capture was not taken in")
     folder = HOME / "first"
     lake.fetch(folder)
-    done = subprocess.run([sys.executable, corpus / "check.py", folder / "capture/silver", corpus / "truth_mysql"])
+    done = subprocess.run([sys.executable, CHECK_SILVER, folder / "capture/silver", CAPTURES / "truth_mysql"])
     expect(done.returncode == 0, "the capture on Azurite differs from the database")
 
 

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::config::{Config, Source};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{lake_options, module_limits};
-use crate::table::Location;
+use crate::pipeline::module_limits;
+use crate::table::lake_error;
 use crate::transform::Engine;
 
 #[derive(Serialize)]
@@ -71,10 +71,9 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<ExitCode> {
 }
 
 async fn check_lake(config: &Config) -> Result<()> {
-    let store = Location::open(&config.lake.root, &lake_options(config)?)?.store()?;
+    let store = super::lake_root(config)?.store()?;
     store.list_with_delimiter(None).await.map(|_| ()).map_err(|e| {
-        Error::new(ErrorKind::Unavailable, format!("`{}` cannot be listed", config.lake.root))
-            .caused_by(e)
+        lake_error(format!("`{}` cannot be listed", config.lake.root), e)
             .hint("check the address, `lake.options`, and the credentials in the environment")
     })
 }

@@ -4,12 +4,14 @@ use std::io::IsTerminal;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use super::lake;
 use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{Options, Pipeline, Progress, Summary, lake_options, table_settings};
+use crate::pipeline::{Options, Pipeline, Progress, Summary, table_settings};
 use crate::server::Server;
-use crate::table::{BronzeTable, ChangesTable, KeyedTable, Location};
+use crate::table::{BronzeTable, ChangesTable, KeyedTable};
 
 /// How a run is wanted.
 pub(super) struct Wanted {
@@ -35,7 +37,9 @@ pub(super) async fn run(config: Config, wanted: Wanted) -> Result<()> {
     };
     let live = live && std::io::stderr().is_terminal();
     let ticker = live.then(|| tokio::spawn(show_progress(Arc::clone(&progress))));
+    let waking = tokio::spawn(take_up_on_hangup(pipeline.nudge()));
     let ended = pipeline.run(signal()).await;
+    waking.abort();
     if let Some(server) = server {
         server.stop().await;
     }
@@ -84,6 +88,19 @@ async fn signal() {
         }
         std::process::exit(130);
     });
+}
+
+/// At SIGHUP, tables that have stopped are taken up again.
+async fn take_up_on_hangup(nudge: Arc<Notify>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::hangup()) {
+        Ok(mut hangups) => {
+            while hangups.recv().await.is_some() {
+                nudge.notify_one();
+            }
+        }
+        Err(error) => tracing::warn!(%error, "cannot listen for SIGHUP"),
+    }
 }
 
 async fn show_progress(progress: Arc<Progress>) {
@@ -144,7 +161,7 @@ pub(super) async fn rebuild(config: Config, table: &str, json: bool) -> Result<(
 /// Compacts, checkpoints and vacuums every table and the dead letters.
 pub(super) async fn maintain(config: &Config) -> Result<()> {
     let lake = lake(config)?;
-    let root = Location::open(&config.lake.root, &lake_options(config)?)?;
+    let root = super::lake_root(config)?;
     let settings = table_settings(config);
     for topic in lake.tables("bronze").await? {
         let path = format!("bronze/{topic}");

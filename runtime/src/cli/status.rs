@@ -1,31 +1,52 @@
 //! `lode status` and `lode dead-letters`: what the lake itself says, whether or not a pipeline runs.
+//!
+//! What cannot be read of the lake is said with its reason, and everything else is told as usual; the program then ends
+//! with 1, as whoever asked did not get all.
 
 mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::ExitCode;
 
-use deltalake::DeltaTableBuilder;
 use futures::TryStreamExt;
 use serde::Serialize;
 
-use super::lake;
 use super::print::{self, Form};
+use super::{lake, lake_root};
 use crate::config::Config;
 use crate::decode;
 use crate::error::{Error, ErrorKind, Result};
-use crate::pipeline::{Refusal, Report, TableReport, kafka_settings, lake_options};
+use crate::pipeline::{Refusal, Report, TableReport, kafka_settings};
+use crate::query::Lake;
 use crate::record::{Offsets, PartitionId};
 use crate::source::kafka::EndsClient;
-use crate::table::{Location, positions_of};
+use crate::table::{Location, delta_table, lake_error, positions_of};
+use crate::table_id::TableId;
 
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Status {
     tables: Vec<TableStatus>,
+    /// what cannot be read, tables as `<layer>.<name>`, and why
+    broken: BTreeMap<String, Broken>,
     /// tables that have nothing in the lake yet, and what was refused or stopped of them
-    unmade: BTreeMap<String, TableReport>,
+    unmade: BTreeMap<TableId, TableReport>,
     /// the pipeline file's last version that was not taken over, and why
     pipeline_file: Option<Refusal>,
+}
+
+/// Why something cannot be read.
+#[derive(Serialize)]
+struct Broken {
+    reason: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+}
+
+impl From<Error> for Broken {
+    fn from(error: Error) -> Self {
+        Broken { reason: error.to_string(), hint: error.next_step().map(str::to_owned) }
+    }
 }
 
 #[derive(Serialize)]
@@ -50,6 +71,9 @@ struct TableStatus {
     /// the last module that was not taken over, and why
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<Refusal>,
+    /// what the table tries again in the run that goes on, and since when
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retrying: Option<Refusal>,
     /// why the table stopped in the run that goes on, or in the last one
     #[serde(skip_serializing_if = "Option::is_none")]
     stopped: Option<Refusal>,
@@ -63,65 +87,97 @@ impl TableStatus {
 }
 
 /// Prints every table with its version, size, positions, lag, module, dead letters, and what was refused or stopped.
-pub(super) async fn status(config: &Config, json: bool) -> Result<()> {
+pub(super) async fn status(config: &Config, json: bool) -> Result<ExitCode> {
     let status = look(config).await?;
+    let code = if status.broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if json {
         let text = serde_json::to_string(&status)
             .map_err(|e| Error::new(ErrorKind::Internal, "cannot write the status").caused_by(e))?;
         println!("{text}");
-        return Ok(());
+        return Ok(code);
     }
     print!("{}", text::tables(&status.tables));
+    for (what, broken) in &status.broken {
+        println!("\n{what} cannot be read: {}", broken.reason);
+        if let Some(hint) = &broken.hint {
+            println!("hint: {hint}");
+        }
+    }
     for t in &status.tables {
+        print_refusal(&format!("{} tries again", t.table), t.retrying.as_ref());
         print_refusal(&format!("{} stopped", t.table), t.stopped.as_ref());
         print_refusal(&format!("{}: a module was refused, the one before serves", t.table), t.refused.as_ref());
     }
     for (name, told) in &status.unmade {
+        print_refusal(&format!("{name} tries again"), told.retrying.as_ref());
         print_refusal(&format!("{name} stopped"), told.stopped.as_ref());
         print_refusal(&format!("{name}: a module was refused"), told.refused.as_ref());
     }
     print_refusal("the pipeline file was refused, the one before is in force", status.pipeline_file.as_ref());
-    Ok(())
+    Ok(code)
 }
 
 async fn look(config: &Config) -> Result<Status> {
-    let lake = lake(config)?;
-    let root = Location::open(&config.lake.root, &lake_options(config)?)?;
-    let mut report = Report::read(&root, &config.name).await?.unwrap_or_default();
-    let letters = count_letters(config).await?;
+    let root = lake_root(config)?;
+    let lake = Lake::new(root.clone());
+    let mut broken = BTreeMap::new();
+    let mut note = |what: &str, error: Error| drop(broken.insert(what.to_owned(), Broken::from(error)));
+    let report = Report::read(&root, &config.name).await.unwrap_or_else(|error| {
+        note("the pipeline's report", error);
+        None
+    });
+    let mut report = report.unwrap_or_default();
+    let letters = count_letters(&lake).await.unwrap_or_else(|error| {
+        note(crate::deadletter::TABLE, error);
+        BTreeMap::new()
+    });
     let mut tables = Vec::new();
     let topics = lake.tables("bronze").await?;
     let ends = source_ends(config, &topics).await;
     let mut bronze: BTreeMap<String, i64> = BTreeMap::new();
+    let mut unread: BTreeSet<String> = BTreeSet::new();
     for topic in topics {
-        let mut status = read(config, "bronze", &topic).await?;
-        bronze.extend(status.positions.clone());
-        if let Some(ends) = &ends {
-            let own = ends.iter().filter(|(id, _)| *id.topic == *topic).map(|(id, end)| (place(id), *end));
-            status.lacks(own.map(|(id, end)| lag(id, end, &status.positions)).collect());
+        let told = report.tables.remove(&TableId::bronze(topic.as_str())).unwrap_or_default();
+        match read(&root, "bronze", &topic).await {
+            Ok(mut status) => {
+                bronze.extend(status.positions.clone());
+                if let Some(ends) = &ends {
+                    let own = ends.iter().filter(|(id, _)| *id.topic == *topic).map(|(id, end)| (place(id), *end));
+                    status.lacks(own.map(|(id, end)| lag(id, end, &status.positions)).collect());
+                }
+                (status.retrying, status.stopped) = (told.retrying, told.stopped);
+                tables.push(status);
+            }
+            Err(error) => {
+                note(&format!("bronze.{topic}"), error);
+                unread.insert(topic);
+            }
         }
-        status.stopped = report.tables.remove(&format!("bronze/{topic}")).and_then(|told| told.stopped);
-        tables.push(status);
     }
     for name in lake.tables("silver").await? {
-        let mut status = read(config, "silver", &name).await?;
-        let topics: BTreeSet<&str> = rows(&status.positions).map(|(id, _)| topic_of(id)).collect();
-        let held = bronze.iter().filter(|(id, _)| topics.contains(topic_of(id)));
-        status.lacks(held.map(|(id, end)| lag(id.clone(), *end, &status.positions)).collect());
-        status.dead_letters = letters.get(&name).copied().unwrap_or(0);
-        if let Some(told) = report.tables.remove(&name) {
-            (status.refused, status.stopped) = (told.refused, told.stopped);
+        let told = report.tables.remove(&TableId::silver(name.as_str())).unwrap_or_default();
+        match read(&root, "silver", &name).await {
+            Ok(mut status) => {
+                let topics: BTreeSet<&str> = rows(&status.positions).map(|(id, _)| topic_of(id)).collect();
+                // what Bronze holds is not known of a topic that cannot be read
+                if !topics.iter().any(|topic| unread.contains(*topic)) {
+                    let held = bronze.iter().filter(|(id, _)| topics.contains(topic_of(id)));
+                    status.lacks(held.map(|(id, end)| lag(id.clone(), *end, &status.positions)).collect());
+                }
+                status.dead_letters = letters.get(&name).copied().unwrap_or(0);
+                (status.refused, status.retrying, status.stopped) = (told.refused, told.retrying, told.stopped);
+                tables.push(status);
+            }
+            Err(error) => note(&format!("silver.{name}"), error),
         }
-        tables.push(status);
     }
-    let telling = |told: &TableReport| told.stopped.is_some() || told.refused.is_some();
-    let unmade = report.tables.into_iter().filter(|(_, told)| telling(told)).map(|(name, told)| {
-        match name.strip_prefix("bronze/") {
-            Some(topic) => (format!("bronze.{topic}"), told),
-            None => (format!("silver.{name}"), told),
-        }
-    });
-    Ok(Status { tables, unmade: unmade.collect(), pipeline_file: report.pipeline_file })
+    Ok(Status { tables, broken, unmade: unmade(report.tables), pipeline_file: report.pipeline_file })
+}
+
+/// What is told of tables that are not in the lake.
+fn unmade(left: BTreeMap<TableId, TableReport>) -> BTreeMap<TableId, TableReport> {
+    let telling = |told: &TableReport| told.stopped.is_some() || told.refused.is_some() || told.retrying.is_some();
+    left.into_iter().filter(|(_, told)| telling(told)).collect()
 }
 
 /// Where the topics end in Kafka; `None` where there is no Kafka, or it does not say.
@@ -169,23 +225,17 @@ fn rows(positions: &BTreeMap<String, i64>) -> impl Iterator<Item = (&String, &i6
     positions.iter().filter(move |(id, _)| !told.contains(topic_of(id)))
 }
 
-async fn read(config: &Config, layer: &str, name: &str) -> Result<TableStatus> {
-    let options = lake_options(config)?;
-    let location = Location::open(&config.lake.root, &options)?.table(&format!("{layer}/{name}"))?;
-    let broken = || Error::new(ErrorKind::Corrupt, format!("table `{layer}/{name}` cannot be read"));
-    let table = DeltaTableBuilder::from_url(location.url().clone())
-        .map_err(|e| broken().caused_by(e))?
-        .with_storage_options(options)
-        .load()
-        .await
-        .map_err(|e| broken().caused_by(e))?;
-    let snapshot = table.snapshot().map_err(|e| broken().caused_by(e))?;
+async fn read(root: &Location, layer: &str, name: &str) -> Result<TableStatus> {
+    const READING: &str = "reading the table's log failed";
+    let location = root.table(&format!("{layer}/{name}"))?;
+    let table = delta_table(&location, None).await?;
+    let snapshot = table.snapshot().map_err(|e| lake_error(READING, e))?;
     let files = snapshot.log_data();
     let module = table
         .history(Some(16))
         .try_collect::<Vec<_>>()
         .await
-        .map_err(|e| broken().caused_by(e))?
+        .map_err(|e| lake_error(READING, e))?
         .into_iter()
         .filter_map(|commit| Some(commit.info.get("lode")?.get("module")?.as_str()?.to_owned()))
         .next();
@@ -201,12 +251,12 @@ async fn read(config: &Config, layer: &str, name: &str) -> Result<TableStatus> {
         module,
         dead_letters: 0,
         refused: None,
+        retrying: None,
         stopped: None,
     })
 }
 
-async fn count_letters(config: &Config) -> Result<BTreeMap<String, u64>> {
-    let lake = lake(config)?;
+async fn count_letters(lake: &Lake) -> Result<BTreeMap<String, u64>> {
     let mut counts = BTreeMap::new();
     if lake.has_table(crate::deadletter::TABLE).await? {
         let sql = format!("SELECT \"table\" AS t, count(*) AS n FROM {} GROUP BY 1", crate::deadletter::TABLE);

@@ -263,25 +263,5 @@ fn quoted(names: &[&str]) -> String {
 /// The known name that is fewest edits away, if it is near enough to be a slip of the hand.
 pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let close = name.chars().count() / 3 + 1;
-    known.map(|k| (edits(name, k), k)).filter(|(d, _)| *d <= close).min().map(|(_, k)| k)
-}
-
-/// Levenshtein distance in characters.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (cell, cb) in row.iter_mut().skip(1).zip(&b) {
-            let above = *cell;
-            *cell = (above + 1).min(left + 1).min(diagonal + usize::from(ca != *cb));
-            diagonal = above;
-            left = *cell;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
+    known.map(|k| (strsim::levenshtein(name, k), k)).filter(|(d, _)| *d <= close).min().map(|(_, k)| k)
 }

@@ -96,9 +96,9 @@ mod tests {
 
     #[test]
     fn a_place_that_is_not_there_is_named_with_its_setting() {
-        let error = Setting::Env("LODE_NO_SUCH_VARIABLE".to_owned()).fetch("sasl.password").unwrap_err();
+        let error = Setting::Env("LODE_TEST_NO_SUCH_VARIABLE".to_owned()).fetch("sasl.password").unwrap_err();
         let told = error.to_string();
-        assert!(told.contains("`LODE_NO_SUCH_VARIABLE`") && told.contains("`sasl.password`"), "{told}");
+        assert!(told.contains("`LODE_TEST_NO_SUCH_VARIABLE`") && told.contains("`sasl.password`"), "{told}");
         let error = Setting::File(PathBuf::from("/no/such/file")).fetch("ssl.key.password").unwrap_err();
         assert!(error.to_string().contains("`/no/such/file`"), "{error}");
     }

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use super::TableName;
+use super::table_name::TableName;
 use crate::record::Record;
 
 /// What a topic carries.
@@ -31,6 +31,11 @@ pub fn schema_topic(topic: &str) -> Option<&str> {
     let (rest, table) = topic.rsplit_once('.')?;
     let (prefix, database) = rest.rsplit_once('.')?;
     (!prefix.is_empty() && !database.is_empty() && !table.is_empty()).then_some(prefix)
+}
+
+/// The topic of `table`, by the name of another topic of the same connector.
+pub fn topic_of(topic: &str, table: &TableName) -> Option<String> {
+    Some(format!("{}.{}.{}", schema_topic(topic)?, table.database, table.table))
 }
 
 /// What `topic` carries, if `record` shows it.
@@ -71,7 +76,7 @@ pub fn classify_name(topic: &str) -> Option<TopicKind> {
 }
 
 /// A table's name, filled up from the topic's.
-pub(super) fn named(topic: &str, database: Option<String>, table: Option<String>) -> Option<TableName> {
+pub(crate) fn named(topic: &str, database: Option<String>, table: Option<String>) -> Option<TableName> {
     let mut parts = topic.rsplit('.');
     let (last, before) = (parts.next(), parts.next());
     let part = |p: Option<&str>| p.filter(|s| !s.is_empty()).map(str::to_owned);

@@ -1,22 +1,25 @@
 //! The decoder of one source table.
 //!
 //! Receives blocks of the table's topic with what is known of its structures and of the connector's modes. Promises that
-//! every record before the row it stops at is in the output exactly once, as rows, a floor or a bad row, and that the
+//! every record before the row it stops at is in the output exactly once, as rows, a floor or a bad record, and that the
 //! record it stops at left no trace.
 
 use std::sync::Arc;
 
-use super::codec::Modes;
-use super::envelope::{Action, Parsed, Reader};
-use super::epoch::{Epochs, Lost, Origin, Place, Snapshot};
-use super::evidence::Evidence;
-use super::history::{SchemaChange, SchemaHistory};
-use super::lineage::Moment;
+use super::bad_record::{BadRecord, shorten};
+use super::current_table::CurrentTable;
+use super::dialect::mysql::binlog::{Moment, SourceEvent, SourcePosition};
+use super::format::json::envelope::{Action, Parsed, Reader};
+use super::format::json::source_block::Snapshot;
+use super::order::epochs::{Epochs, Lost, Place};
 use super::output::{Decoded, RowMark};
 use super::plan::{NoPlan, PlanKey, Plans, Row};
-use super::row::{Texts, delete, upsert, write};
-use super::structure::split_file;
-use super::{BadRow, BinaryHandling, Patience, Settings, SourcePosition, Step, TableName, classify, shorten};
+use super::row::{Texts, append_keyed, append_keyless};
+use super::schema::history::{SchemaChange, SchemaHistory};
+use super::settings::Settings;
+use super::step::{Patience, Step, Stop};
+use super::table_name::TableName;
+use super::value::modes::{BinaryHandling, Evidence, Modes};
 use crate::change::{Floor, Op};
 use crate::record::{self, Block, PartitionId, Record};
 
@@ -32,29 +35,8 @@ pub struct Decoder {
     epochs: Epochs,
     reader: Reader,
     plans: Plans,
-    place: TablePlace,
+    current: CurrentTable,
     scratch: Vec<u8>,
-}
-
-/// The table and the part of the source that the last record was in.
-#[derive(Debug, Default)]
-struct TablePlace {
-    table: Option<TableName>,
-    /// grows with every other table
-    number: u32,
-    file: Vec<u8>,
-    base: String,
-    file_number: u64,
-    /// within which positions the entry of the history holds, and for which revision
-    window: Option<Window>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Window {
-    revision: u64,
-    from: (u64, u64),
-    to: (u64, u64),
-    entry: Option<usize>,
 }
 
 /// What is known while a record is decoded.
@@ -65,25 +47,16 @@ struct Known<'a> {
     patience: Patience,
 }
 
-/// A record that has a place in the source's order.
-struct Placed<'a> {
+/// A record that is taken apart.
+struct Taken<'a> {
     value: &'a [u8],
     key_bytes: &'a [u8],
     parsed: &'a Parsed,
     /// layout of the key
     key: Option<usize>,
-    base: &'a str,
-    mark: RowMark,
-}
-
-/// Why a record was not decoded.
-pub(super) enum Stop {
-    /// nothing will explain it
-    Bad(String),
-    /// something that is not known yet may explain it
-    Held(String),
-    /// the table cannot go on
-    Jump(String),
+    partition: i32,
+    offset: i64,
+    bytes: usize,
 }
 
 impl Decoder {
@@ -97,7 +70,7 @@ impl Decoder {
             epochs: Epochs::new(),
             reader: Reader::default(),
             plans: Plans::default(),
-            place: TablePlace::default(),
+            current: CurrentTable::default(),
             scratch: Vec::new(),
         }
     }
@@ -121,7 +94,7 @@ impl Decoder {
 
     /// The table of the last decoded record.
     pub fn table(&self) -> Option<&TableName> {
-        self.place.table.as_ref()
+        self.current.name.as_ref()
     }
 
     /// The floor that a statement sets which left the table without the rows it had; `partition`: of the schema-change
@@ -130,7 +103,7 @@ impl Decoder {
     /// # Errors
     /// Why the statement has no place among the table's rows.
     pub fn floor(&mut self, change: &SchemaChange, topic: &Arc<str>, partition: i32) -> Result<Option<Floor>, String> {
-        let origin = Origin {
+        let event = SourceEvent {
             base: &change.position.base,
             server: change.server,
             file: change.position.file,
@@ -140,10 +113,10 @@ impl Decoder {
             snapshot: Snapshot::No,
             key_change: false,
         };
-        match self.epochs.place_statement(&origin) {
+        match self.epochs.place_statement(&event) {
             Ok(None) => Ok(None),
             Ok(Some(place)) => {
-                self.epochs.accept_statement(&origin, &place);
+                self.epochs.accept_statement(&event, &place);
                 let told_in = PartitionId { topic: Arc::clone(topic), partition };
                 let origin = record::Origin { input: told_in.into(), offset: change.offset };
                 Ok(Some(Floor { sequence: place.sequence, origin }))
@@ -183,7 +156,7 @@ impl Decoder {
                         }
                     }
                     match stop {
-                        Stop::Bad(reason) => out.push_bad(BadRow {
+                        Stop::Bad(reason) => out.push_bad(BadRecord {
                             topic: Arc::clone(&self.topic),
                             partition,
                             offset: record.offset,
@@ -216,7 +189,7 @@ impl Decoder {
         let Some(value) = record.value else { return };
         let Ok(Some(parsed)) = self.reader.value(value) else { return };
         let fields = parsed.wrap.and_then(|w| self.reader.wraps.get(w)?.fields.as_ref());
-        if fields.is_some() || self.locate(value, &parsed).is_err() {
+        if fields.is_some() || self.current.locate(&self.topic, value, &parsed.source).is_err() {
             return;
         }
         let image = match (parsed.image, parsed.before) {
@@ -228,13 +201,13 @@ impl Decoder {
             }
             (None, None) => return,
         };
-        let base = std::mem::take(&mut self.place.base);
+        let base = std::mem::take(&mut self.current.base);
         let known = Known { history, evidence: *evidence, patience: Patience::Hold };
         let key = self.plan_key(&parsed, &base, Some(image), None, known);
         let key = PlanKey { key_only: false, ..key };
-        self.place.base = base;
-        let Decoder { plans, reader, settings, place, topic, .. } = self;
-        let Some(table) = &place.table else { return };
+        self.current.base = base;
+        let Decoder { plans, reader, settings, current, topic, .. } = self;
+        let Some(table) = &current.name else { return };
         let row = || Row {
             table,
             topic,
@@ -242,12 +215,12 @@ impl Decoder {
             key: None,
             fields: None,
             flattened: parsed.flattened,
-            base: &place.base,
+            base: &current.base,
         };
         let Ok(plan) = plans.get(&key, settings, history, row) else { return };
         for (step, token) in plan.steps.iter().zip(&reader.image) {
-            if let Some(kind) = step.and_then(|(column, _)| plan.version.kinds.get(column)) {
-                evidence.observe(*kind, *token, value);
+            if let Some(column_type) = step.and_then(|(column, _)| plan.structure.types.get(column)) {
+                evidence.observe(*column_type, *token, value);
             }
         }
     }
@@ -260,69 +233,6 @@ impl Decoder {
         }
     }
 
-    /// Finds the table and the binlog file of a record.
-    #[inline]
-    fn locate(&mut self, value: &[u8], parsed: &Parsed) -> Result<(), String> {
-        let place = &mut self.place;
-        let database = parsed.database.map(|t| t.of(value));
-        let table = parsed.table.map(|t| t.of(value));
-        let same = place.table.as_ref().is_some_and(|known| {
-            database.is_none_or(|d| d == known.database.as_bytes()) && table.is_none_or(|t| t == known.table.as_bytes())
-        });
-        if !same {
-            let owned = |part: Option<&[u8]>| part.and_then(|p| std::str::from_utf8(p).ok()).map(str::to_owned);
-            let named = classify::named(&self.topic, owned(database), owned(table));
-            place.table = Some(named.ok_or("the record does not name its table")?);
-            place.number = place.number.wrapping_add(1);
-            place.window = None;
-        }
-        let file = parsed.file.of(value);
-        if place.file != file {
-            let split = std::str::from_utf8(file).ok().and_then(split_file);
-            let (base, number) = split.ok_or("the record's binlog file has no number")?;
-            if base != place.base {
-                base.clone_into(&mut place.base);
-                place.window = None;
-            }
-            place.file_number = number;
-            place.file.clear();
-            place.file.extend_from_slice(file);
-        }
-        Ok(())
-    }
-
-    /// Index of the history's entry in force at the record's position.
-    #[inline]
-    fn entry_in_force(&mut self, parsed: &Parsed, base: &str, history: &SchemaHistory) -> Option<usize> {
-        let at = (self.place.file_number, parsed.pos);
-        if let Some(w) = self.place.window
-            && w.revision == history.revision()
-            && w.from <= at
-            && at < w.to
-        {
-            return w.entry;
-        }
-        let entries = history.entries(self.place.table.as_ref()?).map(|e| e.as_slice()).unwrap_or_default();
-        let strict = entries.iter().any(|e| e.position.base == base);
-        let mut window = Window { revision: history.revision(), from: (0, 0), to: (u64::MAX, u64::MAX), entry: None };
-        for (index, entry) in entries.iter().enumerate() {
-            if strict && entry.position.base != base {
-                continue;
-            }
-            let position = (entry.position.file, entry.position.pos);
-            if position <= at {
-                if position >= window.from {
-                    window.from = position;
-                    window.entry = Some(index);
-                }
-            } else {
-                window.to = window.to.min(position);
-            }
-        }
-        self.place.window = Some(window);
-        window.entry
-    }
-
     #[inline]
     fn plan_key(
         &mut self,
@@ -332,13 +242,13 @@ impl Decoder {
         key: Option<usize>,
         known: Known<'_>,
     ) -> PlanKey {
-        let entry = self.entry_in_force(parsed, base, known.history);
+        let entry = self.current.entry_in_force(base, parsed.source.pos, known.history);
         PlanKey {
             image: image.and_then(|at| self.reader.images.get(at)).map(|l| l.id),
             key: key.and_then(|at| self.reader.keys.get(at)).map(|l| l.id),
             wrap: parsed.wrap.and_then(|at| self.reader.wraps.get(at)).map(|w| w.id),
             entry,
-            table: self.place.number,
+            table: self.current.number,
             revision: known.history.revision(),
             patience: known.patience,
             modes: self.modes(known.evidence),
@@ -349,10 +259,10 @@ impl Decoder {
     #[inline]
     fn record(&mut self, record: Record<'_>, partition: i32, known: Known<'_>, out: &mut Decoded) -> Result<(), Stop> {
         let Some(value) = record.value else { return Ok(()) };
-        let size = value.len() + record.key.map_or(0, <[u8]>::len);
-        if size > self.settings.record_bytes_max {
+        let bytes = value.len() + record.key.map_or(0, <[u8]>::len);
+        if bytes > self.settings.record_bytes_max {
             return Err(Stop::Bad(format!(
-                "the record has {size} bytes, more than `record_bytes_max` ({})",
+                "the record has {bytes} bytes, more than `record_bytes_max` ({})",
                 self.settings.record_bytes_max
             )));
         }
@@ -360,78 +270,75 @@ impl Decoder {
         if parsed.action == Action::Nothing {
             return Ok(());
         }
-        self.locate(value, &parsed).map_err(Stop::Bad)?;
-        let key_bytes = record.key.unwrap_or_default();
+        self.current.locate(&self.topic, value, &parsed.source).map_err(Stop::Bad)?;
         let key = match record.key {
             Some(key) if parsed.action != Action::Truncate => self.reader.read_key(key).map_err(Stop::Bad)?,
             _ => None,
         };
-        let base = std::mem::take(&mut self.place.base);
-        let origin = Origin {
+        let key_bytes = record.key.unwrap_or_default();
+        let taken = Taken { value, key_bytes, parsed: &parsed, key, partition, offset: record.offset, bytes };
+        let base = std::mem::take(&mut self.current.base);
+        let event = SourceEvent {
             base: &base,
-            server: parsed.server,
-            file: self.place.file_number,
-            pos: parsed.pos,
-            row: parsed.row,
-            ts_ms: parsed.ts_ms,
-            snapshot: parsed.snapshot,
+            server: parsed.source.server,
+            file: self.current.file_number,
+            pos: parsed.source.pos,
+            row: parsed.source.row,
+            ts_ms: parsed.source.ts_ms,
+            snapshot: parsed.source.snapshot,
             key_change: parsed.action == Action::Delete && is_key_change(record.headers),
         };
-        let Some(lane) = self.lane(partition, &origin) else {
-            self.place.base = base;
-            return Ok(());
-        };
-        let place = self.epochs.place(lane, &origin);
-        let result = match place.map(|place| self.judged(place, known)) {
-            Err(Lost::TooLarge) => Err(Stop::Bad("the record's binlog position is too large to be one".to_owned())),
-            Err(Lost::Jump) => Err(Stop::Jump(JUMP.to_owned())),
-            Ok(Err(stop)) => Err(stop),
-            Ok(Ok(place)) => {
-                let mark = RowMark {
-                    op: match parsed.action {
-                        Action::Read => Op::Read,
-                        Action::Create => Op::Create,
-                        Action::Delete => Op::Delete,
-                        _ => Op::Update,
-                    },
-                    sequence: place.sequence,
-                    source_ts_ms: parsed.ts_ms,
-                    partition,
-                    offset: record.offset,
-                };
-                let rows = if parsed.action == Action::Truncate {
-                    Ok(0)
-                } else {
-                    let parsed = &parsed;
-                    self.rows(&Placed { value, key_bytes, parsed, key, base: &base, mark }, known, out)
-                };
-                rows.map(|rows| {
-                    let floor = |sequence| {
-                        let told_in = PartitionId { topic: Arc::clone(&self.topic), partition };
-                        Floor { sequence, origin: record::Origin { input: told_in.into(), offset: record.offset } }
-                    };
-                    if parsed.action == Action::Truncate {
-                        out.push_floor(floor(place.sequence));
-                    }
-                    if let Some(sequence) = place.floor {
-                        out.push_floor(floor(sequence));
-                    }
-                    self.epochs.accept(lane, &origin, place);
-                    out.count(rows, size);
-                })
-            }
-        };
-        self.place.base = base;
+        let result = self.event(&taken, &event, known, out);
+        self.current.base = base;
         result
     }
 
-    /// What the epochs know a Kafka partition of the block's topic by; `None` of a record that is another table's.
+    /// Puts the rows and the floors of one event into `out`, once it has a place in the source's order.
     #[inline]
-    fn lane(&self, partition: i32, origin: &Origin<'_>) -> Option<i32> {
+    fn event(
+        &mut self,
+        taken: &Taken<'_>,
+        event: &SourceEvent<'_>,
+        known: Known<'_>,
+        out: &mut Decoded,
+    ) -> Result<(), Stop> {
+        let Some(lane) = self.lane(taken.partition, event) else { return Ok(()) };
+        let place = self.epochs.place(lane, event).map_err(|lost| match lost {
+            Lost::TooLarge => Stop::Bad("the record's binlog position is too large to be one".to_owned()),
+            Lost::Jump => Stop::Jump(JUMP.to_owned()),
+        })?;
+        let place = self.judged(place, known)?;
+        let truncated = taken.parsed.action == Action::Truncate;
+        let mark = RowMark {
+            op: match taken.parsed.action {
+                Action::Read => Op::Read,
+                Action::Create => Op::Create,
+                Action::Delete => Op::Delete,
+                _ => Op::Update,
+            },
+            sequence: place.sequence,
+            source_ts_ms: event.ts_ms,
+            partition: taken.partition,
+            offset: taken.offset,
+        };
+        let rows = if truncated { 0 } else { self.rows(taken, event.base, mark, known, out)? };
+        for sequence in truncated.then_some(place.sequence).into_iter().chain(place.floor) {
+            let told_in = PartitionId { topic: Arc::clone(&self.topic), partition: taken.partition };
+            let origin = record::Origin { input: told_in.into(), offset: taken.offset };
+            out.push_floor(Floor { sequence, origin });
+        }
+        self.epochs.accept(lane, event, place);
+        out.count(rows, taken.bytes);
+        Ok(())
+    }
+
+    /// What the epochs call a Kafka partition of the block's topic; `None` of an event that is another table's.
+    #[inline]
+    fn lane(&self, partition: i32, event: &SourceEvent<'_>) -> Option<i32> {
         let found = self.ancestors.iter().zip(1..).find(|((topic, _), _)| *topic == self.topic);
         match found {
-            None => (!self.since.as_ref().is_some_and(|since| since.is_after(origin))).then_some(partition),
-            Some(((_, until), number)) => until.is_after(origin).then_some(partition + number * LANES),
+            None => (!self.since.as_ref().is_some_and(|since| since.is_after(event))).then_some(partition),
+            Some(((_, until), number)) => until.is_after(event).then_some(partition + number * LANES),
         }
     }
 
@@ -454,22 +361,19 @@ impl Decoder {
 
     /// Appends the rows of one change; answers how many.
     #[inline]
-    fn rows(&mut self, placed: &Placed<'_>, known: Known<'_>, out: &mut Decoded) -> Result<usize, Stop> {
-        let Placed { value, key_bytes, parsed, key, base, mark } = *placed;
-        let mut image = parsed.image;
-        if mark.op == Op::Delete && !parsed.flattened {
-            image = None;
-            if let Some(before) = parsed.before {
-                image = Some(self.reader.read_before(value, before).map_err(Stop::Bad)?);
-                std::mem::swap(&mut self.reader.image, &mut self.reader.before);
-            }
-        }
-        if image.is_none() && mark.op != Op::Delete {
-            return Err(Stop::Bad("the record has no row image (`after`)".to_owned()));
-        }
+    fn rows(
+        &mut self,
+        taken: &Taken<'_>,
+        base: &str,
+        mark: RowMark,
+        known: Known<'_>,
+        out: &mut Decoded,
+    ) -> Result<usize, Stop> {
+        let Taken { value, key_bytes, parsed, key, .. } = *taken;
+        let image = self.image(taken, mark.op)?;
         let plan_key = self.plan_key(parsed, base, image, key, known);
-        let Decoder { plans, reader, settings, place, topic, scratch, .. } = self;
-        let Some(table) = &place.table else { return Err(Stop::Bad("the record does not name its table".to_owned())) };
+        let Decoder { plans, reader, settings, current, topic, scratch, .. } = self;
+        let Some(table) = &current.name else { return Err(Stop::Bad("the record does not name its table".to_owned())) };
         let fields = parsed.wrap.and_then(|w| reader.wraps.get(w)?.fields.as_ref());
         let (images, keys) = (&reader.images, &reader.keys);
         let row = || Row {
@@ -485,23 +389,17 @@ impl Decoder {
             Patience::Hold => Stop::Held(reason),
             Patience::LastChance => Stop::Bad(reason),
         };
-        let no_plan = |no: NoPlan| match no {
+        let plan = plans.get(&plan_key, settings, known.history, row).map_err(|no| match no {
             NoPlan::Unexplained(reason) => held(reason),
             NoPlan::Bad(reason) => Stop::Bad(reason),
-        };
-        let plan = plans.get(&plan_key, settings, known.history, row).map_err(no_plan)?;
-        let texts = Texts { value, key: key_bytes, scratch: &mut *scratch };
+        })?;
+        let texts = Texts { value, key: key_bytes, scratch };
         if !plan.keys.is_empty() {
             if key.is_none() {
                 return Err(Stop::Bad("the record of a table with a primary key has no key".to_owned()));
             }
-            let chunk = out.chunk(&plan.version, topic);
-            if mark.op == Op::Delete {
-                let image = image.map(|_| reader.image.as_slice());
-                write(chunk, mark, &held, |chunk| delete(chunk, plan, &reader.key, image, texts))?;
-            } else {
-                write(chunk, mark, &held, |chunk| upsert(chunk, plan, Some(&reader.key), &reader.image, texts))?;
-            }
+            let image = image.map(|_| reader.image.as_slice());
+            append_keyed(out.chunk(&plan.structure, topic), mark, &held, plan, &reader.key, image, texts)?;
             return Ok(1);
         }
         if image.is_none() {
@@ -509,32 +407,47 @@ impl Decoder {
                 "the record has no row image (`before`), and its table has no primary key".to_owned(),
             ));
         }
-        if mark.op != Op::Update {
-            let chunk = out.chunk(&plan.version, topic);
-            write(chunk, mark, &held, |chunk| upsert(chunk, plan, None, &reader.image, texts))?;
-            return Ok(1);
-        }
-        let Some(before) = parsed.before else {
-            return Err(Stop::Bad(
-                "an update of a table without a primary key has no image before the change; use Debezium's envelope for it".to_owned(),
-            ));
+        let before = if mark.op == Op::Update {
+            if image_before(reader, taken)? != plan_key.image {
+                return Err(held("the images before and after the change do not have the same columns".to_owned()));
+            }
+            Some(reader.before.as_slice())
+        } else {
+            None
         };
-        let before = reader.read_before(value, before).map_err(Stop::Bad)?;
-        if reader.images.get(before).map(|l| l.id) != plan_key.image {
-            return Err(held("the images before and after the change do not have the same columns".to_owned()));
-        }
-        let chunk = out.chunk(&plan.version, topic);
-        let rows = chunk.rows();
-        let gone = RowMark { op: Op::Delete, ..mark };
-        let first = Texts { value, key: key_bytes, scratch: &mut *scratch };
-        write(chunk, gone, &held, |chunk| upsert(chunk, plan, None, &reader.before, first))?;
-        let second = Texts { value, key: key_bytes, scratch };
-        if let Err(stop) = write(chunk, mark, &held, |chunk| upsert(chunk, plan, None, &reader.image, second)) {
-            chunk.truncate(rows);
-            return Err(stop);
-        }
-        Ok(2)
+        append_keyless(out.chunk(&plan.structure, topic), mark, &held, plan, before, &reader.image, texts)
     }
+
+    /// Layout of the image that a change's rows are made of, which is then in the reader: of a delete, the one before it.
+    #[inline]
+    fn image(&mut self, taken: &Taken<'_>, op: Op) -> Result<Option<usize>, Stop> {
+        let parsed = taken.parsed;
+        if op != Op::Delete {
+            return match parsed.image {
+                None => Err(Stop::Bad("the record has no row image (`after`)".to_owned())),
+                found => Ok(found),
+            };
+        }
+        if parsed.flattened {
+            return Ok(parsed.image);
+        }
+        let Some(before) = parsed.before else { return Ok(None) };
+        let image = self.reader.read_before(taken.value, before).map_err(Stop::Bad)?;
+        std::mem::swap(&mut self.reader.image, &mut self.reader.before);
+        Ok(Some(image))
+    }
+}
+
+/// Reads the image before an update of a table without a key into the reader; answers its layout's number.
+fn image_before(reader: &mut Reader, taken: &Taken<'_>) -> Result<Option<u32>, Stop> {
+    let Some(before) = taken.parsed.before else {
+        return Err(Stop::Bad(
+            "an update of a table without a primary key has no image before the change; use Debezium's envelope for it"
+                .to_owned(),
+        ));
+    };
+    let before = reader.read_before(taken.value, before).map_err(Stop::Bad)?;
+    Ok(reader.images.get(before).map(|l| l.id))
 }
 
 /// More than a topic has partitions: those of different topics are never one lane.

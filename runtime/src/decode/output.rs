@@ -2,18 +2,18 @@
 //!
 //! Receives accepted rows, one open set of columns a table structure, because rows of two structures alternate where
 //! partitions interleave. Promises [`Changes`] with all rows of a structure in record order. Never drops a row: what
-//! cannot become an array comes back as bad rows.
+//! cannot become an array comes back as bad records.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::error::ArrowError;
 
-use super::codec::{Codec, Misfit};
-use super::column::Column;
-use super::json::Token;
-use super::version::Version;
-use super::{BadRow, shorten};
+use super::bad_record::{BadRecord, shorten};
+use super::format::json::cursor::Token;
+use super::schema::structure::Structure;
+use super::value::codec::{Codec, Misfit};
+use super::value::column::Column;
 use crate::change::{Changes, Floor, Op, Records};
 use crate::sequence::Sequence;
 
@@ -24,17 +24,17 @@ const ROWS_AT_FIRST: usize = 1024;
 
 /// Where a row's record stands.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RowMark {
-    pub(super) op: Op,
-    pub(super) sequence: Sequence,
-    pub(super) source_ts_ms: i64,
-    pub(super) partition: i32,
-    pub(super) offset: i64,
+pub(crate) struct RowMark {
+    pub(crate) op: Op,
+    pub(crate) sequence: Sequence,
+    pub(crate) source_ts_ms: i64,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
 }
 
 /// Rows of one structure.
-pub(super) struct Chunk {
-    version: Arc<Version>,
+pub(crate) struct Chunk {
+    structure: Arc<Structure>,
     topic: Arc<str>,
     columns: Vec<Column>,
     ops: Vec<Op>,
@@ -45,11 +45,11 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    fn new(version: &Arc<Version>, topic: &Arc<str>, rows: usize) -> Self {
+    fn new(structure: &Arc<Structure>, topic: &Arc<str>, rows: usize) -> Self {
         Chunk {
-            version: Arc::clone(version),
+            structure: Arc::clone(structure),
             topic: Arc::clone(topic),
-            columns: version.kinds.iter().map(|kind| Column::new(*kind, rows)).collect(),
+            columns: structure.types.iter().map(|column_type| Column::new(*column_type, rows)).collect(),
             ops: Vec::with_capacity(rows),
             sequences: Vec::with_capacity(rows),
             source_ts_ms: Vec::with_capacity(rows),
@@ -58,17 +58,17 @@ impl Chunk {
         }
     }
 
-    pub(super) fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.ops.len()
     }
 
-    pub(super) fn version(&self) -> &Version {
-        &self.version
+    pub(crate) fn structure(&self) -> &Structure {
+        &self.structure
     }
 
     /// Appends one value of the row in the making.
     #[inline]
-    pub(super) fn append(
+    pub(crate) fn append(
         &mut self,
         column: usize,
         codec: Codec,
@@ -82,7 +82,7 @@ impl Chunk {
         }
     }
 
-    pub(super) fn append_null(&mut self, column: usize) {
+    pub(crate) fn append_null(&mut self, column: usize) {
         if let Some(column) = self.columns.get_mut(column) {
             column.append_null();
         }
@@ -90,7 +90,7 @@ impl Chunk {
 
     /// The row in the making is whole.
     #[inline]
-    pub(super) fn seal(&mut self, mark: RowMark) {
+    pub(crate) fn seal(&mut self, mark: RowMark) {
         self.ops.push(mark.op);
         self.sequences.push(mark.sequence);
         self.source_ts_ms.push(mark.source_ts_ms);
@@ -99,7 +99,7 @@ impl Chunk {
     }
 
     /// Takes back everything from row `rows` on.
-    pub(super) fn truncate(&mut self, rows: usize) {
+    pub(crate) fn truncate(&mut self, rows: usize) {
         for column in &mut self.columns {
             column.truncate(rows);
         }
@@ -115,16 +115,16 @@ impl Chunk {
     }
 
     fn finish(self) -> Result<Changes, Unmade> {
-        let Chunk { version, topic, columns, ops, sequences, source_ts_ms, partitions, offsets } = self;
+        let Chunk { structure, topic, columns, ops, sequences, source_ts_ms, partitions, offsets } = self;
         let rows = RecordBatchOptions::new().with_row_count(Some(ops.len()));
         let batch = columns
             .into_iter()
             .map(Column::finish)
             .collect::<Result<Vec<ArrayRef>, _>>()
-            .and_then(|arrays| RecordBatch::try_new_with_options(Arc::clone(&version.row_schema), arrays, &rows));
+            .and_then(|arrays| RecordBatch::try_new_with_options(Arc::clone(&structure.row_schema), arrays, &rows));
         match batch {
             Ok(rows) => Ok(Changes {
-                schema: Arc::clone(&version.schema),
+                schema: Arc::clone(&structure.schema),
                 rows,
                 ops,
                 sequences,
@@ -142,14 +142,14 @@ struct Unmade {
     rows: Vec<(i32, i64)>,
 }
 
-/// Rows, floors and bad rows in record order, until [`Decoded::finish`] takes them.
+/// Rows, floors and bad records in record order, until [`Decoded::finish`] takes them.
 #[derive(Default)]
 pub struct Decoded {
     open: Vec<Chunk>,
     last: usize,
     closed: Vec<Chunk>,
     floors: Vec<Floor>,
-    bad: Vec<BadRow>,
+    bad: Vec<BadRecord>,
     rows: usize,
     text_bytes: usize,
 }
@@ -175,8 +175,8 @@ impl Decoded {
         self.rows == 0 && self.floors.is_empty() && self.bad.is_empty()
     }
 
-    /// Takes everything out: changes (one a table structure, more when very large), floors and bad rows.
-    pub fn finish(&mut self) -> (Vec<Changes>, Vec<Floor>, Vec<BadRow>) {
+    /// Takes everything out: changes (one a table structure, more when very large), floors and bad records.
+    pub fn finish(&mut self) -> (Vec<Changes>, Vec<Floor>, Vec<BadRecord>) {
         let mut changes = Vec::new();
         let chunks = std::mem::take(&mut self.closed).into_iter().chain(std::mem::take(&mut self.open));
         for chunk in chunks {
@@ -186,7 +186,7 @@ impl Decoded {
             let topic = Arc::clone(&chunk.topic);
             match chunk.finish() {
                 Ok(done) => changes.push(done),
-                Err(Unmade { error, rows }) => self.bad.extend(rows.into_iter().map(|(partition, offset)| BadRow {
+                Err(Unmade { error, rows }) => self.bad.extend(rows.into_iter().map(|(partition, offset)| BadRecord {
                     topic: Arc::clone(&topic),
                     partition,
                     offset,
@@ -202,13 +202,13 @@ impl Decoded {
 
     /// The open chunk of a structure.
     #[inline]
-    pub(super) fn chunk(&mut self, version: &Arc<Version>, topic: &Arc<str>) -> &mut Chunk {
-        let hit = self.open.get(self.last).is_some_and(|c| Arc::ptr_eq(&c.version, version));
+    pub(crate) fn chunk(&mut self, structure: &Arc<Structure>, topic: &Arc<str>) -> &mut Chunk {
+        let hit = self.open.get(self.last).is_some_and(|c| Arc::ptr_eq(&c.structure, structure));
         if !hit {
-            self.last = match self.open.iter().position(|c| Arc::ptr_eq(&c.version, version)) {
+            self.last = match self.open.iter().position(|c| Arc::ptr_eq(&c.structure, structure)) {
                 Some(at) => at,
                 None => {
-                    self.open.push(Chunk::new(version, topic, ROWS_AT_FIRST));
+                    self.open.push(Chunk::new(structure, topic, ROWS_AT_FIRST));
                     self.open.len() - 1
                 }
             };
@@ -219,7 +219,7 @@ impl Decoded {
 
     /// Counts rows that were sealed for one record of `bytes` bytes.
     #[inline]
-    pub(super) fn count(&mut self, rows: usize, bytes: usize) {
+    pub(crate) fn count(&mut self, rows: usize, bytes: usize) {
         self.rows += rows;
         let before = self.text_bytes;
         self.text_bytes += bytes;
@@ -238,7 +238,7 @@ impl Decoded {
         self.floors.push(floor);
     }
 
-    pub(super) fn push_bad(&mut self, bad: BadRow) {
+    pub(crate) fn push_bad(&mut self, bad: BadRecord) {
         self.bad.push(bad);
     }
 }

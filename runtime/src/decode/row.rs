@@ -4,31 +4,82 @@
 //! the chunk whole or not at all, and that its key is that of its record. Never decides what becomes of a row that does
 //! not fit.
 
-use super::codec::{Codec, Misfit};
-use super::column::Column;
-use super::decoder::Stop;
-use super::json::{Kind, Token};
+use super::dialect::mysql::types::type_word;
+use super::format::json::cursor::{Kind, Token};
 use super::output::{Chunk, RowMark};
 use super::plan::Plan;
-use super::version::Version;
+use super::schema::structure::Structure;
+use super::step::Stop;
+use super::value::codec::{Codec, Misfit};
+use super::value::column::Column;
+use crate::change::Op;
 
 /// The bytes that tokens point into, and a buffer to work in.
-pub(super) struct Texts<'a> {
-    pub(super) value: &'a [u8],
-    pub(super) key: &'a [u8],
-    pub(super) scratch: &'a mut Vec<u8>,
+pub(crate) struct Texts<'a> {
+    pub(crate) value: &'a [u8],
+    pub(crate) key: &'a [u8],
+    pub(crate) scratch: &'a mut Vec<u8>,
 }
 
 /// Why a row cannot be written.
-pub(super) enum Unwritten {
+pub(crate) enum Unwritten {
     /// may be explained by a structure or a setting that is not known yet
     Misfit(usize, Codec, Misfit),
     Bad(&'static str),
 }
 
+impl Texts<'_> {
+    fn again(&mut self) -> Texts<'_> {
+        Texts { value: self.value, key: self.key, scratch: self.scratch }
+    }
+}
+
+/// Appends the one row of a change to a table with a key. `image`: a delete may have none.
+#[inline]
+pub(crate) fn append_keyed(
+    chunk: &mut Chunk,
+    mark: RowMark,
+    held: &impl Fn(String) -> Stop,
+    plan: &Plan,
+    key: &[Token],
+    image: Option<&[Token]>,
+    texts: Texts<'_>,
+) -> Result<(), Stop> {
+    if mark.op == Op::Delete {
+        return write(chunk, mark, held, |chunk| delete(chunk, plan, key, image, texts));
+    }
+    write(chunk, mark, held, |chunk| upsert(chunk, plan, Some(key), image.unwrap_or_default(), texts))
+}
+
+/// Appends the rows of a change to a table without a key, all or none; answers how many. `before`: of an update, whose
+/// row is another one before the change.
+#[inline]
+pub(crate) fn append_keyless(
+    chunk: &mut Chunk,
+    mark: RowMark,
+    held: &impl Fn(String) -> Stop,
+    plan: &Plan,
+    before: Option<&[Token]>,
+    image: &[Token],
+    mut texts: Texts<'_>,
+) -> Result<usize, Stop> {
+    let Some(before) = before else {
+        write(chunk, mark, held, |chunk| upsert(chunk, plan, None, image, texts))?;
+        return Ok(1);
+    };
+    let rows = chunk.rows();
+    let gone = RowMark { op: Op::Delete, ..mark };
+    write(chunk, gone, held, |chunk| upsert(chunk, plan, None, before, texts.again()))?;
+    if let Err(stop) = write(chunk, mark, held, |chunk| upsert(chunk, plan, None, image, texts)) {
+        chunk.truncate(rows);
+        return Err(stop);
+    }
+    Ok(2)
+}
+
 /// Writes one row, or nothing of it.
 #[inline]
-pub(super) fn write(
+fn write(
     chunk: &mut Chunk,
     mark: RowMark,
     held: &impl Fn(String) -> Stop,
@@ -44,16 +95,16 @@ pub(super) fn write(
             chunk.truncate(rows);
             Err(match unwritten {
                 Unwritten::Bad(reason) => Stop::Bad(reason.to_owned()),
-                Unwritten::Misfit(column, codec, misfit) => held(describe(chunk.version(), column, codec, misfit)),
+                Unwritten::Misfit(column, codec, misfit) => held(describe(chunk.structure(), column, codec, misfit)),
             })
         }
     }
 }
 
 #[cold]
-fn describe(version: &Version, column: usize, codec: Codec, misfit: Misfit) -> String {
-    let name: String = version.names.get(column).map(|n| n.chars().take(64).collect()).unwrap_or_default();
-    let word = version.kinds.get(column).map_or("", |k| k.word());
+fn describe(structure: &Structure, column: usize, codec: Codec, misfit: Misfit) -> String {
+    let name: String = structure.names.get(column).map(|n| n.chars().take(64).collect()).unwrap_or_default();
+    let word = structure.types.get(column).map_or("", |t| type_word(*t));
     match misfit {
         Misfit::Value(why) => match codec {
             Codec::DateTime(Some(_)) | Codec::Time(Some(_), _) => {
@@ -76,7 +127,7 @@ fn describe(version: &Version, column: usize, codec: Codec, misfit: Misfit) -> S
 
 /// Appends the row image; the key's values must be those of the image.
 #[inline]
-pub(super) fn upsert(
+fn upsert(
     chunk: &mut Chunk,
     plan: &Plan,
     key: Option<&[Token]>,
@@ -104,7 +155,7 @@ pub(super) fn upsert(
 }
 
 /// Appends the key's columns; the others are null.
-pub(super) fn delete(
+fn delete(
     chunk: &mut Chunk,
     plan: &Plan,
     key: &[Token],
@@ -112,7 +163,7 @@ pub(super) fn delete(
     texts: Texts<'_>,
 ) -> Result<(), Unwritten> {
     let Texts { value, key: key_bytes, scratch } = texts;
-    for column in 0..plan.version.kinds.len() {
+    for column in 0..plan.structure.types.len() {
         let Some(step) = plan.keys.iter().find(|k| k.column == column) else {
             chunk.append_null(column);
             continue;
@@ -147,9 +198,9 @@ fn agree(
     if ours.0.kind == theirs.0.kind && ours.0.of(ours.1) == theirs.0.of(theirs.1) {
         return Ok(());
     }
-    let kind = plan.version.kinds.get(column).copied();
+    let column_type = plan.structure.types.get(column).copied();
     let read = |(token, text): (Token, &[u8])| {
-        let mut one = Column::new(kind?, 1);
+        let mut one = Column::new(column_type?, 1);
         one.append(codec, token, text, &mut Vec::new()).ok()?;
         one.finish().ok()
     };

@@ -1,8 +1,10 @@
-//! Tests of the stage as a whole: the captures of shared/corpus, records that are wrong in every way, and mutations.
+//! Tests of the stage as a whole: the captures, records that are wrong in every way, and mutations.
 
 mod capture;
-mod corpus;
 mod epochs;
 mod fold;
 mod fuzz;
+mod lineage;
 mod records;
+mod truth;
+mod values;

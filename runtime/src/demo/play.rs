@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Progress, Report, TableReport};
 use crate::record::Offsets;
 use crate::table::Location;
+use crate::table_id::TableId;
 
 /// How often the lake's logs are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -36,7 +37,7 @@ pub(super) struct Play<'a> {
     started: Instant,
     drawn: Drawn,
     /// what was told of each table last
-    told: BTreeMap<String, Told>,
+    told: BTreeMap<TableId, Told>,
 }
 
 /// Totals when the lines were drawn last.
@@ -178,7 +179,7 @@ impl<'a> Play<'a> {
 
 impl Told {
     /// What is new of a table.
-    fn news(&mut self, table: &str, report: &TableReport) -> Option<String> {
+    fn news(&mut self, table: &TableId, report: &TableReport) -> Option<String> {
         let short = |hash: &str| hash.get(..8).unwrap_or(hash).to_owned();
         let trouble =
             report.stopped.as_ref().map(|t| ("stopped", t)).or(report.refused.as_ref().map(|t| ("refused", t)));

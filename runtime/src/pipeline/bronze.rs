@@ -1,134 +1,198 @@
-//! One topic's Bronze table: takes records in, appends them, tells how far it is committed.
+//! One topic's Bronze table: opens it, takes records in, appends them, tells how far it is committed.
+//!
+//! Promises that nothing but its own topic waits for it, be the lake slow, refused or away, and that records follow on each
+//! other without a gap: a delivery that does not is a defect and stops the table.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::chore::Chore;
+use super::connector::Connectors;
 use super::packing::Packing;
 use super::progress::Progress;
-use super::retry::Backoff;
+use super::task::{Ending, Health, Inbox, Order, Retry, retrying};
+use super::{Bounds, Word, at};
 use crate::buffer::{Pending, Room};
-use crate::config::Flush;
-use crate::decode;
+use crate::decode::{self, TopicKind};
 use crate::error::{Action, Error, ErrorKind, Result};
-use crate::record::Positions;
-use crate::source::Delivery;
-use crate::table::{BronzeDraft, BronzeRows, BronzeTable, Outcome};
+use crate::record::{Positions, Range};
+use crate::source::{Delivery, Requests};
+use crate::table::{BronzeDraft, BronzeRows, BronzeTable, Location, Outcome, Settings, positions_of};
 
-/// Deliveries that wait for a table.
-const QUEUE: usize = 32;
 /// Bytes of records that are encoded together: small enough for a processor's cache.
 const BATCH_BYTES: usize = 1 << 20;
+/// How long the source waits for a table that is being opened before it goes on without the topic.
+const OPENING_PATIENCE: Duration = Duration::from_secs(2);
 
-pub(super) enum Order {
-    Take(Delivery),
-    /// commit what is pending, then answer
-    Flush(oneshot::Sender<()>),
-    /// the source holds no more: finish the upkeep that runs
-    Settle,
-    /// other bounds on what is buffered
-    Tune(Flush),
-}
-
-/// The pipeline's end of a Bronze task.
+/// What a Bronze task works with.
 pub(super) struct Bronze {
-    pub(super) orders: mpsc::Sender<Order>,
-    pub(super) committed: watch::Receiver<Positions>,
-    pub(super) task: tokio::task::JoinHandle<Result<()>>,
+    pub(super) topic: Arc<str>,
+    pub(super) location: Location,
+    pub(super) settings: Settings,
+    /// only if the table holds something: nothing is made of a topic that is only looked for
+    pub(super) only_if_there: bool,
+    pub(super) bounds: watch::Receiver<Bounds>,
+    pub(super) room: Room,
+    pub(super) connectors: Arc<Connectors>,
+    pub(super) committed: Arc<watch::Sender<Positions>>,
+    pub(super) requests: Requests,
+    pub(super) words: mpsc::UnboundedSender<Word>,
+    pub(super) progress: Arc<Progress>,
 }
 
 impl Bronze {
-    pub(super) fn spawn(
-        topic: Arc<str>,
-        table: BronzeTable,
-        flush: Flush,
-        room: Room,
-        progress: Arc<Progress>,
-    ) -> Self {
-        let (orders, inbox) = mpsc::channel(QUEUE);
-        let name = format!("bronze/{topic}");
-        let (committed_in, committed) = watch::channel(table.positions().clone());
-        progress.bronze_at(&topic, table.positions());
-        let writer = Writer {
-            topic,
+    pub(super) async fn work(self, mut inbox: Inbox) -> Result<()> {
+        let opened = self.open(&inbox.health).await?;
+        let Some((table, kind)) = opened else {
+            let _ = self.words.send(Word::NoBronze(Arc::clone(&self.topic)));
+            return Ok(());
+        };
+        self.committed.send_replace(table.positions().clone());
+        self.progress.bronze_at(&self.topic, table.positions());
+        let _ = self.words.send(Word::Opened { topic: Arc::clone(&self.topic), kind });
+        inbox.live.set(true);
+        let bounds = self.bounds.borrow().flush;
+        let mut writer = Writer {
+            next: table.positions().clone(),
             table,
             rows: BronzeRows::new(),
             draft: BronzeDraft::default(),
-            pending: Pending::new(flush, room),
-            committed: committed_in,
+            pending: Pending::new(bounds, self.room.clone()),
             checkpoint: Chore::new("checkpoint"),
             packing: Packing::new(),
             newest_ms: None,
-            progress: Arc::clone(&progress),
+            health: inbox.health.clone(),
+            bronze: self,
         };
-        let task = tokio::spawn(async move {
-            let ended = writer.run(inbox).await;
-            if let Err(error) = &ended {
-                progress.stop(&name, error);
+        writer.run(&mut inbox).await
+    }
+
+    /// Opens the table and finds out what the topic carries; `None` where only what is there is wanted, and nothing is.
+    async fn open(&self, health: &Health) -> Result<Option<(BronzeTable, TopicKind)>> {
+        let mut retry = Retry::of(health);
+        loop {
+            let mut opening = std::pin::pin!(self.open_once());
+            let opened = match tokio::time::timeout(OPENING_PATIENCE, &mut opening).await {
+                Ok(opened) => opened,
+                Err(_) => {
+                    self.requests.wait(&self.topic);
+                    opening.await
+                }
+            };
+            match opened {
+                Err(error) if error.action() == Action::Retry => {
+                    self.requests.wait(&self.topic);
+                    if !retry.pause(&error).await {
+                        return Err(error);
+                    }
+                }
+                ended => return ended,
             }
-            ended
-        });
-        Bronze { orders, committed, task }
+        }
+    }
+
+    async fn open_once(&self) -> Result<Option<(BronzeTable, TopicKind)>> {
+        if self.only_if_there && positions_of(&self.location).await?.is_empty() {
+            return Ok(None);
+        }
+        let table = BronzeTable::open_or_create(self.location.clone(), &self.topic, self.settings.clone()).await?;
+        let kind = self.connectors.classify(&self.topic, &table).await?;
+        Ok(Some((table, kind)))
     }
 }
 
 struct Writer {
-    topic: Arc<str>,
+    bronze: Bronze,
     table: BronzeTable,
     rows: BronzeRows,
     /// what comes before `rows`
     draft: BronzeDraft,
     pending: Pending,
-    committed: watch::Sender<Positions>,
+    /// next offset that is expected of each partition
+    next: Positions,
     checkpoint: Chore,
     packing: Packing,
     /// Kafka's timestamp of the newest record that is pending, as far as the last ones of its blocks tell
     newest_ms: Option<i64>,
-    progress: Arc<Progress>,
+    health: Health,
 }
 
 impl Writer {
-    async fn run(mut self, mut inbox: mpsc::Receiver<Order>) -> Result<()> {
+    async fn run(&mut self, inbox: &mut Inbox) -> Result<()> {
+        let mut bounds = self.bronze.bounds.clone();
         loop {
             let due = self.pending.due_at();
-            let order = tokio::select! {
+            tokio::select! {
                 biased;
-                () = at(due) => { self.flush().await?; continue }
-                order = inbox.recv() => order,
-            };
-            match order {
-                None => {
-                    self.flush().await?;
-                    self.checkpoint.settle(&self.topic).await;
-                    return Ok(());
+                () = at(due) => self.flush().await?,
+                ending = inbox.health.ended() => {
+                    self.take_all(inbox).await?;
+                    return self.finish(ending).await;
                 }
-                Some(Order::Flush(done)) => {
-                    self.flush().await?;
-                    let _ = done.send(());
-                }
-                Some(Order::Settle) => {
-                    self.flush().await?;
-                    self.packing.settle(&self.topic, &mut self.table.upkeep()).await;
-                }
-                Some(Order::Tune(flush)) => self.pending.tune(flush),
-                Some(Order::Take(delivery)) => {
-                    let block = &delivery.block;
-                    let meta = |row: usize| block.get(row).and_then(|r| r.value).map_or((None, None), decode::peek);
-                    self.rows.push(block, 0, meta);
-                    self.pending.add(block.partition(), delivery.range, block.len(), block.bytes());
-                    self.newest_ms = self.newest_ms.max(block.last().map(|record| record.timestamp_ms));
-                    drop(delivery);
-                    if self.rows.bytes() >= BATCH_BYTES {
-                        self.encode()?;
-                    }
-                    if self.pending.is_full() {
+                Ok(()) = bounds.changed() => self.pending.tune(bounds.borrow_and_update().flush),
+                Some(order) = inbox.orders.recv() => {
+                    self.take_all(inbox).await?;
+                    if let Order::Flush(done) = order {
                         self.flush().await?;
+                        let _ = done.send(());
                     }
                 }
+                Some(delivery) = inbox.deliveries.recv() => self.take(delivery).await?,
             }
         }
+    }
+
+    /// Takes in what was handed over before.
+    async fn take_all(&mut self, inbox: &mut Inbox) -> Result<()> {
+        while let Ok(delivery) = inbox.deliveries.try_recv() {
+            self.take(delivery).await?;
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self, ending: Ending) -> Result<()> {
+        if ending == Ending::AtOnce {
+            return Ok(());
+        }
+        self.flush().await?;
+        if ending == Ending::Complete {
+            self.packing.settle(&self.bronze.topic, &mut self.table.upkeep()).await;
+        }
+        self.checkpoint.settle(&self.bronze.topic).await;
+        Ok(())
+    }
+
+    async fn take(&mut self, delivery: Delivery) -> Result<()> {
+        let block = &delivery.block;
+        let id = block.partition();
+        let Range { from, to } = delivery.range;
+        let next = self.next.get(id).unwrap_or(from);
+        if from > next {
+            let message =
+                format!("bronze `{}` [{}]: offsets {next} to {from} were not handed over", id.topic, id.partition);
+            return Err(
+                Error::new(ErrorKind::Internal, message).hint("start `lode` again: it reads on from offset `{next}`")
+            );
+        }
+        if to <= next {
+            return Ok(());
+        }
+        let first = block.iter().take_while(|record| record.offset < next).count();
+        let meta = |row: usize| block.get(row).and_then(|r| r.value).map_or((None, None), decode::op_and_time);
+        self.rows.push(block, first, meta);
+        self.pending.add(id, Range { from: next, to }, block.len() - first, block.bytes());
+        self.next.insert(id, to);
+        self.newest_ms = self.newest_ms.max(block.last().map(|record| record.timestamp_ms));
+        drop(delivery);
+        if self.rows.bytes() >= BATCH_BYTES {
+            self.encode()?;
+        }
+        if self.pending.is_full() {
+            self.flush().await?;
+        }
+        Ok(())
     }
 
     fn encode(&mut self) -> Result<()> {
@@ -146,44 +210,33 @@ impl Writer {
         self.encode()?;
         let files = std::mem::take(&mut self.draft).finish(self.pending.ranges())?;
         let rows = files.rows();
-        let mut backoff = Backoff::new();
         let mut ranges = self.pending.ranges().clone();
         while !ranges.is_empty() {
             let info = serde_json::Map::from_iter([("rows".to_owned(), rows.into())]);
-            match self.table.append(&files, &ranges, info).await {
-                Ok(Outcome::Committed { .. }) => {
+            match retrying!(&self.health, self.table.append(&files, &ranges, info.clone()))? {
+                Outcome::Committed { .. } => {
                     appended = rows;
                     break;
                 }
-                Ok(Outcome::AlreadyCommitted { .. }) => break,
+                Outcome::AlreadyCommitted { .. } => break,
                 // Another instance was faster with some of it: the rest is still ours to append.
-                Ok(Outcome::Fenced) => {
+                Outcome::Fenced => {
                     ranges = ranges.still_missing(self.table.positions()).ok_or_else(|| self.went_back())?;
                 }
-                Err(error) if error.action() == Action::Retry => backoff.wait(&self.topic, &error).await,
-                Err(error) => return Err(error),
             }
         }
-        self.committed.send_replace(self.table.positions().clone());
+        self.bronze.committed.send_replace(self.table.positions().clone());
         let newest_ms = self.newest_ms.take();
-        self.progress.bronze(&self.topic, appended, self.table.positions(), begun.elapsed(), newest_ms);
+        self.bronze.progress.bronze(&self.bronze.topic, appended, self.table.positions(), begun.elapsed(), newest_ms);
         self.pending.clear();
         // Without checkpoints every start would read the whole log.
-        self.checkpoint.tend(&self.topic, || self.table.upkeep().checkpointing()).await;
-        self.packing.tend(&self.topic, self.table.upkeep()).await;
+        self.checkpoint.tend(&self.bronze.topic, || self.table.upkeep().checkpointing()).await;
+        self.packing.tend(&self.bronze.topic, self.table.upkeep()).await;
         Ok(())
     }
 
     fn went_back(&self) -> Error {
-        Error::new(ErrorKind::Fenced, format!("bronze `{}`: the table stands before what was read", self.topic))
+        Error::new(ErrorKind::Fenced, format!("bronze `{}`: the table stands before what was read", self.bronze.topic))
             .hint("it was restored to an older version while `lode` ran; start `lode` again")
-    }
-}
-
-/// Ends at `due`, or never.
-pub(super) async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
     }
 }

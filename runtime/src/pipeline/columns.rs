@@ -2,40 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, Decimal128Array, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
-    UInt32Array, new_null_array,
-};
-use arrow::compute::{CastOptions, cast_with_options, take};
+use arrow::array::{Array, Decimal128Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use arrow::util::display::array_value_to_string;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::widen::{default_of, widens};
 use crate::schema::{DEFAULT, TableSchema};
 use crate::table::Selection;
-
-/// `batch` in the columns `fields`: narrower types widened, absent columns at the field's default.
-pub(super) fn align(batch: &RecordBatch, fields: &SchemaRef) -> Result<RecordBatch> {
-    let rows = batch.num_rows();
-    let columns = fields.fields().iter().map(|field| match batch.column_by_name(field.name()) {
-        Some(column) if column.data_type() == field.data_type() => Ok(Arc::clone(column)),
-        Some(column) => {
-            let options = CastOptions { safe: false, ..CastOptions::default() };
-            cast_with_options(column, field.data_type(), &options).map_err(arrow_error)
-        }
-        None => match default_of(field) {
-            Some(default) => take(&default, &UInt32Array::from(vec![0; rows]), None).map_err(arrow_error),
-            None => Ok(new_null_array(field.data_type(), rows)),
-        },
-    });
-    let columns = columns.collect::<Result<Vec<_>>>()?;
-    RecordBatch::try_new_with_options(
-        Arc::clone(fields),
-        columns,
-        &RecordBatchOptions::new().with_row_count(Some(rows)),
-    )
-    .map_err(arrow_error)
-}
 
 /// The schema's fields, each with its default where it has one.
 pub(super) fn with_defaults(schema: &TableSchema) -> SchemaRef {
@@ -49,13 +23,6 @@ pub(super) fn with_defaults(schema: &TableSchema) -> SchemaRef {
         if default_of(&marked).is_some_and(|d| d.to_data() == default.to_data()) { marked } else { Arc::clone(field) }
     });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
-}
-
-/// The one value of [`DEFAULT`].
-pub(super) fn default_of(field: &Field) -> Option<ArrayRef> {
-    let text: ArrayRef = Arc::new(StringArray::from(vec![field.metadata().get(DEFAULT)?.as_str()]));
-    let options = CastOptions { safe: false, ..CastOptions::default() };
-    cast_with_options(&text, field.data_type(), &options).ok()
 }
 
 /// Names of the source table's key columns, in key order.
@@ -79,22 +46,14 @@ pub(super) fn same(a: &TableSchema, b: &TableSchema) -> bool {
             .all(|(x, y)| x.name() == y.name() && x.data_type() == y.data_type())
 }
 
-/// True when `a` holds every value of `b`.
-pub(super) fn is_wider(a: &DataType, b: &DataType) -> bool {
-    let rank = |t: &DataType| match t {
-        DataType::Int8 => 1,
-        DataType::Int16 => 2,
-        DataType::Int32 => 3,
-        DataType::Int64 => 4,
-        _ => 0,
-    };
-    match (a, b) {
-        (DataType::Float64, DataType::Float32) => true,
-        (DataType::Decimal128(p, s), DataType::Decimal128(q, t)) => {
-            s >= t && i16::from(*p) - i16::from(*s) >= i16::from(*q) - i16::from(*t)
-        }
-        _ => rank(b) > 0 && rank(a) > rank(b),
-    }
+/// True when `schema` has a column that `known` lacks, one that is not narrower, or another key: an older structure brings
+/// nothing.
+pub(super) fn brings(schema: &TableSchema, known: &TableSchema) -> bool {
+    source_key(schema) != source_key(known)
+        || schema.fields.fields().iter().any(|f| match known.fields.field_with_name(f.name()) {
+            Err(_) => true,
+            Ok(have) => !widens(f.data_type(), have.data_type()),
+        })
 }
 
 /// The source's columns and the pseudo-columns that a module may read.
@@ -123,4 +82,32 @@ pub(super) fn with_pseudo_columns(rows: &RecordBatch, selection: &Selection) -> 
 
 pub(super) fn arrow_error(error: arrow::error::ArrowError) -> Error {
     Error::new(ErrorKind::Internal, "columns do not fit together").caused_by(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::widen::widest;
+
+    fn schema(value: DataType) -> Arc<TableSchema> {
+        let fields = vec![Field::new("id", DataType::Int64, false), Field::new("v", value, true)];
+        Arc::new(TableSchema {
+            database: "shop".into(),
+            table: "t".into(),
+            fields: Arc::new(Schema::new(fields)),
+            key: vec![0],
+            defaults: vec![None, None],
+            renamed: 0,
+        })
+    }
+
+    #[test]
+    fn an_older_narrower_structure_after_a_newer_one_is_not_followed() {
+        let old = schema(DataType::Int32);
+        for new in [DataType::Int64, DataType::Float64, DataType::Decimal128(12, 1)] {
+            let new = schema(new);
+            assert!(brings(&new, &old) && !brings(&old, &new), "{new:?}");
+            assert!(same(&widest(&old, &new), &new), "a narrower column of a followed structure stays wide");
+        }
+    }
 }

@@ -3,12 +3,85 @@
 //! Shared by the tables of the connector. [`Connector::changed`] wakes the tables that wait for a schema.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use tokio::sync::watch;
+use futures::StreamExt;
+use tokio::sync::{OnceCell, watch};
 
-use crate::decode::{Evidence, Lineage, SchemaChange, SchemaChangeKind, SchemaHistory, TableName};
+use crate::decode::{self, Evidence, Lineage, SchemaChange, SchemaChangeKind, SchemaHistory, TableName, TopicKind};
+use crate::error::Result;
 use crate::record::{Block, Offsets, PartitionId, Positions};
+use crate::table::{BronzeTable, Location, Settings, positions_of};
+
+/// Records of a topic that are looked at to find out what it carries.
+const CLASSIFY_RECORDS_MAX: usize = 10_000;
+
+/// The connectors of a pipeline, by the name of their schema-change topic.
+pub(super) struct Connectors {
+    root: Location,
+    settings: Settings,
+    by_topic: Mutex<HashMap<String, Arc<Connector>>>,
+}
+
+impl Connectors {
+    pub(super) fn new(root: Location, settings: Settings) -> Self {
+        Connectors { root, settings, by_topic: Mutex::default() }
+    }
+
+    /// The connector of the schema-change topic, new or known.
+    pub(super) fn of(&self, schema_topic: &str) -> Arc<Connector> {
+        let mut all = self.by_topic.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(schema_topic.to_owned()).or_insert_with(|| Arc::new(Connector::new(schema_topic))))
+    }
+
+    /// Those that are known.
+    pub(super) fn all(&self) -> Vec<Arc<Connector>> {
+        self.by_topic.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Takes in what Bronze has of a connector's schema-change topic, once.
+    pub(super) async fn take_in(&self, connector: &Connector) -> Result<()> {
+        let read = async {
+            let location = self.root.table(&format!("bronze/{}", connector.topic))?;
+            if positions_of(&location).await?.is_empty() {
+                return Ok(());
+            }
+            let table = BronzeTable::open_or_create(location, &connector.topic, self.settings.clone()).await?;
+            let mut blocks = table.read(&Positions::new()).await?;
+            while let Some(block) = blocks.next().await {
+                connector.take(&block?);
+            }
+            table.positions().partitions().for_each(|(id, end)| connector.pass(id, end));
+            Ok(())
+        };
+        connector.taken_in.get_or_try_init(|| read).await.map(drop)
+    }
+
+    /// Finds out from Bronze what a topic carries; a schema-change topic is taken in whole.
+    pub(super) async fn classify(&self, topic: &str, table: &BronzeTable) -> Result<TopicKind> {
+        if table.positions().is_empty() {
+            return Ok(TopicKind::Unknown);
+        }
+        let mut blocks = table.read(&Positions::new()).await?;
+        let mut seen = 0;
+        while let Some(block) = blocks.next().await {
+            let block = block?;
+            let kinds = block.iter().map(|record| decode::classify(topic, record));
+            match kinds.into_iter().find(|kind| !matches!(kind, TopicKind::Unknown)) {
+                Some(TopicKind::SchemaChanges) => {
+                    self.take_in(&self.of(topic)).await?;
+                    return Ok(TopicKind::SchemaChanges);
+                }
+                Some(kind) => return Ok(kind),
+                None => seen += block.len(),
+            }
+            if seen > CLASSIFY_RECORDS_MAX {
+                break;
+            }
+        }
+        Ok(TopicKind::Unknown)
+    }
+}
 
 /// One connector, known by the name of its schema-change topic.
 #[derive(Debug)]
@@ -20,6 +93,8 @@ pub(super) struct Connector {
     evidence: Mutex<Evidence>,
     positions: Mutex<Offsets>,
     changes: watch::Sender<u64>,
+    /// what Bronze had of the topic is known
+    taken_in: OnceCell<()>,
 }
 
 /// A statement that left a table without the rows it had, and the Kafka partition of the record that told it.
@@ -38,6 +113,7 @@ impl Connector {
             evidence: Mutex::default(),
             positions: Mutex::default(),
             changes: watch::Sender::new(0),
+            taken_in: OnceCell::new(),
         }
     }
 
@@ -69,7 +145,7 @@ impl Connector {
                 let of_table = all.entry(change.table.clone()).or_default();
                 of_table.push(Clearing { told_in: told_in.clone(), change });
             }
-            SchemaChangeKind::Thinned => {
+            SchemaChangeKind::PartitionsEmptied => {
                 let table = &change.table;
                 tracing::warn!(%table, "partitions were emptied by a statement; no event tells which rows went, so they stay");
             }
@@ -108,9 +184,9 @@ impl Connector {
         self.changes.send_modify(|n| *n += 1);
     }
 
-    /// The next offset of the partition that was not taken in.
-    pub(super) fn position(&self, id: &PartitionId) -> Option<i64> {
-        self.positions.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied()
+    /// The next offset of each partition that was not taken in.
+    pub(super) fn positions(&self) -> Offsets {
+        self.positions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// True when everything before `ends` has been taken in.

@@ -3,10 +3,11 @@
 use arrow::datatypes::Schema;
 use serde_json::Value;
 
-use super::columns::{is_wider, stored_key};
+use super::columns::stored_key;
 use crate::config::OnIncompatible;
 use crate::error::{Error, ErrorKind, Result};
 use crate::schema::TableSchema;
+use crate::schema::widen::widens;
 use crate::table::KeyedTable;
 use crate::transform::Module;
 
@@ -39,7 +40,7 @@ impl Plan {
         }
         let changed = fields.fields().iter().find_map(|field| {
             let have = table.schema().field_with_name(field.name()).ok()?;
-            let fits = have.data_type() == field.data_type() || is_wider(have.data_type(), field.data_type());
+            let fits = widens(field.data_type(), have.data_type());
             (!fits).then_some((have, field))
         });
         let Some((have, field)) = changed else { return Ok(()) };

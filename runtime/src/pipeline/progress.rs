@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::record::Positions;
 use crate::source::{Budget, KnownEnds};
 use crate::table::Extent;
+use crate::table_id::{Layer, TableId};
 
 /// Running counts of a pipeline.
 #[derive(Debug)]
@@ -34,8 +35,7 @@ pub struct Progress {
     read: AtomicU64,
     bronze: AtomicU64,
     topics: Mutex<BTreeMap<Arc<str>, Topic>>,
-    /// by Silver table; what stopped a topic's Bronze stands under `bronze/<topic>`
-    tables: Mutex<BTreeMap<String, Table>>,
+    tables: Mutex<BTreeMap<TableId, Table>>,
     room: Room,
     source: OnceLock<(Budget, KnownEnds)>,
     reporter: Arc<Reporter>,
@@ -49,7 +49,7 @@ struct Topic {
     positions: Positions,
 }
 
-/// One Silver table.
+/// One table, as its task tells; of a Bronze table only how it fares.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
     pub(super) counts: TableCounts,
@@ -179,61 +179,74 @@ impl Progress {
         change(locked(&self.topics).entry(Arc::clone(topic)).or_default());
     }
 
-    pub(super) fn table(&self, name: &str, change: impl FnOnce(&mut Table)) {
+    pub(super) fn table(&self, id: &TableId, change: impl FnOnce(&mut Table)) {
         let mut tables = locked(&self.tables);
-        match tables.get_mut(name) {
+        match tables.get_mut(id) {
             Some(table) => change(table),
-            None => change(tables.entry(name.to_owned()).or_default()),
+            None => change(tables.entry(id.clone()).or_default()),
         }
     }
 
-    /// A Silver table stopped; the others go on.
-    pub(super) fn stop(&self, name: &str, error: &Error) {
-        tracing::error!(table = %name, %error, hint = error.next_step(), "table stopped; the others go on");
-        self.table(name, |t| {
+    /// A table stopped; the others go on.
+    pub(super) fn stop(&self, id: &TableId, error: &Error) {
+        tracing::error!(table = %id, %error, hint = error.next_step(), "table stopped; the others go on");
+        self.table(id, |t| {
             t.counts.stopped = Some(error.to_string());
             t.counts.hint = error.next_step().map(str::to_owned);
         });
-        self.reporter.stop(name, error);
+        self.reporter.stop(id, error);
     }
 
-    /// A Silver table, made of `topic`, starts, perhaps again.
-    pub(super) fn start(&self, name: &str, topic: &Arc<str>) {
-        self.table(name, |t| {
+    /// A table tries again what failed, since the first time that this was said.
+    pub(super) fn retrying(&self, id: &TableId, error: &Error) {
+        self.reporter.retry(id, error);
+    }
+
+    /// What a table tried again works, or is tried no longer.
+    pub(super) fn well(&self, id: &TableId) {
+        self.reporter.well(id);
+    }
+
+    /// A table, made of `topic`, starts, perhaps again.
+    pub(super) fn start(&self, id: &TableId, topic: &Arc<str>) {
+        self.table(id, |t| {
             (t.counts.stopped, t.counts.hint) = (None, None);
             t.topic = Some(Arc::clone(topic));
             t.caught_up = false;
         });
-        self.reporter.start(name);
+        self.reporter.start(id);
     }
 
-    /// A Silver table is no longer asked for.
-    pub(super) fn forget(&self, name: &str) {
-        locked(&self.tables).remove(name);
+    /// A table is no longer asked for.
+    pub(super) fn forget(&self, id: &TableId) {
+        locked(&self.tables).remove(id);
     }
 
-    /// A Silver table is another instance's.
-    pub(super) fn release(&self, name: &str) {
-        self.forget(name);
-        self.reporter.release(name);
+    /// A table is another instance's.
+    pub(super) fn release(&self, id: &TableId) {
+        self.forget(id);
+        self.reporter.release(id);
     }
 
     /// A topic's Bronze table is another instance's.
-    pub(super) fn release_topic(&self, topic: &str) {
+    pub(super) fn release_topic(&self, topic: &Arc<str>) {
         locked(&self.topics).remove(topic);
-        let name = format!("bronze/{topic}");
-        self.forget(&name);
-        self.reporter.forget(&name);
+        let id = TableId::bronze(Arc::clone(topic));
+        self.forget(&id);
+        self.reporter.forget(&id);
     }
 
     /// The counts as they stand.
     pub fn summary(&self) -> Summary {
-        let silver = locked(&self.tables).iter().map(|(name, table)| (name.clone(), table.counts.clone())).collect();
+        let of = |layer| move |(id, _): &(&TableId, &Table)| id.layer == layer;
+        let tables = locked(&self.tables);
+        let silver =
+            tables.iter().filter(of(Layer::Silver)).map(|(id, table)| (id.name.to_string(), table.counts.clone()));
         Summary {
             seconds: self.started.elapsed().as_secs_f64(),
             records: self.read.load(Relaxed),
             bronze: self.bronze.load(Relaxed),
-            silver,
+            silver: silver.collect(),
         }
     }
 }

@@ -13,19 +13,21 @@ use futures::StreamExt;
 use serde_json::Map;
 use tokio::sync::watch;
 
-use super::Pipeline;
 use super::ancestry::{Bronzes, Source};
-use super::settings::{decode_settings, lake_options};
-use super::silver::{Ending, Order, Reader};
+use super::settings::decode_settings;
+use super::silver::Reader;
+use super::task::{Ending, Tasks, Turn};
 use super::topics::feed_name;
 use super::upsert::Opening;
+use super::{Bounds, Pipeline};
 use crate::config::{Config, Flush};
 use crate::decode::{self, Decoded, Decoder, Patience, TableName, TopicKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::Lake;
 use crate::record::{InputId, Positions};
-use crate::source::EndQueries;
+use crate::source::Requests;
 use crate::table::{BronzeTable, Rebuild};
+use crate::table_id::TableId;
 
 /// Rounds in which the new table takes in what the old one took in meanwhile, before they are exchanged.
 const ROUNDS: usize = 3;
@@ -110,13 +112,13 @@ impl Pipeline {
     /// The topic in Bronze that the table is made of. On the way everything that Bronze tells of the connector is learned:
     /// its table structures, and what its values say of its modes.
     async fn topic_of(&mut self, table: &str) -> Result<(Arc<str>, TableName)> {
-        let lake = Lake::new(self.root.clone(), lake_options(&self.config)?);
+        let lake = Lake::new(self.root.clone());
         let mut rows = Vec::new();
         for topic in lake.tables("bronze").await? {
             let topic: Arc<str> = topic.into();
             let bronze =
                 BronzeTable::open_or_create(self.bronze_location(&topic)?, &topic, self.settings.clone()).await?;
-            if let TopicKind::Rows { table, .. } = self.classify_bronze(&topic, &bronze).await? {
+            if let TopicKind::Rows { table, .. } = self.connectors.classify(&topic, &bronze).await? {
                 rows.push((topic, table));
             }
         }
@@ -133,7 +135,7 @@ impl Pipeline {
 
     /// Lets the values of a topic tell the connector's modes.
     async fn learn_modes(&mut self, topic: &Arc<str>) -> Result<()> {
-        let connector = self.connector(decode::schema_topic(topic).unwrap_or(topic));
+        let connector = self.connectors.of(decode::schema_topic(topic).unwrap_or(topic));
         let mut decoder = Decoder::new(Arc::clone(topic), decode_settings(&self.config.debezium, &[])?);
         let bronze = BronzeTable::open_or_create(self.bronze_location(topic)?, topic, self.settings.clone()).await?;
         let mut blocks = bronze.read(&Positions::new()).await?;
@@ -179,14 +181,17 @@ impl Pipeline {
             kept.push(sender);
             bronzes.add(Source { bronze: self.bronze_location(&topic)?, topic, committed });
         }
-        let silver = Reader {
-            name: name.to_owned(),
+        // Nobody waits for a row: few large files.
+        let flush = Flush { rows: self.config.flush.rows.max(FLUSH_ROWS), ..self.config.flush };
+        let (_bounds, bounds) = watch::channel(Bounds { flush, ..Bounds::of(&self.config) });
+        let reader = Reader {
             bronzes: Arc::new(bronzes),
             topic: Arc::clone(topic),
             source: source.clone(),
             follows_schema: overrides.is_empty(),
             decode: decode_settings(&self.config.debezium, overrides)?,
-            connector: self.connector(decode::schema_topic(topic).unwrap_or(topic)),
+            connector: self.connectors.of(decode::schema_topic(topic).unwrap_or(topic)),
+            connectors: Arc::clone(&self.connectors),
             opening: Opening {
                 plan: plan.clone(),
                 feed: None,
@@ -195,24 +200,23 @@ impl Pipeline {
                 settings: self.settings.clone(),
                 letters: Arc::clone(&self.letters),
                 serving: Arc::clone(&self.serving),
-                recent: Arc::default(),
             },
-            // Nobody waits for a row: few large files.
-            flush: Flush { rows: self.config.flush.rows.max(FLUSH_ROWS), ..self.config.flush },
+            bounds,
             room: self.room.clone(),
-            schema_wait: self.config.limits.schema_wait,
             committed,
             within_committed: true,
             bronze: self.bronze_location(topic)?,
             settings: self.settings.clone(),
-            ends: EndQueries::closed(),
+            requests: Requests::closed(),
             progress: Arc::clone(&self.progress),
+        };
+        let id = TableId::silver(name);
+        let mut tasks = Tasks::new(Arc::clone(&self.progress), true);
+        tasks.start(&id, Vec::new(), |inbox| reader.work(inbox)).end(Ending::Complete);
+        match tasks.next().await {
+            Turn::Ended(_) => Ok(()),
+            Turn::Failed(_) | Turn::Due(_) | Turn::Stopped(_) => Err(tasks.error_of(&id)),
         }
-        .spawn();
-        let _ = silver.orders.send(Order::Drain(Ending::Complete)).await;
-        silver.task.await.map_err(|panic| {
-            Error::new(ErrorKind::Internal, format!("the rebuild of `{name}` failed")).caused_by(panic)
-        })?
     }
 
     /// Silver may be a moment ahead of Bronze while the stream runs.

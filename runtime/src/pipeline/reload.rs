@@ -15,14 +15,15 @@ use tokio::sync::{mpsc, oneshot};
 use super::plan::Plan;
 use super::report::{Reporter, keep_module};
 use super::settings::module_limits;
-use super::silver::Between;
-use super::trial::{Recent, stand_trial};
+use super::task::{Ending, Handle, Order};
+use super::trial::stand_trial;
 use super::watch::{Hash, Settled};
-use super::{Pipeline, TopicKind};
+use super::{Bounds, Pipeline, TopicKind};
 use crate::config::{self, Config};
 use crate::decode::TableName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::table::Location;
+use crate::table_id::TableId;
 use crate::transform::{Engine, Limits, Module};
 
 /// Attempts that wait for their turn: more than a pipeline has tables.
@@ -42,7 +43,7 @@ impl Serving {
 
     /// `module` serves `table` from now on.
     pub(super) fn set(&self, table: &str, module: Module, params: Value) {
-        self.reporter.serve(table, module.sha256());
+        self.reporter.serve(&TableId::silver(table), module.sha256());
         self.by_table.lock().unwrap_or_else(PoisonError::into_inner).insert(table.to_owned(), (module, params));
     }
 
@@ -54,20 +55,13 @@ impl Serving {
     /// Nothing serves `table` any more.
     pub(super) fn remove(&self, table: &str) {
         self.by_table.lock().unwrap_or_else(PoisonError::into_inner).remove(table);
-        self.reporter.forget(table);
+        self.reporter.forget(&TableId::silver(table));
     }
 
     /// Something was not taken over for `table`.
     pub(super) fn refuse(&self, table: &str, sha256: Option<String>, error: &Error) {
-        self.reporter.refuse(table, sha256, error);
+        self.reporter.refuse(&TableId::silver(table), sha256, error);
     }
-}
-
-/// The way to a Silver table that runs.
-#[derive(Clone)]
-pub(super) struct Desk {
-    pub(super) between: mpsc::Sender<Between>,
-    pub(super) recent: Arc<Recent>,
 }
 
 /// Where an attempt's module comes from.
@@ -97,7 +91,7 @@ pub(super) struct Candidate {
     pub(super) pin: Option<String>,
     pub(super) limits: Limits,
     /// `None`: the table does not run
-    pub(super) desk: Option<Desk>,
+    pub(super) task: Option<Handle>,
 }
 
 /// What came of an attempt that the pipeline must act on.
@@ -167,9 +161,9 @@ impl Court {
     }
 
     async fn try_module(&self, candidate: Candidate) -> Result<()> {
-        let Candidate { table, origin, params, pin, limits, desk } = candidate;
+        let Candidate { table, origin, params, pin, limits, task } = candidate;
         let engine = self.engine.clone();
-        let recent = desk.as_ref().map(|desk| Arc::clone(&desk.recent));
+        let recent = task.as_ref().map(|task| Arc::clone(&task.recent));
         let tried_params = params.clone();
         let (module, bytes, difference) = blocking(move || {
             let (module, bytes) = match origin {
@@ -188,16 +182,16 @@ impl Court {
         if let Some(bytes) = bytes {
             keep_module(&self.root, &sha256, bytes).await;
         }
-        if let Some(desk) = desk {
+        if let Some(task) = task {
             let (reply, answer) = oneshot::channel();
-            let order = Between::Adopt { module: module.clone(), params: params.clone(), reply };
-            if desk.between.send(order).await.is_ok()
+            let order = Order::Adopt { module: module.clone(), params: params.clone(), reply };
+            if task.orders.send(order).await.is_ok()
                 && let Ok(adopted) = answer.await
             {
                 adopted?;
                 let difference = difference.unwrap_or_default();
                 tracing::info!(%table, module = %sha256, %difference, "the table has another module now");
-                self.serving.reporter.differ(&table, difference);
+                self.serving.reporter.differ(&TableId::silver(table), difference);
                 return Ok(());
             }
         }
@@ -333,31 +327,30 @@ impl Pipeline {
                 params: section.params.clone(),
                 pin: section.sha256.clone(),
                 limits: limits.clone(),
-                desk: self.desk_of(&section.name),
+                task: self.task_of(&section.name),
             };
             let _ = attempts.send(Attempt::Module(Box::new(candidate))).await;
         }
     }
 
-    /// The way to the table's task, where it runs.
-    fn desk_of(&self, table: &str) -> Option<Desk> {
-        let route = self.routes.get(self.tables.get(table)?)?;
-        let silver = route.silvers.iter().find(|silver| silver.name == table)?;
-        (!silver.orders.is_closed()).then(|| silver.desk.clone())
+    /// The table's task, where it runs.
+    fn task_of(&self, table: &str) -> Option<Handle> {
+        self.tasks.get(&TableId::silver(table)).cloned()
     }
 
     /// Acts on what came of an attempt.
     pub(super) async fn take_verdict(&mut self, verdict: Verdict, attempts: &mpsc::Sender<Attempt>) {
         match verdict {
             Verdict::Loaded { table } => {
-                if let Some(topic) = self.tables.get(&table).cloned()
-                    && self.desk_of(&table).is_none()
-                {
-                    self.restart(&topic, &table).await;
+                if self.task_of(&table).is_none() {
+                    self.start_again(&TableId::silver(table));
                 }
             }
             Verdict::File { config, modules } => match check_fixed(&self.config, &config) {
-                Ok(()) => self.apply(*config, modules, attempts).await,
+                Ok(()) => {
+                    self.apply(*config, modules, attempts).await;
+                    self.take_up_stopped();
+                }
                 Err(error) => self.reporter.pipeline_file(Some(&error)),
             },
         }
@@ -375,8 +368,8 @@ impl Pipeline {
             .collect();
         let mut before: HashMap<Arc<str>, Vec<Plan>> =
             sources.iter().map(|(topic, source)| (Arc::clone(topic), self.plans(source))).collect();
-        let tuned = self.config.flush != config.flush || self.config.limits.schema_wait != config.limits.schema_wait;
         self.config = config;
+        self.bounds.send_replace(Bounds::of(&self.config));
         for (topic, source) in sources {
             let was = before.remove(&topic).unwrap_or_default();
             let is = self.plans(&source);
@@ -390,7 +383,7 @@ impl Pipeline {
                 let known = was.iter().find(|was| was.name == plan.name);
                 match (known, module, section) {
                     (Some(known), ..) if known.on_incompatible != plan.on_incompatible => {
-                        self.restart(&topic, &plan.name).await;
+                        self.restart(&topic, &plan.name);
                     }
                     (Some(known), Some(module), Some(section)) => {
                         self.try_change(known, module, &section, attempts).await;
@@ -399,14 +392,14 @@ impl Pipeline {
                     (Some(_), ..) => {
                         tracing::info!(table = %plan.name, "the pipeline file asks for no module any more");
                         self.retire(&topic, &plan.name);
-                        self.restart(&topic, &plan.name).await;
+                        self.restart(&topic, &plan.name);
                     }
                     (None, module, section) => {
                         if let (Some(module), Some(section)) = (module, section) {
                             self.serving.set(&plan.name, module, section.params);
                         }
                         tracing::info!(table = %plan.name, "the pipeline file asks for the table");
-                        self.restart(&topic, &plan.name).await;
+                        self.restart(&topic, &plan.name);
                     }
                 }
             }
@@ -418,9 +411,6 @@ impl Pipeline {
             {
                 self.serving.set(&section.name, module.clone(), section.params.clone());
             }
-        }
-        if tuned {
-            self.tune().await;
         }
         self.reporter.pipeline_file(None);
         tracing::info!("the pipeline file is taken over");
@@ -439,51 +429,33 @@ impl Pipeline {
             origin: Origin::Loaded(module),
             params: section.params.clone(),
             pin: None,
-            desk: self.desk_of(&section.name),
+            task: self.task_of(&section.name),
         };
         let _ = attempts.send(Attempt::Module(Box::new(candidate))).await;
     }
 
-    /// Ends the table's task; what it holds is committed or read again.
+    /// Ends the table's task; what it has not committed is read again by whoever goes on with the table.
     fn retire(&mut self, topic: &Arc<str>, table: &str) {
+        let id = TableId::silver(table);
         self.tables.remove(table);
         self.serving.remove(table);
-        self.progress.forget(table);
-        self.end_task(topic, table);
-    }
-
-    fn end_task(&mut self, topic: &Arc<str>, table: &str) {
-        let Some(route) = self.routes.get_mut(topic) else { return };
-        if let Some(at) = route.silvers.iter().position(|silver| silver.name == table) {
-            let silver = route.silvers.swap_remove(at);
-            self.retired.push((silver.name, silver.task));
+        self.tasks.forget(&id);
+        self.progress.forget(&id);
+        if let Some(route) = self.routes.get_mut(topic) {
+            route.silvers.retain(|silver| silver != table);
+            route.relay.change(|recipients| recipients.silvers.retain(|silver| silver.id != id));
         }
     }
 
-    /// Starts the table anew, as the pipeline file and the serving modules have it now.
-    async fn restart(&mut self, topic: &Arc<str>, table: &str) {
-        self.end_task(topic, table);
-        // Two tasks must not write one table.
-        for (table, task) in std::mem::take(&mut self.retired) {
-            if let Ok(Err(error)) = task.await {
-                tracing::warn!(%table, %error, "the table's former task had stopped");
-            }
-        }
+    /// Starts the table anew, as the pipeline file and the serving modules have it now. Waits for nothing: the new task
+    /// begins when the one before has ended.
+    fn restart(&mut self, topic: &Arc<str>, table: &str) {
+        self.tasks.end(&TableId::silver(table), Ending::AtOnce);
         let Some(TopicKind::Rows { table: source, .. }) = self.routes.get(topic).map(|route| route.kind.clone()) else {
             return;
         };
         if let Some(plan) = self.plans(&source).into_iter().find(|plan| plan.name == table) {
             self.add_silver(topic, &source, plan);
-        }
-    }
-
-    async fn tune(&mut self) {
-        let (flush, schema_wait) = (self.config.flush, self.config.limits.schema_wait);
-        for route in self.routes.values() {
-            let _ = route.bronze.orders.send(super::bronze::Order::Tune(flush)).await;
-            for silver in &route.silvers {
-                let _ = silver.desk.between.send(Between::Tune { flush, schema_wait }).await;
-            }
         }
     }
 }

@@ -11,11 +11,12 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use tokio::sync::watch;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::table::Location;
+use crate::table::{Location, lake_error};
+use crate::table_id::TableId;
 
 /// Shortest time between two writes of the file.
 const WRITE_EVERY: Duration = Duration::from_millis(500);
@@ -57,6 +58,9 @@ pub struct TableReport {
     /// the last module or setting that was not taken over, until a good one is
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refusal>,
+    /// what the table tries again, and since when
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retrying: Option<Refusal>,
     /// why the table stopped
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Refusal>,
@@ -71,8 +75,19 @@ pub struct Report {
     /// the pipeline file's last version that was not taken over, until a good one is
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pipeline_file: Option<Refusal>,
-    /// by Silver table
-    pub tables: BTreeMap<String, TableReport>,
+    /// by table
+    #[serde(deserialize_with = "tables")]
+    pub tables: BTreeMap<TableId, TableReport>,
+}
+
+/// Reports of earlier versions name Silver tables without their layer, and Bronze tables with a slash.
+fn tables<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<TableId, TableReport>, D::Error> {
+    let told = BTreeMap::<String, TableReport>::deserialize(deserializer)?;
+    let id = |name: String| match name.strip_prefix("bronze/") {
+        Some(topic) => TableId::bronze(topic),
+        None => name.parse().unwrap_or_else(|_| TableId::silver(name)),
+    };
+    Ok(told.into_iter().map(|(name, report)| (id(name), report)).collect())
 }
 
 impl Report {
@@ -83,7 +98,7 @@ impl Report {
     /// `Unavailable` or `Denied` when the lake cannot be read, `Corrupt` when a file is no report.
     pub async fn read(root: &Location, pipeline: &str) -> Result<Option<Report>> {
         let store = root.store()?;
-        let unreadable = |e| Error::new(ErrorKind::Unavailable, "the pipeline's report cannot be read").caused_by(e);
+        let unreadable = |e: object_store::Error| lake_error("the pipeline's report cannot be read", e);
         let mut paths: Vec<Path> = vec![alone(pipeline)];
         let listed: Vec<_> = store.list(Some(&folder(pipeline))).try_collect().await.map_err(unreadable)?;
         paths.extend(listed.into_iter().map(|file| file.location));
@@ -142,24 +157,22 @@ impl Reporter {
     }
 
     /// A module took over a table.
-    pub(super) fn serve(&self, table: &str, sha256: String) {
-        self.change(|report| {
-            let entry = report.tables.entry(table.to_owned()).or_default();
+    pub(super) fn serve(&self, id: &TableId, sha256: String) {
+        self.change_table(id, |entry| {
             let here = entry.here;
             *entry = TableReport { here, module: Some(sha256), since_ms: Some(now_ms()), ..TableReport::default() };
         });
     }
 
     /// What the module that took over a table makes otherwise.
-    pub(super) fn differ(&self, table: &str, difference: String) {
-        self.change(|report| report.tables.entry(table.to_owned()).or_default().difference = Some(difference));
+    pub(super) fn differ(&self, id: &TableId, difference: String) {
+        self.change_table(id, |entry| entry.difference = Some(difference));
     }
 
     /// Something was not taken over for a table.
-    pub(super) fn refuse(&self, table: &str, sha256: Option<String>, error: &Error) {
-        tracing::warn!(%table, %error, hint = error.next_step(), "refused: the table goes on as it was");
-        let refusal = refusal(error, sha256);
-        self.change(|report| report.tables.entry(table.to_owned()).or_default().refused = Some(refusal));
+    pub(super) fn refuse(&self, id: &TableId, sha256: Option<String>, error: &Error) {
+        tracing::warn!(table = %id, %error, hint = error.next_step(), "refused: the table goes on as it was");
+        self.change_table(id, |entry| entry.refused = Some(refusal(error, sha256)));
     }
 
     /// A version of the pipeline file was taken over (`None`), or not.
@@ -172,35 +185,46 @@ impl Reporter {
     }
 
     /// A table starts, perhaps again.
-    pub(super) fn start(&self, table: &str) {
-        self.change(|report| {
-            let entry = report.tables.entry(table.to_owned()).or_default();
-            (entry.here, entry.stopped) = (true, None);
-        });
+    pub(super) fn start(&self, id: &TableId) {
+        self.change_table(id, |entry| (entry.here, entry.stopped) = (true, None));
     }
 
     /// A table is another instance's.
-    pub(super) fn release(&self, table: &str) {
-        self.change(|report| {
-            let entry = report.tables.entry(table.to_owned()).or_default();
-            (entry.here, entry.stopped) = (false, None);
+    pub(super) fn release(&self, id: &TableId) {
+        self.change_table(id, |entry| (entry.here, entry.stopped, entry.retrying) = (false, None, None));
+    }
+
+    /// A table tries again; the first time since it was well counts.
+    pub(super) fn retry(&self, id: &TableId, error: &Error) {
+        self.change_table(id, |entry| {
+            let since = entry.retrying.as_ref().map(|told| told.time_ms);
+            let told = refusal(error, None);
+            entry.retrying = Some(Refusal { time_ms: since.unwrap_or(told.time_ms), ..told });
         });
     }
 
+    /// A table tries nothing again any more.
+    pub(super) fn well(&self, id: &TableId) {
+        self.change_table(id, |entry| entry.retrying = None);
+    }
+
     /// A table stopped.
-    pub(super) fn stop(&self, table: &str, error: &Error) {
-        let stopped = refusal(error, None);
-        self.change(|report| report.tables.entry(table.to_owned()).or_default().stopped = Some(stopped));
+    pub(super) fn stop(&self, id: &TableId, error: &Error) {
+        self.change_table(id, |entry| (entry.stopped, entry.retrying) = (Some(refusal(error, None)), None));
     }
 
     /// A table is no longer asked for.
-    pub(super) fn forget(&self, table: &str) {
-        self.change(|report| drop(report.tables.remove(table)));
+    pub(super) fn forget(&self, id: &TableId) {
+        self.change(|report| drop(report.tables.remove(id)));
     }
 
     /// The report as it is now.
     pub(super) fn report(&self) -> Report {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn change_table(&self, id: &TableId, change: impl FnOnce(&mut TableReport)) {
+        self.change(|report| change(report.tables.entry(id.clone()).or_default()));
     }
 
     fn change(&self, change: impl FnOnce(&mut Report)) {
@@ -304,7 +328,7 @@ mod tests {
     fn report(written_ms: i64, tables: &[(&str, bool, Option<&str>)]) -> Report {
         let told = |(name, here, module): &(&str, bool, Option<&str>)| {
             let told = TableReport { here: *here, module: module.map(str::to_owned), ..TableReport::default() };
-            ((*name).to_owned(), told)
+            (TableId::silver(*name), told)
         };
         Report { written_ms, pipeline_file: None, tables: tables.iter().map(told).collect() }
     }
@@ -317,8 +341,18 @@ mod tests {
             report(1, &[("a", true, Some("died")), ("c", false, None)]),
         ];
         let whole = Report::put_together(reports).unwrap();
-        let modules: Vec<_> = whole.tables.iter().map(|(name, t)| (name.as_str(), t.module.as_deref())).collect();
+        let modules: Vec<_> = whole.tables.iter().map(|(name, t)| (&*name.name, t.module.as_deref())).collect();
         assert_eq!(modules, [("a", Some("runs")), ("b", Some("newest")), ("c", Some("loaded"))]);
         assert!(Report::put_together(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn a_report_of_an_earlier_version_is_read() {
+        let old = r#"{"written_ms":1,"tables":{"bronze/db.shop.orders":{"here":true},"orders":{},"silver.items":{}}}"#;
+        let report: Report = serde_json::from_str(old).unwrap();
+        let ids: Vec<String> = report.tables.keys().map(ToString::to_string).collect();
+        assert_eq!(ids, ["bronze.db.shop.orders", "silver.items", "silver.orders"]);
+        let again: Report = serde_json::from_slice(&serde_json::to_vec(&report).unwrap()).unwrap();
+        assert!(again.tables.keys().eq(report.tables.keys()));
     }
 }

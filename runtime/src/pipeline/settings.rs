@@ -64,7 +64,7 @@ pub fn table_settings(config: &Config) -> Settings {
 pub(super) fn decode_settings(debezium: &config::Debezium, columns: &[(String, String)]) -> Result<decode::Settings> {
     use decode::{BinaryHandling, DecimalHandling, TimePrecision};
     let columns = columns.iter().map(|(name, kind)| {
-        let parsed = kind.parse().map_err(|e: String| {
+        let parsed = decode::mysql_column_type(kind).map_err(|e: String| {
             Error::new(ErrorKind::Config, format!("column `{name}`: `{kind}` is not a type")).caused_by(e)
         })?;
         Ok((name.clone(), parsed))

@@ -8,21 +8,23 @@ use std::collections::HashMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
 
-use super::retry::retrying;
-use super::silver::{self, Ending, Silver};
-use super::{Pipeline, Route, bronze};
+use super::task::{Ending, Handle, Order};
+use super::{Pipeline, Word};
 use crate::decode::{self, TopicKind};
-use crate::error::Result;
+use crate::error::{Action, Result};
 use crate::record::{Offsets, PartitionId};
 use crate::source::Delivery;
 use crate::table::{BronzeTable, positions_of};
+use crate::table_id::TableId;
 
 /// Time a table gets to commit what it holds before it is given away; what it has not committed by then, the next owner
 /// reads.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before a topic that others write is looked at in the lake again.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// What is shared, and what is on its way to others.
 #[derive(Debug, Default)]
@@ -34,14 +36,10 @@ pub(super) struct Sharing {
 }
 
 impl Sharing {
-    pub(super) fn follows(&self, topic: &str) -> bool {
-        self.followed.contains_key(topic)
-    }
-
-    /// The topic is ours from now on; ends when nothing of it is on its way to others any more.
-    pub(super) async fn take_over(&mut self, topic: &str) {
+    /// The topic is ours from now on.
+    pub(super) fn take_over(&mut self, topic: &str) {
         self.followed.remove(topic);
-        self.settle().await;
+        while self.releases.try_join_next().is_some() {}
     }
 
     /// Ends when everything that was given away is.
@@ -51,39 +49,59 @@ impl Sharing {
 }
 
 impl Pipeline {
-    /// Takes in what Bronze has of a topic that others write, as far as it tells of tables; where to go on from.
-    pub(super) async fn follow(&mut self, partitions: Vec<PartitionId>) -> Offsets {
-        let mut positions = Offsets::new();
-        for id in partitions {
-            if !self.sharing.follows(&id.topic) {
-                let told = retrying!(&id.topic, self.listen_to(&id.topic));
-                if let Err(error) = told {
-                    tracing::error!(topic = %id.topic, %error, hint = error.next_step(), "what tells of tables cannot be read from Bronze");
-                }
+    /// Takes in what Bronze has of topics that others write, as far as it tells of tables, and goes on from there.
+    pub(super) fn follow(&mut self, partitions: Vec<PartitionId>) {
+        let mut topics: Vec<Arc<str>> = partitions.into_iter().map(|id| id.topic).collect();
+        topics.dedup();
+        for topic in topics {
+            if self.sharing.followed.contains_key(&topic) {
+                self.begin_to_follow(&topic);
+                continue;
             }
-            let known = self.connectors.get(&*id.topic).and_then(|connector| connector.position(&id));
-            positions.extend(known.map(|next| (id, next)));
+            self.sharing.followed.insert(Arc::clone(&topic), false);
+            let (connectors, words) = (Arc::clone(&self.connectors), self.words.clone());
+            let (location, settings) = (self.bronze_location(&topic), self.settings.clone());
+            tokio::spawn(async move {
+                let look = async || -> Result<bool> {
+                    let location = location.clone()?;
+                    if positions_of(&location).await?.is_empty() {
+                        return Ok(false);
+                    }
+                    let table = BronzeTable::open_or_create(location, &topic, settings.clone()).await?;
+                    Ok(matches!(connectors.classify(&topic, &table).await?, TopicKind::SchemaChanges))
+                };
+                let tells = loop {
+                    match look().await {
+                        Err(error) if error.action() == Action::Retry => {
+                            tracing::warn!(%topic, %error, "what tells of tables cannot be read from Bronze; trying again");
+                            tokio::time::sleep(LOOK_AGAIN).await;
+                        }
+                        looked => break looked,
+                    }
+                };
+                let tells = tells.unwrap_or_else(|error| {
+                    tracing::error!(%topic, %error, hint = error.next_step(), "what tells of tables cannot be read from Bronze");
+                    false
+                });
+                let _ = words.send(Word::Listened { topic, tells });
+            });
         }
-        positions
     }
 
-    async fn listen_to(&mut self, topic: &Arc<str>) -> Result<()> {
-        let location = self.bronze_location(topic)?;
-        let mut tells = false;
-        if !positions_of(&location).await?.is_empty() {
-            let table = BronzeTable::open_or_create(location, topic, self.settings.clone()).await?;
-            tells = matches!(self.classify_bronze(topic, &table).await?, TopicKind::SchemaChanges);
+    /// What Bronze has of a topic that others write is known.
+    pub(super) fn listened(&mut self, topic: &Arc<str>, tells: bool) {
+        if let Some(known) = self.sharing.followed.get_mut(topic) {
+            *known |= tells;
+            self.begin_to_follow(topic);
         }
-        self.sharing.followed.insert(Arc::clone(topic), tells);
-        Ok(())
     }
 
-    /// Takes in what Bronze has of the topic that tells of `topic`'s table, where Kafka has it no more.
-    pub(super) async fn listen_to_teller(&mut self, topic: &Arc<str>) -> Result<()> {
-        match self.sharing.follows(topic) {
-            true => Ok(()),
-            false => self.listen_to(topic).await,
-        }
+    fn begin_to_follow(&mut self, topic: &Arc<str>) {
+        let positions = match self.sharing.followed.get(topic) {
+            Some(true) => self.connectors.of(topic).positions(),
+            _ => Offsets::new(),
+        };
+        self.requests.begin(topic, positions, 0);
     }
 
     /// Listens to a delivery of a topic that others write.
@@ -93,7 +111,7 @@ impl Pipeline {
         *tells |=
             delivery.block.iter().any(|record| matches!(decode::classify(&topic, record), TopicKind::SchemaChanges));
         if *tells {
-            let connector = self.connector(&topic);
+            let connector = self.connectors.of(&topic);
             connector.take(&delivery.block);
             connector.pass(delivery.block.partition(), delivery.range.to);
         }
@@ -109,31 +127,30 @@ impl Pipeline {
             self.tables.retain(|_, of| *of != topic);
             if let Some(route) = self.routes.remove(&topic) {
                 tracing::info!(%topic, "the topic's tables are another instance's now");
-                leaving.push((topic, route));
+                let bronze = self.tasks.release(&TableId::bronze(Arc::clone(&topic)));
+                let release = |name: String| {
+                    let id = TableId::silver(name);
+                    (self.tasks.release(&id), id)
+                };
+                let silvers: Vec<_> = route.silvers.into_iter().map(release).collect();
+                leaving.push((topic, bronze, silvers));
             }
         }
-        let retired = std::mem::take(&mut self.retired);
         let progress = Arc::clone(&self.progress);
         self.sharing.releases.spawn(async move {
             let mut tables = JoinSet::new();
-            for (name, task) in retired {
-                tables.spawn(settle(name, task, async {}));
-            }
-            for (topic, Route { bronze, silvers, .. }) in leaving {
+            for (topic, bronze, silvers) in leaving {
                 let progress = Arc::clone(&progress);
                 tables.spawn(async move {
-                    let orders = bronze.orders;
-                    let flush = async move {
-                        let (flushed, answer) = oneshot::channel();
-                        let _ = orders.send(bronze::Order::Flush(flushed)).await;
-                        let _ = answer.await;
-                    };
-                    settle(format!("bronze/{topic}"), bronze.task, flush).await;
+                    if let Some(bronze) = bronze {
+                        settle(bronze).await;
+                    }
                     progress.release_topic(&topic);
-                    for Silver { name, orders, task, .. } in silvers {
-                        let drain = async move { drop(orders.send(silver::Order::Drain(Ending::BrokenOff)).await) };
-                        settle(name.clone(), task, drain).await;
-                        progress.release(&name);
+                    for (silver, id) in silvers {
+                        if let Some(silver) = silver {
+                            settle(silver).await;
+                        }
+                        progress.release(&id);
                     }
                 });
             }
@@ -143,15 +160,19 @@ impl Pipeline {
     }
 }
 
-/// Has the task end by `order`, or ends it where that takes too long.
-async fn settle(name: String, mut task: tokio::task::JoinHandle<Result<()>>, order: impl Future<Output = ()>) {
+/// Has the task end, or ends it where that takes too long.
+async fn settle((handle, abort, mut gone): (Handle, AbortHandle, watch::Receiver<()>)) {
     let ended = tokio::time::timeout(SETTLE_TIMEOUT, async {
-        order.await;
-        (&mut task).await
+        let (flushed, answer) = oneshot::channel();
+        if handle.orders.send(Order::Flush(flushed)).await.is_ok() {
+            let _ = answer.await;
+        }
+        handle.end(Ending::BrokenOff);
+        while gone.changed().await.is_ok() {}
     });
     if ended.await.is_err() {
-        tracing::info!(table = %name, "given away before it had caught up");
-        task.abort();
-        let _ = task.await;
+        tracing::info!(table = %handle.id, "given away before it had caught up");
+        abort.abort();
+        while gone.changed().await.is_ok() {}
     }
 }

@@ -8,68 +8,31 @@ mod behind;
 mod structure;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 
 use super::ancestry::{Bronzes, Source, grown};
-use super::bronze::at;
-use super::connector::Connector;
+use super::connector::{Connector, Connectors};
 use super::progress::Progress;
-use super::reload::Desk;
+use super::task::{Ending, Inbox, Order, retrying};
 use super::upsert::{Counts, Opening, Upsert};
+use super::{Bounds, at};
 use crate::buffer::{Pending, Room};
 use crate::decode::{self, Decoded, Decoder, Epochs, Lineage, Patience, Step, TableName, topic_of};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Positions, Range};
-use crate::source::{Delivery, EndQueries};
+use crate::source::{Delivery, Requests};
 use crate::table::{Location, Pace, Settings};
-use crate::transform::Module;
 use structure::forgotten;
 
-/// Deliveries that wait for a table.
-const QUEUE: usize = 32;
 /// A table whose newest record is older than this, and than a flush may be, by Kafka's timestamp works off a backlog.
 const BACKLOG_MS: i64 = 30_000;
-
-pub(super) enum Order {
-    Take(Delivery),
-    /// nothing more will come: catch up with Bronze, commit, end
-    Drain(Ending),
-}
-
-/// What a table does between two batches.
-pub(super) enum Between {
-    /// another module, or other params, make its rows from now on
-    Adopt { module: Module, params: Value, reply: oneshot::Sender<Result<()>> },
-    /// other bounds
-    Tune { flush: crate::config::Flush, schema_wait: Duration },
-}
-
-/// How a run ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ending {
-    /// the source holds no more: what is not explained now never will be
-    Complete,
-    /// the run is broken off: what waits for a schema goes on waiting at the next start
-    BrokenOff,
-}
-
-/// The pipeline's end of a Silver task.
-pub(super) struct Silver {
-    pub(super) name: String,
-    pub(super) orders: mpsc::Sender<Order>,
-    /// false while the table reads Bronze: what is handed over would be dropped
-    pub(super) live: Arc<AtomicBool>,
-    pub(super) desk: Desk,
-    pub(super) task: tokio::task::JoinHandle<Result<()>>,
-}
+/// How long a table of a run that is broken off goes on taking in what Bronze holds.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a Silver task works with.
 pub(super) struct Reader {
-    pub(super) name: String,
     pub(super) topic: Arc<str>,
     /// the table in the database
     pub(super) source: TableName,
@@ -77,57 +40,42 @@ pub(super) struct Reader {
     pub(super) follows_schema: bool,
     pub(super) decode: decode::Settings,
     pub(super) connector: Arc<Connector>,
+    pub(super) connectors: Arc<Connectors>,
     pub(super) opening: Opening,
-    pub(super) flush: crate::config::Flush,
+    pub(super) bounds: watch::Receiver<Bounds>,
     pub(super) room: Room,
-    /// how long a record that nothing explains waits for the schema-change topic
-    pub(super) schema_wait: Duration,
     pub(super) committed: watch::Receiver<Positions>,
     /// true where nothing past `committed` may be read, though Bronze holds it
     pub(super) within_committed: bool,
     pub(super) bronze: Location,
     pub(super) settings: Settings,
     pub(super) bronzes: Arc<Bronzes>,
-    pub(super) ends: EndQueries,
+    pub(super) requests: Requests,
     pub(super) progress: Arc<Progress>,
 }
 
 impl Reader {
-    pub(super) fn spawn(self) -> Silver {
-        let (orders, inbox) = mpsc::channel(QUEUE);
-        let (between, due) = mpsc::channel(QUEUE);
-        let desk = Desk { between, recent: Arc::clone(&self.opening.recent) };
-        let live = Arc::new(AtomicBool::new(false));
-        let (name, progress) = (self.name.clone(), Arc::clone(&self.progress));
-        let (table, switch) = (name.clone(), Arc::clone(&live));
-        let task = tokio::spawn(async move {
-            let ended = self.work(inbox, due, switch).await;
-            if let Err(error) = &ended {
-                progress.stop(&table, error);
-            }
-            ended
-        });
-        Silver { name, orders, live, desk, task }
+    /// The table's name in its layer.
+    fn name(&self) -> &str {
+        &self.opening.plan.name
     }
 
-    async fn work(
-        self,
-        inbox: mpsc::Receiver<Order>,
-        due: mpsc::Receiver<Between>,
-        live: Arc<AtomicBool>,
-    ) -> Result<()> {
-        let upsert = self.opening.open().await?;
+    pub(super) async fn work(self, inbox: Inbox) -> Result<()> {
+        // What Bronze knows of the structures must be known before a row is decoded.
+        retrying!(&inbox.health, self.connectors.take_in(&self.connector))?;
+        let upsert = self.opening.open(&inbox).await?;
         self.check_alone(upsert.positions())?;
+        let bounds = *self.bounds.borrow();
         let mut worker = Worker {
             decoder: self.decoder(&upsert)?,
             next: upsert.positions().clone(),
             upsert,
             decoded: Decoded::new(),
-            pending: Pending::new(self.flush, self.room.clone()),
+            pending: Pending::new(bounds.flush, self.room.clone()),
+            bounds,
             inbox,
-            due,
-            live,
             ending: None,
+            broken_off: None,
             alone: false,
             newest_ms: None,
             lineage: Lineage::default(),
@@ -142,15 +90,7 @@ impl Reader {
         if worker.reader.within_committed {
             worker.begin_with_newest().await?;
         }
-        loop {
-            match worker.run().await {
-                Err(error) if error.kind() == ErrorKind::Rebuilt => {
-                    tracing::info!(table = %worker.reader.name, "the table was rebuilt: going on from where that ended");
-                    worker.reopen().await?;
-                }
-                ended => return ended,
-            }
-        }
+        worker.run().await
     }
 
     /// Refuses a table that another topic is written into. One instance alone knows that from its own tables.
@@ -165,7 +105,8 @@ impl Reader {
         let mut topics = positions.partitions().map(|(id, _)| &id.topic);
         let other = topics.find(|topic| !is_own(topic) && !earlier.iter().any(|name| **name == ***topic));
         let Some(other) = other else { return Ok(()) };
-        let message = format!("silver `{}`: `{other}` is written into it, and so would be `{}`", self.name, self.topic);
+        let message =
+            format!("silver `{}`: `{other}` is written into it, and so would be `{}`", self.name(), self.topic);
         Err(Error::new(ErrorKind::Config, message)
             .hint("give one of them a section `[silver.<other name>]` with `from = \"<database>.<table>\"`"))
     }
@@ -175,7 +116,7 @@ impl Reader {
         let mut decoder = Decoder::new(Arc::clone(&self.topic), self.decode.clone());
         if let Some(epochs) = upsert.epochs() {
             decoder.set_epochs(epochs.parse::<Epochs>().map_err(|e| {
-                Error::new(ErrorKind::Corrupt, format!("silver `{}`: `lode.epochs` cannot be read", self.name))
+                Error::new(ErrorKind::Corrupt, format!("silver `{}`: `lode.epochs` cannot be read", self.name()))
                     .caused_by(e.to_string())
             })?);
         }
@@ -187,15 +128,16 @@ struct Worker {
     reader: Reader,
     upsert: Upsert,
     decoder: Decoder,
-    inbox: mpsc::Receiver<Order>,
-    /// what is to be done between two batches
-    due: mpsc::Receiver<Between>,
-    live: Arc<AtomicBool>,
+    inbox: Inbox,
+    bounds: Bounds,
     /// next offset to decode of each Kafka partition
     next: Positions,
     decoded: Decoded,
     pending: Pending,
+    /// how the task is to end, once it was told
     ending: Option<Ending>,
+    /// when it was told that the run is broken off
+    broken_off: Option<Instant>,
     /// the source has no schema-change topic: there is nothing to wait for
     alone: bool,
     /// Kafka's timestamp of the newest record that is pending, as far as the last ones of its blocks tell
@@ -224,6 +166,7 @@ impl Worker {
     async fn run(&mut self) -> Result<()> {
         let mut learned = self.reader.connector.changed();
         let mut committed = self.reader.committed.clone();
+        let mut bounds = self.reader.bounds.clone();
         self.reach_bronze().await?;
         loop {
             if let Some(ending) = self.ending {
@@ -233,41 +176,46 @@ impl Worker {
             tokio::select! {
                 biased;
                 () = at(due) => self.flush().await?,
-                Some(between) = self.due.recv() => self.do_between(between).await?,
+                Some(order) = self.inbox.orders.recv() => self.obey(order).await?,
+                Ok(()) = bounds.changed() => {
+                    self.bounds = *bounds.borrow_and_update();
+                    self.pending.tune(self.bounds.flush);
+                }
                 Ok(()) = learned.changed() => self.follow_schema().await?,
                 () = grown(&mut self.ancestors, self.reader.bronzes.are_shared()) => self.catch_up(Patience::Hold).await?,
-                order = self.inbox.recv() => match order {
-                    None => self.ending = Some(Ending::BrokenOff),
-                    Some(Order::Drain(ending)) => self.ending = Some(ending),
-                    Some(Order::Take(delivery)) => self.take(delivery).await?,
-                },
+                ending = self.inbox.health.ended() => self.told_to_end(ending),
+                Some(delivery) = self.inbox.deliveries.recv() => self.take(delivery).await?,
                 // What was not handed over (too slow, held, or just started) is in Bronze, and the topic may be quiet
                 // from now on.
-                Ok(()) = committed.changed(), if self.inbox.is_empty() => self.reach_bronze().await?,
+                Ok(()) = committed.changed(), if self.inbox.deliveries.is_empty() => self.reach_bronze().await?,
             }
         }
     }
 
-    /// Begins anew at the table as it is now.
-    async fn reopen(&mut self) -> Result<()> {
-        self.upsert.settle(Ending::BrokenOff).await;
-        self.upsert = self.reader.opening.open().await?;
-        self.decoder = self.reader.decoder(&self.upsert)?;
-        self.next = self.upsert.positions().clone();
-        (self.lineage, self.ancestors) = (Lineage::default(), Vec::new());
-        self.decoded = Decoded::new();
-        self.pending.clear();
-        self.newest_ms = None;
-        self.tell_opened();
-        Ok(())
+    pub(super) fn told_to_end(&mut self, ending: Ending) {
+        self.ending = Some(ending);
+        if ending == Ending::BrokenOff {
+            self.broken_off.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// True where nothing more is to be read, be there what there may: what it lacks the next start reads.
+    fn must_end(&mut self) -> bool {
+        if let Some(ending) = self.inbox.health.ending() {
+            self.told_to_end(ending);
+        }
+        self.ending == Some(Ending::AtOnce) || self.broken_off.is_some_and(|since| since.elapsed() >= CATCH_UP_TIMEOUT)
     }
 
     fn tell_opened(&mut self) {
         let stand = self.upsert.stand();
-        self.reader.progress.table(&self.reader.name, |t| t.stand = stand);
+        self.reader.progress.table(self.inbox.health.id(), |t| t.stand = stand);
     }
 
     async fn finish(&mut self, ending: Ending) -> Result<()> {
+        if ending == Ending::AtOnce {
+            return Ok(());
+        }
         self.reach_bronze().await?;
         self.flush().await?;
         self.follow_schema().await?;
@@ -331,7 +279,7 @@ impl Worker {
             Step::Done => (covered.to.max(next), block.len(), None),
             Step::Held { row: at, reason } => (block.get(at).map_or(next, |r| r.offset), at, Some(reason)),
             Step::Jump { reason, .. } => {
-                return Err(jumped(&self.reader.name, &reason));
+                return Err(jumped(self.reader.name(), &reason));
             }
         };
         let bytes = self.decoded.bytes().saturating_sub(before);
@@ -344,27 +292,20 @@ impl Worker {
     }
 
     /// Between two batches: whatever is pending is committed first.
-    async fn do_between(&mut self, between: Between) -> Result<()> {
-        match between {
-            Between::Tune { flush, schema_wait } => {
-                self.reader.flush = flush;
-                self.pending.tune(flush);
-                self.reader.schema_wait = schema_wait;
-                Ok(())
-            }
-            Between::Adopt { module, params, reply } => {
-                self.flush().await?;
+    async fn obey(&mut self, order: Order) -> Result<()> {
+        self.flush().await?;
+        match order {
+            Order::Flush(done) => drop(done.send(())),
+            Order::Adopt { module, params, reply } => {
                 let adopted = self.upsert.adopt(module, params).await;
                 // A module that does not fit is refused; a table that cannot be written to stops.
-                let (told, ended) = match adopted {
-                    Err(error) if matches!(error.kind(), ErrorKind::Config | ErrorKind::Module) => (Err(error), Ok(())),
-                    Err(error) => (Err(Error::new(error.kind(), error.to_string())), Err(error)),
-                    Ok(()) => (Ok(()), Ok(())),
-                };
-                let _ = reply.send(told);
-                ended
+                let refused = |e: &Error| matches!(e.kind(), ErrorKind::Config | ErrorKind::Module);
+                let ended = adopted.as_ref().err().filter(|error| !refused(error)).cloned();
+                let _ = reply.send(adopted);
+                return ended.map_or(Ok(()), Err);
             }
         }
+        Ok(())
     }
 
     async fn flush(&mut self) -> Result<()> {
@@ -389,7 +330,7 @@ impl Worker {
     /// What is pending lags far behind the clock: more is to come at once, and readers do not have the newest anyway.
     fn pace(&self) -> Pace {
         let lag_ms = self.newest_ms.map_or(0, |newest| chrono::Utc::now().timestamp_millis().saturating_sub(newest));
-        let age_ms = i64::try_from(self.reader.flush.age.as_millis()).unwrap_or(i64::MAX);
+        let age_ms = i64::try_from(self.bounds.flush.age.as_millis()).unwrap_or(i64::MAX);
         if self.ending.is_none() && lag_ms > BACKLOG_MS.saturating_add(age_ms) {
             Pace::CatchingUp
         } else {
@@ -399,7 +340,7 @@ impl Worker {
 
     fn tell_commit(&mut self, counts: &Counts, took: Duration) {
         let (stand, newest_ms) = (self.upsert.stand(), self.newest_ms.take());
-        self.reader.progress.table(&self.reader.name, |t| {
+        self.reader.progress.table(self.inbox.health.id(), |t| {
             t.counts.changes += counts.changes;
             t.counts.rows += counts.rows;
             t.counts.dead_letters += counts.dead_letters;
@@ -416,8 +357,8 @@ impl Worker {
 
     /// From now on it takes what the router hands over.
     fn go_live(&self) {
-        self.live.store(true, Relaxed);
-        self.reader.progress.table(&self.reader.name, |t| t.caught_up = true);
+        self.inbox.live.set(true);
+        self.reader.progress.table(self.inbox.health.id(), |t| t.caught_up = true);
     }
 }
 

@@ -1,102 +1,149 @@
-//! A topic is met: its Bronze table is opened, what it carries is found out, and its Silver tables are started.
+//! A topic is met: its Bronze table is started, what it carries is found out, and its Silver tables are started.
+//!
+//! Nothing here waits: tables are opened by their own tasks, which send word.
 
 use std::sync::Arc;
 
-use futures::StreamExt;
+use tokio::sync::watch;
 
 use super::bronze::Bronze;
-use super::connector::Connector;
 use super::plan::Plan;
-use super::retry::retrying;
+use super::relay::Relay;
 use super::settings::decode_settings;
-use super::silver::{Reader, Silver};
+use super::silver::Reader;
+use super::task::Handle;
 use super::upsert::Opening;
 use super::{Pipeline, Route, ancestry};
 use crate::decode::{self, TableName, TopicKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{PartitionId, Positions};
-use crate::table::{BronzeTable, Location, positions_of};
-
-/// Records of a topic that are looked at to find out what it carries.
-const CLASSIFY_RECORDS_MAX: usize = 10_000;
+use crate::source::Delivery;
+use crate::table::Location;
+use crate::table_id::TableId;
 
 impl Pipeline {
-    /// Opens the topic's Bronze table and, where Bronze tells what the topic carries, its Silver table.
-    pub(super) async fn take_up(&mut self, id: &PartitionId) -> Result<()> {
-        let topic = &id.topic;
-        if self.routes.contains_key(topic) {
-            return Ok(());
-        }
-        self.sharing.take_over(topic).await;
-        // What Bronze knows of the structures must be known before a row is decoded.
-        if let Some(told) = decode::schema_topic(topic).filter(|told| !self.routes.contains_key(*told))
-            && !positions_of(&self.bronze_location(told)?).await?.is_empty()
-        {
-            if self.bronzes.are_shared() {
-                self.listen_to_teller(&told.into()).await?;
-            } else {
-                Box::pin(self.take_up(&PartitionId { topic: told.into(), partition: 0 })).await?;
+    /// Partitions were found: those of a topic that is open go on from where its Bronze stands.
+    pub(super) fn take_up_found(&mut self, found: Vec<PartitionId>) {
+        let mut topics: Vec<Arc<str>> = found.into_iter().map(|id| id.topic).collect();
+        topics.dedup();
+        for topic in topics {
+            self.absent.remove(&topic);
+            self.take_up(&topic, false);
+            if let Some(route) = self.routes.get(&topic).filter(|route| route.is_open) {
+                self.requests.begin(&topic, route.committed.borrow().offsets(), route.relay.turn());
             }
         }
-        let (table, kind) = retrying!(topic, self.open_bronze(topic))?;
-        let bronze =
-            Bronze::spawn(Arc::clone(topic), table, self.config.flush, self.room.clone(), Arc::clone(&self.progress));
-        let (location, committed) = (self.bronze_location(topic)?, bronze.committed.clone());
-        self.bronzes.add(ancestry::Source { topic: Arc::clone(topic), bronze: location, committed });
-        self.routes.insert(Arc::clone(topic), Route { bronze, kind: TopicKind::Unknown, silvers: Vec::new() });
-        self.learn_kind(topic, kind);
-        Ok(())
     }
 
-    pub(super) async fn open_bronze(&mut self, topic: &Arc<str>) -> Result<(BronzeTable, TopicKind)> {
-        let location = self.bronze_location(topic)?;
-        let table = BronzeTable::open_or_create(location, topic, self.settings.clone()).await?;
-        let kind = self.classify_bronze(topic, &table).await?;
-        Ok((table, kind))
+    /// Starts the topic's Bronze table, where it does not run. `only_if_there`: and where the lake has it.
+    pub(super) fn take_up(&mut self, topic: &Arc<str>, only_if_there: bool) {
+        if let Some(route) = self.routes.get_mut(topic) {
+            let was = route.only_if_there;
+            route.only_if_there = was && only_if_there;
+            if was == route.only_if_there || self.tasks.has(&TableId::bronze(Arc::clone(topic))) {
+                return;
+            }
+        } else {
+            self.sharing.take_over(topic);
+            let route = Route {
+                kind: TopicKind::Unknown,
+                only_if_there,
+                is_open: false,
+                committed: Arc::new(watch::Sender::new(Positions::new())),
+                relay: Relay::start(),
+                silvers: Vec::new(),
+            };
+            self.routes.insert(Arc::clone(topic), route);
+        }
+        self.start_bronze(topic);
+    }
+
+    /// Starts the task of the topic's Bronze table, which reads the topic in a new turn.
+    pub(super) fn start_bronze(&mut self, topic: &Arc<str>) {
+        let id = TableId::bronze(Arc::clone(topic));
+        let location = match self.bronze_location(topic) {
+            Ok(location) => location,
+            Err(error) => return self.tasks.stop(&id, error),
+        };
+        let Some(route) = self.routes.get_mut(topic) else { return };
+        route.is_open = false;
+        let source = ancestry::Source {
+            topic: Arc::clone(topic),
+            bronze: location.clone(),
+            committed: route.committed.subscribe(),
+        };
+        self.bronzes.add(source);
+        let bronze = Bronze {
+            topic: Arc::clone(topic),
+            location,
+            settings: self.settings.clone(),
+            only_if_there: route.only_if_there,
+            bounds: self.bounds.subscribe(),
+            room: self.room.clone(),
+            connectors: Arc::clone(&self.connectors),
+            committed: Arc::clone(&route.committed),
+            requests: self.requests.clone(),
+            words: self.words.clone(),
+            progress: Arc::clone(&self.progress),
+        };
+        let handle = self.tasks.start(&id, Vec::new(), |inbox| bronze.work(inbox));
+        route.relay.change(|recipients| {
+            recipients.turn += 1;
+            recipients.bronze = Some(handle);
+        });
+    }
+
+    /// The topic's Bronze table is open.
+    pub(super) fn bronze_opened(&mut self, topic: &Arc<str>, kind: TopicKind) {
+        let Some(route) = self.routes.get_mut(topic) else { return };
+        route.is_open = true;
+        let (positions, turn) = (route.committed.borrow().offsets(), route.relay.turn());
+        let is_news = matches!(route.kind, TopicKind::Unknown);
+        if is_news {
+            self.learn_kind(topic, kind);
+        }
+        self.requests.begin(topic, positions, turn);
+        self.follow_renamed_tables();
+    }
+
+    /// The lake has no Bronze table of the topic, and nothing was found of it elsewhere.
+    pub(super) fn no_bronze(&mut self, topic: &Arc<str>) {
+        match self.routes.get(topic) {
+            Some(route) if !route.only_if_there => self.start_bronze(topic),
+            _ => {
+                self.routes.remove(topic);
+                self.bronzes.remove(topic);
+                self.absent.insert(Arc::clone(topic));
+            }
+        }
     }
 
     pub(super) fn bronze_location(&self, topic: &str) -> Result<Location> {
         self.root.table(&format!("bronze/{topic}"))
     }
 
-    /// Finds out from Bronze what a topic carries; a schema-change topic is taken in whole.
-    pub(super) async fn classify_bronze(&mut self, topic: &Arc<str>, table: &BronzeTable) -> Result<TopicKind> {
-        if table.positions().is_empty() {
-            return Ok(TopicKind::Unknown);
-        }
-        let mut blocks = table.read(&Positions::new()).await?;
-        let mut seen = 0;
-        let mut kind = TopicKind::Unknown;
-        while let Some(block) = blocks.next().await {
-            let block = block?;
-            if matches!(kind, TopicKind::Unknown) {
-                kind = block
-                    .iter()
-                    .map(|record| decode::classify(topic, record))
-                    .find(|kind| !matches!(kind, TopicKind::Unknown))
-                    .unwrap_or(TopicKind::Unknown);
-            }
-            match &kind {
-                TopicKind::SchemaChanges => self.connector(topic).take(&block),
-                TopicKind::Unknown => {
-                    seen += block.len();
-                    if seen > CLASSIFY_RECORDS_MAX {
-                        break;
-                    }
-                }
-                _ => break,
+    /// Hands a delivery to the topic's tables, and learns from it what the topic carries.
+    pub(super) fn route(&mut self, delivery: Delivery) {
+        let topic = Arc::clone(&delivery.block.partition().topic);
+        self.progress.read(delivery.block.len());
+        let Some(route) = self.routes.get(&topic) else { return self.listen(&delivery) };
+        if matches!(route.kind, TopicKind::Unknown) {
+            let kinds = delivery.block.iter().map(|record| decode::classify(&topic, record));
+            if let Some(kind) = kinds.into_iter().find(|kind| !matches!(kind, TopicKind::Unknown)) {
+                self.learn_kind(&topic, kind);
+                self.follow_renamed_tables();
             }
         }
-        if matches!(kind, TopicKind::SchemaChanges) {
-            let connector = self.connector(topic);
-            table.positions().partitions().for_each(|(id, end)| connector.pass(id, end));
+        let Some(route) = self.routes.get(&topic) else { return };
+        if matches!(route.kind, TopicKind::SchemaChanges) {
+            let connector = self.connectors.of(&topic);
+            connector.take(&delivery.block);
+            connector.pass(delivery.block.partition(), delivery.range.to);
+            route.relay.take(delivery);
+            self.follow_renamed_tables();
+        } else {
+            route.relay.take(delivery);
         }
-        Ok(kind)
-    }
-
-    pub(super) fn connector(&mut self, schema_topic: &str) -> Arc<Connector> {
-        let make = || Arc::new(Connector::new(schema_topic));
-        Arc::clone(self.connectors.entry(schema_topic.to_owned()).or_insert_with(make))
     }
 
     /// A topic shows what it carries: rows get their Silver tables.
@@ -126,27 +173,19 @@ impl Pipeline {
                 self.start_silver(topic, table, plan)
             }
         };
-        match (started, self.routes.get_mut(topic)) {
-            (Ok(silver), Some(route)) => route.silvers.push(silver),
-            (Ok(_), None) => {}
-            (Err(error), _) => self.progress.stop(&name, &error),
+        if let Err(error) = started {
+            self.tasks.stop(&TableId::silver(name), error);
         }
     }
 
     /// A table that got another name goes on under it, whether or not a row has come to the new name's topic yet.
     /// With other instances, that is with the first record of the new name's topic: it has no owner before.
-    pub(super) async fn follow_renamed_tables(&mut self) {
+    pub(super) fn follow_renamed_tables(&mut self) {
         if self.bronzes.are_shared() {
             return;
         }
-        if let Err(error) = self.take_up_renamed().await {
-            tracing::warn!(%error, hint = error.next_step(), "a renamed table is not followed yet");
-        }
-    }
-
-    pub(super) async fn take_up_renamed(&mut self) -> Result<()> {
         let mut renamed = Vec::new();
-        for connector in self.connectors.values() {
+        for connector in self.connectors.all() {
             let topic =
                 |t: &TableName| -> Arc<str> { format!("{}.{}.{}", connector.topic, t.database, t.table).into() };
             connector.with_history(|history| {
@@ -162,9 +201,9 @@ impl Pipeline {
                 continue;
             }
             for topic in &earlier {
-                // Kafka may have the old topic no more; Bronze has it.
-                if !self.routes.contains_key(topic) && !positions_of(&self.bronze_location(topic)?).await?.is_empty() {
-                    self.take_up(&PartitionId { topic: Arc::clone(topic), partition: 0 }).await?;
+                // Kafka may have the old topic no more; Bronze has it. Word of it brings us here again.
+                if !self.routes.contains_key(topic) && !self.absent.contains(topic) {
+                    self.take_up(topic, true);
                 }
             }
             let flattened = earlier.iter().find_map(|topic| match self.routes.get(topic)?.kind {
@@ -172,11 +211,10 @@ impl Pipeline {
                 _ => None,
             });
             if let Some(flattened) = flattened {
-                self.take_up(&PartitionId { topic: Arc::clone(&topic), partition: 0 }).await?;
+                self.take_up(&topic, false);
                 self.learn_kind(&topic, TopicKind::Rows { table, flattened });
             }
         }
-        Ok(())
     }
 
     /// How the pipeline file wants the source table: by its sections, else as a typed copy where it asks for copies.
@@ -211,11 +249,11 @@ impl Pipeline {
         mirrored.then_some(copy).into_iter().collect()
     }
 
-    pub(super) fn start_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) -> Result<Silver> {
-        let connector = self.connector(decode::schema_topic(topic).unwrap_or(topic));
-        let Some(route) = self.routes.get(topic) else {
+    fn start_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) -> Result<()> {
+        let Some(route) = self.routes.get_mut(topic) else {
             return Err(Error::new(ErrorKind::Internal, format!("topic `{topic}` has no route")));
         };
+        let id = TableId::silver(plan.name.as_str());
         let name = plan.name.clone();
         let section = self.config.silver.iter().find(|s| s.name == name);
         let overrides = section.map(|s| s.columns.as_slice()).unwrap_or_default();
@@ -225,33 +263,57 @@ impl Pipeline {
             plan,
             feed,
             generation: None,
-            location: self.root.table(&format!("silver/{name}"))?,
+            location: self.root.table(&id.path())?,
             settings: self.settings.clone(),
             letters: Arc::clone(&self.letters),
             serving: Arc::clone(&self.serving),
-            recent: Arc::default(),
         };
-        self.progress.start(&name, topic);
-        Ok(Reader {
-            name,
+        let reader = Reader {
             topic: Arc::clone(topic),
             source: table.clone(),
             follows_schema: overrides.is_empty(),
             decode,
-            connector,
+            connector: self.connectors.of(decode::schema_topic(topic).unwrap_or(topic)),
+            connectors: Arc::clone(&self.connectors),
             opening,
-            flush: self.config.flush,
+            bounds: self.bounds.subscribe(),
             room: self.room.clone(),
-            schema_wait: self.config.limits.schema_wait,
-            committed: route.bronze.committed.clone(),
+            committed: route.committed.subscribe(),
             within_committed: false,
-            bronze: self.bronze_location(topic)?,
+            bronze: self.root.table(&format!("bronze/{topic}"))?,
             bronzes: Arc::clone(&self.bronzes),
             settings: self.settings.clone(),
-            ends: self.ends.clone(),
+            requests: self.requests.clone(),
             progress: Arc::clone(&self.progress),
+        };
+        self.progress.start(&id, topic);
+        let reads = vec![TableId::bronze(Arc::clone(topic))];
+        let handle = self.tasks.start(&id, reads, |inbox| reader.work(inbox));
+        if !route.silvers.contains(&name) {
+            route.silvers.push(name);
         }
-        .spawn())
+        route.relay.change(|recipients| {
+            recipients.silvers.retain(|silver| silver.id != handle.id);
+            recipients.silvers.push(Handle::clone(&handle));
+        });
+        Ok(())
+    }
+
+    /// Starts the table again, as the pipeline file and the serving modules have it by now.
+    pub(super) fn start_again(&mut self, id: &TableId) {
+        match id.layer {
+            crate::table_id::Layer::Bronze => self.start_bronze(&id.name),
+            _ => {
+                let Some(topic) = self.tables.get(&*id.name).cloned() else { return };
+                let Some(TopicKind::Rows { table, .. }) = self.routes.get(&topic).map(|route| route.kind.clone())
+                else {
+                    return;
+                };
+                if let Some(plan) = self.plans(&table).into_iter().find(|plan| *plan.name == *id.name) {
+                    self.add_silver(&topic, &table, plan);
+                }
+            }
+        }
     }
 }
 

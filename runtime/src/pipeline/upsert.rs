@@ -19,20 +19,21 @@ use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
 use super::chore::Chore;
-use super::columns::{align, arrow_error, is_wider, same, source_key, stored_key, with_defaults, with_pseudo_columns};
+use super::columns::{arrow_error, brings, same, source_key, stored_key, with_defaults, with_pseudo_columns};
 use super::packing::Packing;
 use super::plan::Plan;
 use super::progress::ModuleUse;
 use super::reload::Serving;
-use super::retry::retrying;
+use super::task::{Health, retrying};
 use super::trial::{Recent, relation};
 use crate::change::{Changes, Floor};
 use crate::config::OnIncompatible;
 use crate::deadletter::{DeadLetter, DeadLetters, Stage};
-use crate::decode::BadRow;
+use crate::decode::BadRecord;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::record::{PartitionId, Positions, Ranges};
+use crate::schema::widen::{align, widest};
 use crate::schema::{Rename, RenamedColumn, TableSchema};
 use crate::table::{
     ChangesTable, Freshness, KeyedTable, Location, News, Outcome, OwnerRows, Rewritten, Selection, Settings, Settled,
@@ -81,6 +82,7 @@ pub(super) struct Upsert {
     generation: u64,
     settings: Settings,
     letters: Arc<DeadLetters>,
+    health: Health,
     table: Option<KeyedTable>,
     feed_at: Option<Location>,
     /// open whenever the table is and the plan asks for it
@@ -128,9 +130,10 @@ impl Upsert {
         self.table.as_ref().and_then(KeyedTable::epochs)
     }
 
-    /// True when `schema` is not what the table was last brought to.
-    pub(super) fn needs(&self, schema: &TableSchema) -> bool {
-        self.table.is_some() && !self.schema.as_deref().is_some_and(|known| same(known, schema))
+    /// True when the table was last brought to something else than `schema`, whose columns may be narrower.
+    pub(super) fn needs(&self, schema: &Arc<TableSchema>) -> bool {
+        let brought_to = |known: &TableSchema| same(known, &widest(schema, known));
+        self.table.is_some() && !self.schema.as_deref().is_some_and(brought_to)
     }
 
     /// [`Rename::mark`] of the last renaming that the table has followed; a module's output has names of its own.
@@ -148,7 +151,7 @@ impl Upsert {
             if rename.mark <= table.renamed() {
                 continue;
             }
-            retrying!(&self.plan.name, table.rename(rename))?;
+            retrying!(&self.health, table.rename(rename))?;
             for RenamedColumn { from, to, .. } in &rename.columns {
                 tracing::info!(table = %self.plan.name, from, to, "column renamed, as in the source");
             }
@@ -159,6 +162,8 @@ impl Upsert {
 
     /// Brings the table to `schema`: columns are added and widened, never taken away.
     pub(super) async fn follow(&mut self, schema: &Arc<TableSchema>) -> Result<()> {
+        // rows of a wider structure may still come in the same batch, and a module must not get them cut
+        let schema = &self.schema.as_deref().map_or_else(|| Arc::clone(schema), |known| widest(schema, known));
         let (fields, prepared) = self.target(schema)?;
         if let Some(table) = &self.table {
             self.plan.permit(table, schema, &fields)?;
@@ -177,7 +182,7 @@ impl Upsert {
                 freshness: Freshness::Newer,
             };
             self.table = Some(retrying!(
-                &self.plan.name,
+                &self.health,
                 KeyedTable::open_or_create(self.location.clone(), spec.clone(), self.settings.clone())
             )?);
         }
@@ -188,11 +193,11 @@ impl Upsert {
             let named = schema.fields.fields().iter().zip(&schema.defaults);
             named.filter_map(|(f, d)| Some((f.name().clone(), d.clone()?))).collect()
         };
-        if matches!(retrying!(&self.plan.name, table.evolve(&fields, &fills))?, Outcome::Fenced) {
+        if matches!(retrying!(&self.health, table.evolve(&fields, &fills))?, Outcome::Fenced) {
             return Err(went_back(&self.plan.name));
         }
         if let Some(at) = &self.feed_at {
-            self.feed = Some(retrying!(&self.plan.name, open_feed(at, &self.plan.name, table, &fills))?);
+            self.feed = Some(retrying!(&self.health, open_feed(at, &self.plan.name, table, &fills))?);
         }
         if self.plan.module.is_some() {
             self.recent.note_schema(schema, table.columns(), prepared.clone());
@@ -231,14 +236,14 @@ impl Upsert {
         &mut self,
         changes: &[Changes],
         floors: &[Floor],
-        bad: &[BadRow],
+        bad: &[BadRecord],
         ranges: &Ranges,
         epochs: String,
     ) -> Result<Counts> {
         let mut fitting = Vec::with_capacity(changes.len());
         let mut bad = bad.to_vec();
         for chunk in changes {
-            if self.schema.is_none() || self.needs(&chunk.schema) && self.is_newer(&chunk.schema) {
+            if self.schema.as_deref().is_none_or(|known| brings(&chunk.schema, known)) {
                 match self.follow(&chunk.schema).await {
                     Ok(()) => {}
                     Err(error) if self.table.is_some() && error.kind() == ErrorKind::Config => {
@@ -287,7 +292,7 @@ impl Upsert {
         &mut self,
         changes: &[Changes],
         floors: &[Floor],
-        bad: &[BadRow],
+        bad: &[BadRecord],
         ranges: &Ranges,
         epochs: &str,
         counts: &mut Counts,
@@ -353,22 +358,12 @@ impl Upsert {
             source_rows: source_rows.as_deref(),
             rejected: &rejected_rows,
         };
-        let outcome = retrying!(&self.plan.name, table.replace(rows, ranges, info.clone()))?;
+        let outcome = retrying!(&self.health, table.replace(rows, ranges, info.clone()))?;
         if matches!(outcome, Outcome::Fenced) {
             return Ok(false);
         }
         self.complete_feed(&outcome).await?;
         Ok(true)
-    }
-
-    /// True when `schema` has a column that the table lacks, a wider one or another key: an older structure brings nothing.
-    fn is_newer(&self, schema: &TableSchema) -> bool {
-        let Some(known) = &self.schema else { return true };
-        source_key(schema) != source_key(known)
-            || schema.fields.fields().iter().any(|f| match known.fields.field_with_name(f.name()) {
-                Err(_) => true,
-                Ok(have) => have.data_type() != f.data_type() && !is_wider(have.data_type(), f.data_type()),
-            })
     }
 
     /// Puts the selection through the module, where there is one.
@@ -422,7 +417,7 @@ impl Upsert {
         })
     }
 
-    async fn set_aside(&self, bad: &[BadRow], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {
+    async fn set_aside(&self, bad: &[BadRecord], mut letters: Vec<DeadLetter>, module: Option<String>) -> Result<u64> {
         letters.extend(bad.iter().map(|row| DeadLetter {
             topic: Arc::clone(&row.topic),
             partition: row.partition,
@@ -435,16 +430,16 @@ impl Upsert {
         if letters.is_empty() {
             return Ok(0);
         }
-        retrying!("dead_letters", self.letters.write(&letters))?;
+        retrying!(&self.health, self.letters.write(&letters))?;
         failpoint::pass("dead_letters.after_write");
         Ok(letters.len() as u64)
     }
 }
 
 /// The rows of a structure that the table cannot take, set aside.
-fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = BadRow> + 'a {
+fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = BadRecord> + 'a {
     chunk.records.iter().flat_map(move |records| {
-        records.partitions.iter().zip(&records.offsets).map(move |(&partition, &offset)| BadRow {
+        records.partitions.iter().zip(&records.offsets).map(move |(&partition, &offset)| BadRecord {
             topic: Arc::clone(&records.topic),
             partition,
             offset,

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, btree_map};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use super::PartitionId;
+use super::{Offsets, PartitionId};
 
 /// What a table takes in, counted by offset.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -144,6 +144,11 @@ impl Positions {
     /// The Kafka partitions among the inputs.
     pub fn partitions(&self) -> impl Iterator<Item = (&PartitionId, i64)> {
         self.0.iter().filter_map(|(input, next)| Some((input.partition()?, *next)))
+    }
+
+    /// From where the Kafka partitions among the inputs are read on.
+    pub fn offsets(&self) -> Offsets {
+        self.partitions().map(|(id, next)| (id.clone(), next)).collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! How far the partitions of a source reach, as far as is known: a gauge for those who watch.
 //!
 //! Promises that noting and looking wait for nothing but each other's copying. Never a ground for a decision: what it
-//! says may be some seconds old; [`super::EndQueries`] asks.
+//! says may be some seconds old; [`super::Requests`] asks.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

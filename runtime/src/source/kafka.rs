@@ -5,10 +5,10 @@
 //! starts with theirs and a dot) are read to their end before the others begin, because rows can only be typed by
 //! what those say. A topic that cannot go on is given up; the others go on.
 //!
-//! While the memory budget is used up, or the pipeline is slow to take an event, nothing is polled: librdkafka fetches
-//! on threads of its own until its queue is full, and then waits. Nothing that was fetched is thrown away. There is no
-//! poll deadline, since `max.poll.interval.ms` binds the members of a group only, and partitions are assigned by hand.
-//! While it waits for room, it heeds the group: what is another's is put down at once.
+//! While the memory budget is used up nothing is polled: librdkafka fetches on threads of its own until its queue is full,
+//! and then waits. A topic that holds all that one may hold is paused, and the others go on. There is no poll deadline,
+//! since `max.poll.interval.ms` binds the members of a group only, and partitions are assigned by hand. While it waits for
+//! room, it heeds the group: what is another's is put down at once.
 
 mod client;
 mod ends;
@@ -16,6 +16,7 @@ mod group;
 mod headers;
 mod loss;
 mod reading;
+mod requests;
 mod sharing;
 mod takeup;
 #[cfg(test)]
@@ -27,19 +28,18 @@ use std::time::{Duration, Instant};
 
 use rdkafka::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::Message;
 
-use super::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX, Budget, Delivery, EndQuery, Outlet, Source, SourceEvent};
+use super::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX, Budget, Delivery, Full, Outlet, Source, SourceEvent};
 use crate::config::Setting;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Offsets, PartitionId};
+use crate::record::PartitionId;
 pub use ends::{EndsClient, keep_known};
 use group::Group;
 pub(crate) use group::Membership;
 use reading::Reading;
 use sharing::Taken;
-use takeup::Found;
+use takeup::{Announced, Found};
 
 /// How long a request to the broker may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,6 +53,9 @@ const POLL_WAIT: Duration = Duration::from_millis(10);
 const MARKERS_EVERY: Duration = Duration::from_millis(100);
 /// How long one wait for room in the budget lasts, until the stop is looked at again.
 const ROOM_WAIT: Duration = Duration::from_millis(5);
+/// How long a topic that holds all it may is waited for before it is paused: a pause throws away what was fetched, and
+/// tables that take records in make room sooner.
+const SHARE_WAIT: Duration = Duration::from_millis(250);
 
 /// What to read from which cluster.
 #[derive(Debug, Clone)]
@@ -85,6 +88,7 @@ pub fn start(settings: Settings, budget: Budget, block_rows: usize) -> Result<So
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| Error::new(ErrorKind::Config, "`source.kafka.topics` holds a bad pattern").caused_by(e))?;
     let consumer = client::consumer(&client::config(&settings)?)?;
+    let look_due = settings.group.is_some();
     let joined = settings.group.as_deref().map(|name| Group::join(&settings, name)).transpose()?;
     let (group, membership) = joined.unzip();
     let mut source = Source::spawn("kafka", budget, block_rows, move |outlet| {
@@ -95,9 +99,16 @@ pub fn start(settings: Settings, budget: Budget, block_rows: usize) -> Result<So
             consumer,
             group,
             taken: HashMap::new(),
-            look_due: true,
+            look_due,
             topics: HashMap::new(),
+            announced: BTreeMap::new(),
+            told_due: None,
+            unknown_since: None,
+            turns: HashMap::new(),
+            awaited: HashSet::new(),
             held: Vec::new(),
+            paused: HashSet::new(),
+            left: HashSet::new(),
             lost: HashSet::new(),
             targets: BTreeMap::new(),
             first: BTreeSet::new(),
@@ -124,8 +135,22 @@ struct Kafka<'a> {
     look_due: bool,
     /// what is being read, by topic and partition
     topics: HashMap<Arc<str>, BTreeMap<i32, Reading>>,
+    /// what the pipeline knows of, and is to say from where it goes on
+    announced: BTreeMap<PartitionId, Announced>,
+    /// when those that it said so of are looked at
+    told_due: Option<Instant>,
+    /// since when the ends of some partition cannot be asked for
+    unknown_since: Option<Instant>,
+    /// by topic, in which turn it is read
+    turns: HashMap<Arc<str>, u64>,
+    /// topics of which the pipeline cannot say yet from where they go on
+    awaited: HashSet<Arc<str>>,
     /// what can be read and is not yet
     held: Vec<Found>,
+    /// topics that hold all the room that one may hold
+    paused: HashSet<Arc<str>>,
+    /// topics whose records nobody takes in any more
+    left: HashSet<Arc<str>>,
     /// topics that were given up
     lost: HashSet<Arc<str>>,
     /// ends as of the start, while they are not reached
@@ -148,22 +173,23 @@ impl Kafka<'_> {
         }
         let mut refreshed = Instant::now();
         while !self.outlet.stopped() {
-            while let Ok(query) = self.outlet.queries.try_recv() {
-                self.answer(query);
+            while let Ok(request) = self.outlet.requests.try_recv() {
+                self.heed(request)?;
             }
             if !self.heed_group()? {
                 return Ok(());
             }
-            if refreshed.elapsed() >= self.settings.refresh || self.group.is_some() && self.look_due {
+            if refreshed.elapsed() >= self.settings.refresh || self.look_due {
                 refreshed = Instant::now();
                 self.look_due = false;
                 if !self.take_up_new()? {
                     return Ok(());
                 }
             }
-            if !self.note_progress()? || !self.poll()? {
+            if !self.take_up_told()? || !self.note_progress()? || !self.poll()? {
                 return Ok(());
             }
+            self.resume_those_with_room()?;
             self.pass_markers();
             if !self.hand_over_due()? {
                 return Ok(());
@@ -230,6 +256,7 @@ impl Kafka<'_> {
         let readings = self.topics.values().flat_map(BTreeMap::values);
         let due: Vec<PartitionId> = readings
             .filter(|r| r.since.is_some_and(|s| s.elapsed() >= BLOCK_AGE_MAX))
+            .filter(|r| !self.paused.contains(&r.block().partition().topic))
             .map(|r| r.block().partition().clone())
             .collect();
         for id in due {
@@ -240,24 +267,33 @@ impl Kafka<'_> {
         Ok(true)
     }
 
-    /// Hands over what was read of a partition, once there is room for it, and answers queries meanwhile: who holds the
-    /// room may wait for the answer. False when the pipeline is gone.
-    fn hand_over(&mut self, topic: &str, partition: i32) -> Result<bool> {
+    /// Hands over what was read of a partition, once there is room for it, and heeds requests meanwhile: who holds the
+    /// room may wait for the answer. A topic that gets no more room than it has is paused. False when the pipeline is gone.
+    fn hand_over(&mut self, topic: &Arc<str>, partition: i32) -> Result<bool> {
         let reading = self.topics.get_mut(topic).and_then(|p| p.get_mut(&partition));
         let Some((block, range)) = reading.and_then(Reading::take_out) else { return Ok(true) };
+        let turn = self.turns.get(topic).copied().unwrap_or_default();
+        let begun = Instant::now();
         loop {
-            if let Some(room) = self.outlet.budget.try_take(block.bytes()) {
-                return Ok(self.outlet.send(SourceEvent::Block(Delivery::new(block, range, room))));
+            match self.outlet.budget.take(topic, block.bytes()) {
+                Ok(room) => return Ok(self.outlet.send(SourceEvent::Block(Delivery::new(block, range, turn, room)))),
+                Err(Full::OfTopic) if begun.elapsed() >= SHARE_WAIT => {
+                    if let Some(reading) = self.topics.get_mut(topic).and_then(|p| p.get_mut(&partition)) {
+                        reading.put_back(block, range);
+                    }
+                    return self.pause(topic).map(|()| true);
+                }
+                Err(_) => {}
             }
             if self.outlet.stopped() || !self.heed_group()? {
                 return Ok(false);
             }
-            if !self.topics.contains_key(topic) {
-                // It is another's by now, who reads it from where our table stands.
-                return Ok(true);
+            if let Ok(request) = self.outlet.requests.recv_timeout(ROOM_WAIT) {
+                self.heed(request)?;
             }
-            if let Ok(query) = self.outlet.queries.recv_timeout(ROOM_WAIT) {
-                self.answer(query);
+            if !self.topics.contains_key(topic) {
+                // It is another's by now, or read anew: from where our table stands.
+                return Ok(true);
             }
         }
     }
@@ -270,7 +306,8 @@ impl Kafka<'_> {
         self.first.retain(|id| targets.get(id).is_some_and(|end| is_behind(id, *end)));
         if !self.settings.until_end {
             self.begin()?;
-            if self.group.is_none() && self.topics.is_empty() && !self.lost.is_empty() {
+            let idle = self.topics.is_empty() && self.announced.is_empty() && self.held.is_empty();
+            if self.group.is_none() && idle && !self.lost.is_empty() && self.left.is_empty() {
                 return Err(Error::new(ErrorKind::Gap, "no topic is left to read")
                     .hint("each topic said before why it cannot go on"));
             }
@@ -278,7 +315,8 @@ impl Kafka<'_> {
         }
         self.targets.retain(|id, end| is_behind(id, *end));
         self.begin()?;
-        if self.targets.is_empty() && !self.drained {
+        let unknown = self.announced.values().any(|announced| announced.at_start);
+        if self.targets.is_empty() && !unknown && !self.drained {
             self.drained = true;
             return Ok(self.outlet.send(SourceEvent::Drained));
         }
@@ -293,35 +331,6 @@ impl Kafka<'_> {
     fn positions(&self) -> Vec<(PartitionId, i64)> {
         let readings = self.topics.values().flat_map(BTreeMap::values);
         readings.map(|r| (r.block().partition().clone(), r.next)).collect()
-    }
-
-    /// Answers with the topic's ends, or not at all where they cannot be told.
-    fn answer(&self, query: EndQuery) {
-        if let Some(ends) = self.ends_of(&query.topic) {
-            let _ = query.reply.send(ends);
-        }
-    }
-
-    fn ends_of(&self, topic: &str) -> Option<Offsets> {
-        if !self.wants(topic) {
-            return Some(Offsets::new());
-        }
-        if self.lost.contains(topic) {
-            return None;
-        }
-        let metadata = self.consumer.fetch_metadata(None, ENDS_TIMEOUT).ok()?;
-        let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Some(Offsets::new()) };
-        match found.error().map(RDKafkaErrorCode::from) {
-            None => {}
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => return Some(Offsets::new()),
-            Some(_) => return None,
-        }
-        let topic: Arc<str> = Arc::from(topic);
-        let end = |partition: i32| {
-            let (_, high) = self.consumer.fetch_watermarks(&topic, partition, ENDS_TIMEOUT).ok()?;
-            Some((PartitionId { topic: Arc::clone(&topic), partition }, high))
-        };
-        found.partitions().iter().map(|p| if p.leader() < 0 { None } else { end(p.id()) }).collect()
     }
 }
 

@@ -3,25 +3,36 @@
 //! A line: `{"topic","partition","offset","ts":<ms>,"headers":[[name,value],…],"key":<text|null>,"value":<text|null>}`;
 //! bytes that are not UTF-8 stand as `key_b64` and `value_b64`. Each partition's offsets must rise within and across
 //! the files. A line that is not of this form stops the source with file and line: a damaged capture is no input.
+//!
+//! A topic that cannot be taken in (nobody can say yet from where, its tables are full, or it is to be read anew) is passed
+//! over, so that the others go on, and the files are read once more for it.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tokio::sync::oneshot;
 
-use super::{BLOCK_BYTES_MAX, Budget, EndQuery, Outlet, Source, SourceEvent};
+use super::{BLOCK_BYTES_MAX, Budget, Delivery, Full, Outlet, Request, Source, SourceEvent};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Block, PartitionId, Record};
+use crate::record::{Block, Offsets, PartitionId, Range, Record};
 
 /// Longest line that is read, in bytes.
 const LINE_BYTES_MAX: u64 = 256 << 20;
 /// Blocks that are being filled at once, before the fullest partitions are handed over.
 const OPEN_BYTES_MAX: usize = 8 << 20;
+/// How long one wait for a request lasts, until the stop is looked at again.
+const REQUEST_WAIT: Duration = Duration::from_millis(50);
+/// How long one wait for room lasts.
+const ROOM_WAIT: Duration = Duration::from_millis(5);
+/// How long a topic that gets no more room holds the others up before it is passed over.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(Deserialize)]
 struct Line<'a> {
@@ -49,48 +60,151 @@ pub fn start(files: Vec<PathBuf>, budget: Budget, block_rows: usize) -> Result<S
     Source::spawn("replay", budget, block_rows, move |outlet| Replay::new(outlet).run(&files))
 }
 
+/// A partition that is being read.
 struct Open {
     block: Block,
     from: i64,
     next: i64,
-    /// past the last record of the files, be it taken or not
-    seen: i64,
+}
+
+/// What is known of a topic.
+enum Stand {
+    /// announced; nothing was said yet
+    Asked,
+    /// nobody can say yet from where it goes on
+    Awaited,
+    /// it goes on from these positions
+    Told { positions: Offsets, turn: u64 },
+    /// nobody takes its records in
+    Left,
+}
+
+struct Topic {
+    stand: Stand,
+    /// some of its records were passed over in this round: nothing more of it may be handed over before the next
+    is_behind: bool,
+    /// what was passed over can be handed over: another round is worth it
+    is_due: bool,
 }
 
 struct Replay<'a> {
     outlet: &'a Outlet,
     open: HashMap<PartitionId, Open>,
-    topics: HashMap<String, Arc<str>>,
+    topics: HashMap<Arc<str>, Topic>,
+    /// past the last record of each partition in the files, as far as they are read in this round
+    seen: HashMap<PartitionId, i64>,
     open_bytes: usize,
-    waiting: Vec<EndQuery>,
+    /// all files have been read once
+    is_whole: bool,
+    /// who asks for ends before that
+    asked: Vec<(String, oneshot::Sender<Offsets>)>,
 }
 
 impl<'a> Replay<'a> {
     fn new(outlet: &'a Outlet) -> Self {
-        Replay { outlet, open: HashMap::new(), topics: HashMap::new(), open_bytes: 0, waiting: Vec::new() }
+        Replay {
+            outlet,
+            open: HashMap::new(),
+            topics: HashMap::new(),
+            seen: HashMap::new(),
+            open_bytes: 0,
+            is_whole: false,
+            asked: Vec::new(),
+        }
     }
 
     fn run(mut self, files: &[PathBuf]) -> Result<()> {
-        for file in files {
-            if !self.read(file)? {
+        let mut drained = false;
+        loop {
+            self.seen.clear();
+            for topic in self.topics.values_mut() {
+                (topic.is_behind, topic.is_due) = (false, false);
+            }
+            for file in files {
+                if !self.read(file)? {
+                    return Ok(());
+                }
+            }
+            if !self.hand_over_all() {
                 return Ok(());
             }
-        }
-        if !self.hand_over_all() {
-            return Ok(());
-        }
-        self.outlet.send(SourceEvent::Drained);
-        // Files do not grow: from here on every topic's end is what was read.
-        while !self.outlet.stopped() {
-            for query in self.waiting.drain(..) {
-                let ends = self.open.iter().filter(|(id, _)| *id.topic == *query.topic);
-                let _ = query.reply.send(ends.map(|(id, open)| (id.clone(), open.next)).collect());
+            // Files do not grow: from here on every topic's end is what was read.
+            self.is_whole = true;
+            for (topic, reply) in std::mem::take(&mut self.asked) {
+                let _ = reply.send(self.ends_of(&topic));
             }
-            if let Ok(query) = self.outlet.queries.recv_timeout(std::time::Duration::from_millis(50)) {
-                self.waiting.push(query);
+            while !self.topics.values().any(|topic| topic.is_due) {
+                let is_behind = |topic: &Topic| topic.is_behind && !matches!(topic.stand, Stand::Left);
+                if !drained && !self.topics.values().any(is_behind) {
+                    drained = true;
+                    self.outlet.send(SourceEvent::Drained);
+                }
+                self.make_room_due();
+                if self.outlet.stopped() {
+                    return Ok(());
+                }
+                if let Ok(request) = self.outlet.requests.recv_timeout(REQUEST_WAIT) {
+                    self.heed(request);
+                }
             }
         }
-        Ok(())
+    }
+
+    /// A topic that was passed over for want of room is worth another round once there is some.
+    fn make_room_due(&mut self) {
+        for (name, topic) in &mut self.topics {
+            if topic.is_behind && matches!(topic.stand, Stand::Told { .. }) && self.outlet.budget.has_room_again(name) {
+                topic.is_due = true;
+            }
+        }
+    }
+
+    fn heed(&mut self, request: Request) {
+        match request {
+            Request::Ends { topic, reply } if self.is_whole => drop(reply.send(self.ends_of(&topic))),
+            Request::Ends { topic, reply } => self.asked.push((topic, reply)),
+            Request::Begin { topic, positions, turn } => {
+                let Some(known) = self.topics.get_mut(&topic) else { return };
+                match &known.stand {
+                    Stand::Told { turn: before, .. } if *before == turn => return,
+                    // It is waited for, and nothing of it was passed over.
+                    Stand::Asked => known.is_due = known.is_behind,
+                    _ => (known.is_behind, known.is_due) = (true, true),
+                }
+                known.stand = Stand::Told { positions, turn };
+                self.close(&topic);
+            }
+            Request::Wait { topic } => self.pass_over(&topic, Some(Stand::Awaited)),
+            Request::Leave { topic } => self.pass_over(&topic, Some(Stand::Left)),
+            Request::Recall { topic } => {
+                self.pass_over(&topic, Some(Stand::Asked));
+                let partitions = self.seen.keys().filter(|id| id.topic == topic).cloned().collect();
+                self.outlet.send(SourceEvent::Found(partitions));
+            }
+        }
+    }
+
+    fn ends_of(&self, topic: &str) -> Offsets {
+        let ends = self.seen.iter().filter(|(id, _)| *id.topic == *topic);
+        ends.map(|(id, end)| (id.clone(), *end)).collect()
+    }
+
+    /// Reads nothing more of the topic from where it is; what was read and not handed over is dropped.
+    fn close(&mut self, topic: &Arc<str>) {
+        for (_, open) in self.open.extract_if(|id, _| id.topic == *topic) {
+            self.open_bytes -= open.block.bytes();
+        }
+    }
+
+    /// Hands nothing more of the topic over in this round.
+    fn pass_over(&mut self, topic: &Arc<str>, stand: Option<Stand>) {
+        self.close(topic);
+        if let Some(known) = self.topics.get_mut(topic) {
+            known.is_behind = true;
+            if let Some(stand) = stand {
+                known.stand = stand;
+            }
+        }
     }
 
     fn read(&mut self, file: &Path) -> Result<bool> {
@@ -141,19 +255,18 @@ impl<'a> Replay<'a> {
             },
         };
         let id = self.partition(&parsed.topic, parsed.partition);
-        if !self.open.contains_key(&id) {
-            let Some(positions) = self.outlet.assign(vec![id.clone()]) else { return Ok(false) };
-            let from = positions.get(&id).copied().unwrap_or(0);
-            if !self.hand_over_parents(&id) {
-                return Ok(false);
-            }
-            self.open.insert(id.clone(), Open { block: Block::new(id.clone()), from, next: from, seen: 0 });
-        }
-        let Some(open) = self.open.get_mut(&id) else { return Ok(false) };
-        if record.offset < open.seen {
+        let seen = self.seen.entry(id.clone()).or_insert(0);
+        if record.offset < *seen {
             return Err(damaged(file, number, "goes backwards in its partition"));
         }
-        open.seen = record.offset + 1;
+        *seen = record.offset + 1;
+        while let Ok(request) = self.outlet.requests.try_recv() {
+            self.heed(request);
+        }
+        if !self.open.contains_key(&id) && !self.open(&id)? {
+            return Ok(!self.outlet.stopped());
+        }
+        let Some(open) = self.open.get_mut(&id) else { return Ok(true) };
         if record.offset < open.next {
             // The table holds it already.
             return Ok(true);
@@ -174,15 +287,46 @@ impl<'a> Replay<'a> {
     }
 
     fn partition(&mut self, topic: &str, partition: i32) -> PartitionId {
-        let topic = match self.topics.get(topic) {
-            Some(known) => Arc::clone(known),
+        let topic = match self.topics.get_key_value(topic) {
+            Some((known, _)) => Arc::clone(known),
             None => {
-                let shared: Arc<str> = Arc::from(topic);
-                self.topics.insert(topic.to_owned(), Arc::clone(&shared));
-                shared
+                let name: Arc<str> = Arc::from(topic);
+                let topic = Topic { stand: Stand::Asked, is_behind: false, is_due: false };
+                self.topics.insert(Arc::clone(&name), topic);
+                self.outlet.budget.meet(&name);
+                self.outlet.send(SourceEvent::Found(vec![PartitionId { topic: Arc::clone(&name), partition }]));
+                name
             }
         };
         PartitionId { topic, partition }
+    }
+
+    /// Begins to read the partition, once it is said from where; false where that cannot be said for now.
+    fn open(&mut self, id: &PartitionId) -> Result<bool> {
+        loop {
+            let Some(topic) = self.topics.get_mut(&id.topic) else { return Ok(false) };
+            match &topic.stand {
+                _ if topic.is_behind => return Ok(false),
+                Stand::Left | Stand::Awaited => {
+                    topic.is_behind = true;
+                    return Ok(false);
+                }
+                Stand::Told { positions, .. } => {
+                    let from = positions.get(id).copied().unwrap_or(0);
+                    if !self.hand_over_parents(id) {
+                        return Ok(false);
+                    }
+                    self.open.insert(id.clone(), Open { block: Block::new(id.clone()), from, next: from });
+                    return Ok(true);
+                }
+                Stand::Asked if self.outlet.stopped() => return Ok(false),
+                Stand::Asked => {
+                    if let Ok(request) = self.outlet.requests.recv_timeout(REQUEST_WAIT) {
+                        self.heed(request);
+                    }
+                }
+            }
+        }
     }
 
     /// A topic's first record appears: what was read of its connector's schema-change topic goes ahead of it.
@@ -193,12 +337,36 @@ impl<'a> Replay<'a> {
         parents.iter().all(|parent| self.hand_over(parent))
     }
 
+    /// Hands over what was read of a partition. Where its topic gets no more room for too long, the topic is passed over
+    /// for this round. False when the pipeline is gone.
     fn hand_over(&mut self, id: &PartitionId) -> bool {
-        let Some(open) = self.open.get_mut(id) else { return true };
-        let block = std::mem::replace(&mut open.block, Block::new(id.clone()));
-        self.open_bytes -= block.bytes();
-        let from = std::mem::replace(&mut open.from, open.next);
-        self.outlet.deliver(block, from)
+        let begun = Instant::now();
+        loop {
+            let Some(open) = self.open.get_mut(id).filter(|open| !open.block.is_empty()) else { return true };
+            let Some(Topic { stand: Stand::Told { positions, turn }, .. }) = self.topics.get_mut(&id.topic) else {
+                return true;
+            };
+            let full = match self.outlet.budget.take(&id.topic, open.block.bytes()) {
+                Ok(room) => {
+                    let block = std::mem::replace(&mut open.block, Block::new(id.clone()));
+                    self.open_bytes -= block.bytes();
+                    let range = Range { from: std::mem::replace(&mut open.from, open.next), to: open.next };
+                    positions.insert(id.clone(), range.to);
+                    return self.outlet.send(SourceEvent::Block(Delivery::new(block, range, *turn, room)));
+                }
+                Err(full) => full,
+            };
+            if self.outlet.stopped() {
+                return false;
+            }
+            if full == Full::OfTopic && begun.elapsed() >= ROOM_PATIENCE {
+                self.pass_over(&id.topic, None);
+                return true;
+            }
+            if let Ok(request) = self.outlet.requests.recv_timeout(ROOM_WAIT) {
+                self.heed(request);
+            }
+        }
     }
 
     fn hand_over_all(&mut self) -> bool {
@@ -239,8 +407,9 @@ mod tests {
         let mut taken = Vec::new();
         loop {
             match source.events.blocking_recv().expect("an event") {
-                SourceEvent::Assigned { partitions, reply } => {
-                    reply.send(partitions.into_iter().map(|id| (id, next)).collect()).unwrap();
+                SourceEvent::Found(found) => {
+                    let topic = Arc::clone(&found[0].topic);
+                    source.requests.begin(&topic, found.into_iter().map(|id| (id, next)).collect(), 1);
                 }
                 SourceEvent::Block(delivery) => taken.extend(delivery.block.iter().map(|r| r.offset)),
                 SourceEvent::Failed(error) => return Err(error),

@@ -18,11 +18,12 @@ use serde_json::{Map, Value, json};
 
 use super::commit::{Attempts, Committer, Put, add_action};
 use super::files::{Codec, DataFile, Encoded, PartitionValues, pick, reread, split};
-use super::schema::{TableSchema, align, utc};
+use super::schema::{TableSchema, utc};
 use super::{Location, Outcome, Settings, log};
 use crate::change::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Block, PartitionId, Positions, Range, Ranges};
+use crate::schema::widen::align;
 
 const MS_PER_DAY: i64 = 86_400_000;
 

@@ -23,6 +23,7 @@ use object_store::{GetOptions, ObjectStore, PutMode, PutOptions};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::failure::{store_error, way_out};
 use super::schema::{TableSchema, check_protocol};
 use super::{Location, Outcome, Settings};
 use crate::error::{Error, ErrorKind, Result};
@@ -154,7 +155,7 @@ impl Committer {
     /// Reads version `version` of the log; `None` when there is none yet.
     pub(super) async fn read(&self, version: u64) -> Result<Option<Commit>> {
         match self.read_bytes(version).await? {
-            Some(bytes) => Commit::parse(&bytes, version).map(Some),
+            Some(bytes) => Commit::parse(&bytes, version).map(Some).map_err(|e| e.hint(way_out(&self.location, None))),
             None => Ok(None),
         }
     }
@@ -355,24 +356,6 @@ pub(super) fn log_path(version: u64) -> Path {
 /// Milliseconds since 1970.
 pub(super) fn now_ms() -> i64 {
     chrono::Utc::now().timestamp_millis()
-}
-
-/// An error of the lake with its kind.
-pub(super) fn store_error(what: &str, error: object_store::Error) -> Error {
-    let kind = match &error {
-        object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => ErrorKind::Denied,
-        object_store::Error::NotFound { .. } => ErrorKind::Corrupt,
-        _ => ErrorKind::Unavailable,
-    };
-    Error::new(kind, format!("{what} failed")).caused_by(error)
-}
-
-/// An error of deltalake with its kind.
-pub(super) fn delta_error(what: &str, error: deltalake::DeltaTableError) -> Error {
-    match error {
-        deltalake::DeltaTableError::ObjectStore { source } => store_error(what, source),
-        other => Error::new(ErrorKind::Unavailable, format!("{what} failed")).caused_by(other),
-    }
 }
 
 /// An `add` action without its empty members.

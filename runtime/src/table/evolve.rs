@@ -18,9 +18,10 @@ use super::keyed::KeyedTable;
 use super::live::LiveFile;
 use super::reader::Reader;
 use super::rename::Renaming;
-use super::schema::{TableSchema, batch_of, widen, widens};
+use super::schema::{TableSchema, batch_of};
 use super::{OWNER, Outcome};
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::widen::{widen, widens};
 
 pub(super) const ROUNDS_MAX: u32 = 8;
 

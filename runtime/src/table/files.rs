@@ -16,7 +16,7 @@ use bytes::Bytes;
 use deltalake::kernel::Add;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, TryFutureExt};
+use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -26,10 +26,12 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 
-use super::commit::{now_ms, store_error};
-use super::schema::{TableSchema, batch_of, partition_text, partition_value, widen};
+use super::commit::now_ms;
+use super::failure::{is_cut, lake_error, store_error};
+use super::schema::{TableSchema, batch_of, partition_text, partition_value};
 use super::stats::Stats;
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::widen::{column_of, widen};
 
 const ROW_GROUP_ROWS: usize = 1 << 20;
 const FAST_PAGE_BYTES_MAX: usize = 128 << 10;
@@ -365,11 +367,19 @@ struct FileReader {
 
 impl AsyncFileReader for FileReader {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, parquet::errors::Result<Bytes>> {
-        self.store.get_range(&self.path, range).map_err(outside).boxed()
+        async move {
+            let read = self.store.get_range(&self.path, range).await;
+            self.whole(read).await
+        }
+        .boxed()
     }
 
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, parquet::errors::Result<Vec<Bytes>>> {
-        async move { self.store.get_ranges(&self.path, &ranges).await.map_err(outside) }.boxed()
+        async move {
+            let read = self.store.get_ranges(&self.path, &ranges).await;
+            self.whole(read).await
+        }
+        .boxed()
     }
 
     fn get_metadata<'a>(
@@ -386,8 +396,18 @@ impl AsyncFileReader for FileReader {
     }
 }
 
-fn outside(e: object_store::Error) -> parquet::errors::ParquetError {
-    parquet::errors::ParquetError::External(Box::new(e))
+impl FileReader {
+    /// What was read; an error of the store is told apart from a file that ends too early.
+    async fn whole<T>(&self, read: object_store::Result<T>) -> parquet::errors::Result<T> {
+        use parquet::errors::ParquetError;
+        match read {
+            Ok(read) => Ok(read),
+            Err(_) if is_cut(self.store.as_ref(), &self.path, self.size).await => {
+                Err(ParquetError::EOF(format!("the file is shorter than the `{}` bytes that the log says", self.size)))
+            }
+            Err(e) => Err(ParquetError::External(Box::new(e))),
+        }
+    }
 }
 
 /// Rows of the file that `add` describes, in file order, in the columns `fields` of the table.
@@ -420,16 +440,9 @@ fn complete(batch: &RecordBatch, fields: &SchemaRef, partition: &PartitionValues
         .fields()
         .iter()
         .map(|field| {
-            if let Some(column) = batch.column_by_name(field.name()) {
-                return widen(column, field.data_type(), field.name());
-            }
-            match partition.get(field.name()) {
-                Some(text) => {
-                    let one = partition_value(text.as_deref(), field.data_type(), field.name())?;
-                    repeat(&one, rows)
-                }
-                None => Ok(arrow::array::new_null_array(field.data_type(), rows)),
-            }
+            let text = partition.get(field.name());
+            let one = text.map(|text| partition_value(text.as_deref(), field.data_type(), field.name())).transpose()?;
+            column_of(batch, field, one.as_ref())
         })
         .collect::<Result<Vec<_>>>()?;
     // a file may hold null where a column is not null by now: the reader of these rows looks at values only
@@ -464,13 +477,5 @@ fn parquet_error(e: parquet::errors::ParquetError) -> Error {
 }
 
 fn read_error(what: &str, e: parquet::errors::ParquetError) -> Error {
-    // only errors that come from outside parquet can go away by waiting
-    let kind = match &e {
-        parquet::errors::ParquetError::External(cause) => match cause.downcast_ref::<object_store::Error>() {
-            Some(object_store::Error::NotFound { .. }) => ErrorKind::Corrupt,
-            _ => ErrorKind::Unavailable,
-        },
-        _ => ErrorKind::Corrupt,
-    };
-    Error::new(kind, format!("{what} cannot be read")).caused_by(e)
+    lake_error(format!("{what} cannot be read"), e)
 }

@@ -17,9 +17,10 @@ use super::keyed::{KeyedTable, Owners, own_key};
 use super::live::LiveFile;
 use super::reader::Rows;
 use super::rename::RENAMED;
-use super::schema::{TableSchema, check_protocol, widens};
+use super::schema::{TableSchema, check_protocol};
 use super::vector;
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::widen::widens;
 
 /// A known file that a commit states anew.
 struct Restated {

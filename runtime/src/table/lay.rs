@@ -18,8 +18,9 @@ use super::files::{Codec, DataFile, pick, split};
 use super::freshness::{Freshness, fingerprints};
 use super::keyed::{KeyedTable, Owners};
 use super::replace::OwnerRows;
-use super::schema::{SEQ_TYPE, align, batch_of, utc};
+use super::schema::{SEQ_TYPE, batch_of, utc};
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::widen::align;
 use crate::sequence::Sequence;
 
 /// Where the output rows went.

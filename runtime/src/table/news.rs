@@ -18,12 +18,13 @@ use super::files::pick_column;
 use super::key::Owner;
 use super::keyed::{KeyedTable, Owners};
 use super::replace::OwnerRows;
-use super::schema::{SEQ_TYPE, TableSchema, align, batch_of, utc, widen};
+use super::schema::{SEQ_TYPE, TableSchema, batch_of, utc};
 use super::select::{Gone, Selection};
 use super::{SEQ, SOURCE_TS};
 use crate::change::Op;
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Origin;
+use crate::schema::widen::{align, widen};
 use crate::sequence::Sequence;
 
 /// Column with what a change did.

@@ -33,7 +33,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use super::commit::{now_ms, store_error};
+use super::commit::now_ms;
+use super::failure::{broken, store_error};
 use super::key::Owner;
 use super::schema::{SEQ_TYPE, utc};
 use crate::error::{Error, ErrorKind, Result};
@@ -198,14 +199,14 @@ async fn fetch(store: Arc<dyn ObjectStore>, path: Path) -> Result<Option<Bytes>>
         found => found.map_err(failed)?,
     };
     if found.meta.size > FILE_BYTES_MAX {
-        return Err(Error::new(ErrorKind::Corrupt, format!("owners file `{path}` is too large")));
+        return Err(broken(format!("owners file `{path}` is too large")));
     }
     found.bytes().await.map(Some).map_err(failed)
 }
 
 /// Hands every entry of the file at `path` to `with`.
 fn read(path: &Path, bytes: Bytes, with: &mut impl FnMut(Entry)) -> Result<()> {
-    let bad = |what: &str| Error::new(ErrorKind::Corrupt, format!("owners file `{path}` {what}"));
+    let bad = |what: &str| broken(format!("owners file `{path}` {what}"));
     let reader = ParquetRecordBatchReaderBuilder::try_new(bytes)
         .and_then(|builder| builder.with_batch_size(8192).build())
         .map_err(|e| bad("is not readable").caused_by(e))?;

@@ -19,7 +19,8 @@ use object_store::{
 };
 use serde_json::{Map, Value, json};
 
-use super::commit::{Attempts, Put, add_action, configuration, removal, remove_action, store_error};
+use super::commit::{Attempts, Put, add_action, configuration, removal, remove_action};
+use super::failure::store_error;
 use super::{Location, Settings, log};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Positions;
@@ -164,10 +165,10 @@ async fn generations(location: &Location) -> Result<Vec<u64>> {
 
 /// A store in which the folder `lies` is seen as `seen`.
 #[derive(Debug)]
-struct Moved {
-    inner: Arc<dyn ObjectStore>,
-    seen: Path,
-    lies: Path,
+pub(super) struct Moved {
+    pub(super) inner: Arc<dyn ObjectStore>,
+    pub(super) seen: Path,
+    pub(super) lies: Path,
 }
 
 impl Moved {

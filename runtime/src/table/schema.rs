@@ -212,72 +212,10 @@ pub(super) fn check_protocol(protocol: &Value) -> Result<()> {
     Ok(())
 }
 
-/// True when every value of `from` is a value of `to`.
-pub(super) fn widens(from: &DataType, to: &DataType) -> bool {
-    use DataType::{Date32, Decimal128, Float32, Float64, Int8, Int16, Int32, Int64, Null, Timestamp};
-    match (from, to) {
-        (a, b) if a == b => true,
-        (Null, _) => true,
-        (Int8, Int16 | Int32 | Int64) | (Int16, Int32 | Int64) | (Int32, Int64) | (Float32, Float64) => true,
-        (Int8 | Int16 | Int32, Float64) => true,
-        (Int8 | Int16 | Int32 | Int64, Decimal128(p, s)) => {
-            let digits = match from {
-                Int8 => 3,
-                Int16 => 5,
-                Int32 => 10,
-                _ => 19,
-            };
-            *s >= 0 && i32::from(*p) - i32::from(*s) >= digits
-        }
-        (Decimal128(p, s), Decimal128(q, t)) => {
-            t >= s && i32::from(*q) - i32::from(*t) >= i32::from(*p) - i32::from(*s)
-        }
-        (DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View, DataType::Utf8) => true,
-        (DataType::Binary | DataType::LargeBinary | DataType::BinaryView, DataType::Binary) => true,
-        // foreign writers may keep other units in files; micro is the finest Delta has
-        (Timestamp(unit, a), Timestamp(TimeUnit::Microsecond, b)) => {
-            a.is_some() == b.is_some() && !matches!(unit, TimeUnit::Nanosecond)
-        }
-        (Date32, _) => false,
-        _ => false,
-    }
-}
-
-/// The array as type `to`, where that is wider.
-pub(super) fn widen(array: &ArrayRef, to: &DataType, name: &str) -> Result<ArrayRef> {
-    if array.data_type() == to {
-        return Ok(array.clone());
-    }
-    if !widens(array.data_type(), to) {
-        return Err(Error::new(
-            ErrorKind::Config,
-            format!("column `{name}` is {} where the table has {to}", array.data_type()),
-        )
-        .hint("widen the table's column, or rebuild the table"));
-    }
-    cast(array, to, name)
-}
-
 fn cast(array: &ArrayRef, to: &DataType, name: &str) -> Result<ArrayRef> {
     let options = CastOptions { safe: false, ..CastOptions::default() };
     cast_with_options(array, to, &options)
         .map_err(|e| Error::new(ErrorKind::Corrupt, format!("column `{name}` cannot be read as {to}")).caused_by(e))
-}
-
-/// `batch` in exactly the columns `fields`: widened where narrower, null where absent.
-pub(super) fn align(batch: &RecordBatch, fields: &SchemaRef) -> Result<RecordBatch> {
-    if batch.schema_ref().fields() == fields.fields() {
-        return Ok(batch.clone());
-    }
-    let columns = fields
-        .fields()
-        .iter()
-        .map(|field| match batch.column_by_name(field.name()) {
-            Some(column) => widen(column, field.data_type(), field.name()),
-            None => Ok(new_null_array(field.data_type(), batch.num_rows())),
-        })
-        .collect::<Result<Vec<_>>>()?;
-    batch_of(fields.clone(), columns, batch.num_rows())
 }
 
 /// A batch, also of no columns.

@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::interleave;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{Field, Schema};
 
-use super::files::{pick_column, repeat};
+use super::files::pick_column;
 use super::key::{Hasher, Owner};
-use super::schema::{batch_of, widen};
+use super::schema::batch_of;
 use crate::change::{Changes, Floor, Op, Records};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{Origin, PartitionId, Positions};
+use crate::schema::widen::{column_of, wider};
 use crate::schema::{TableSchema, TableSchemaRef};
 use crate::sequence::Sequence;
 
@@ -283,12 +284,18 @@ fn newest_schema(changes: &[Changes]) -> Option<TableSchemaRef> {
         .map(|(_, schema)| schema.clone())
 }
 
-/// Rows of several batches in the columns of `schema`.
+/// `field`, nullable, in the widest type that any of `changes` has for it: the newest structure may be a narrower one.
+fn widest_of(changes: &[Changes], field: &Field) -> Field {
+    let types = changes.iter().filter_map(|change| Some(change.rows.column_by_name(field.name())?.data_type()));
+    let widest = types.fold(field.data_type(), |known, own| wider(known, own).unwrap_or(known));
+    field.clone().with_data_type(widest.clone()).with_nullable(true)
+}
+
+/// Rows of several batches in the columns of `schema`, each in the widest type that they have for it.
 pub(super) fn rows_of(changes: &[Changes], schema: &TableSchema, rows: &[(Owner, At)]) -> Result<RecordBatch> {
     let mut used: Vec<usize> = rows.iter().map(|(_, (batch, _))| *batch).collect();
     used.dedup();
-    let fields: Vec<_> =
-        schema.fields.fields().iter().map(|f| Arc::new(f.as_ref().clone().with_nullable(true))).collect();
+    let fields: Vec<_> = schema.fields.fields().iter().map(|f| Arc::new(widest_of(changes, f))).collect();
     let mut columns = Vec::with_capacity(fields.len());
     let single = match used.as_slice() {
         [one] => changes.get(*one),
@@ -298,15 +305,7 @@ pub(super) fn rows_of(changes: &[Changes], schema: &TableSchema, rows: &[(Owner,
     let pairs: Vec<At> = rows.iter().map(|(_, at)| *at).collect();
     for (at, field) in fields.iter().enumerate() {
         let default = schema.defaults.get(at).and_then(Option::as_ref);
-        let of = |change: &Changes| -> Result<ArrayRef> {
-            match change.rows.column_by_name(field.name()) {
-                Some(column) => widen(column, field.data_type(), field.name()),
-                None => match default {
-                    Some(one) => repeat(&widen(one, field.data_type(), field.name())?, change.rows.num_rows()),
-                    None => Ok(arrow::array::new_null_array(field.data_type(), change.rows.num_rows())),
-                },
-            }
-        };
+        let of = |change: &Changes| column_of(&change.rows, field, default);
         let column = match (single, &picks) {
             (Some(change), Some(picks)) => pick_column(&of(change)?, picks)?,
             _ => {

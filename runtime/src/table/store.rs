@@ -11,7 +11,9 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use deltalake::logstore::{LogStoreRef, StorageConfig, default_logstore, object_store_factories};
+use deltalake::DeltaResult;
+use deltalake::logstore::{LogStoreRef, ObjectStoreFactory as _, StorageConfig, default_logstore};
+use deltalake_azure::AzureFactory;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
@@ -21,6 +23,7 @@ use object_store::{
 };
 use url::Url;
 
+use super::s3;
 use crate::error::{Error, ErrorKind, Result};
 
 const SCHEMES: &[&str] = &["file", "memory", "abfss", "abfs", "az", "azure", "adl", "s3", "s3a"];
@@ -47,26 +50,19 @@ impl Location {
     ///
     /// Errors: `Config` when the address or the options cannot be used.
     pub fn open(address: &str, options: &HashMap<String, String>) -> Result<Self> {
-        deltalake::azure::register_handlers(None);
-        deltalake::aws::register_handlers(None);
         let url = folder_url(address)?;
         let config = StorageConfig::parse_options(options)
             .map_err(|e| Error::new(ErrorKind::Config, format!("options of the lake at `{address}`")).caused_by(e))?;
-        let scheme = Url::parse(&format!("{}://", url.scheme()))
-            .map_err(|e| Error::new(ErrorKind::Config, format!("address `{address}`")).caused_by(e))?;
-        if let Some(key) = overwriting(url.scheme(), options, |name| std::env::var(name).ok()) {
+        if matches!(url.scheme(), "s3" | "s3a")
+            && let Some(key) = s3::overwriting(options, |name| std::env::var(name).ok())
+        {
             return Err(Error::new(
                 ErrorKind::Config,
                 format!("with `{key}` two writers of `{address}` can overwrite each other's commit"),
             )
             .hint("take it out of `lake.options` and the environment: S3 and its likes know put-if-absent"));
         }
-        let Some(factory) = object_store_factories().get(&scheme).map(|entry| entry.value().clone()) else {
-            return Err(Error::new(ErrorKind::Config, format!("no store for addresses like `{address}`"))
-                .hint("use a local path, abfss://, az:// or s3://"));
-        };
-        let (root, _) = factory
-            .parse_url_opts(&url, &config)
+        let root = open_root(&url, &config)
             .map_err(|e| Error::new(ErrorKind::Config, format!("lake at `{address}`")).caused_by(e))?;
         Ok(Location { url, root: map_conflicts(root), config, is_staging: false })
     }
@@ -112,14 +108,13 @@ impl Location {
 
     /// The store, whose root is this folder.
     pub fn store(&self) -> Result<Arc<dyn ObjectStore>> {
-        let path = Path::from_url_path(self.url.path())
-            .map_err(|e| Error::new(ErrorKind::Config, format!("address `{}`", self.url)).caused_by(e))?;
-        Ok(Arc::new(PrefixStore::new(self.root.clone(), path)))
+        Ok(Arc::new(PrefixStore::new(self.root.clone(), self.folder()?)))
     }
 
-    /// The store whose root is the storage's own, as DataFusion wants it registered.
-    pub fn root_store(&self) -> Arc<dyn ObjectStore> {
-        self.root.clone()
+    /// The folder's path in [`Self::root_store`].
+    pub(super) fn folder(&self) -> Result<Path> {
+        Path::from_url_path(self.url.path())
+            .map_err(|e| Error::new(ErrorKind::Config, format!("address `{}`", self.url)).caused_by(e))
     }
 
     /// deltalake's view of a table that lies here.
@@ -128,29 +123,13 @@ impl Location {
     }
 }
 
-/// The setting, among the options or in the environment, with which S3 does without put-if-absent. Nothing is exactly once
-/// without it.
-fn overwriting(
-    scheme: &str,
-    options: &HashMap<String, String>,
-    lookup: impl Fn(&str) -> Option<String>,
-) -> Option<&'static str> {
-    if !scheme.starts_with("s3") {
-        return None;
+/// The store of the scheme, whose root is the storage's own: a container, a bucket, a disk.
+fn open_root(url: &Url, config: &StorageConfig) -> DeltaResult<Arc<dyn ObjectStore>> {
+    match url.scheme() {
+        "s3" | "s3a" => s3::open(url, config),
+        "file" | "memory" => Ok(object_store::parse_url_opts(url, &config.raw)?.0.into()),
+        _ => Ok(AzureFactory {}.parse_url_opts(url, config)?.0),
     }
-    let value = |name: &str| {
-        let short = name.strip_prefix("AWS_").unwrap_or(name);
-        let given = options.iter().find(|(key, _)| key.eq_ignore_ascii_case(name) || key.eq_ignore_ascii_case(short));
-        given.map(|(_, value)| value.clone()).or_else(|| lookup(name)).unwrap_or_default().trim().to_ascii_lowercase()
-    };
-    if value("AWS_CONDITIONAL_PUT") == "disabled" {
-        return Some("aws_conditional_put");
-    }
-    if value("AWS_S3_LOCKING_PROVIDER") == "dynamodb" {
-        return Some("aws_s3_locking_provider");
-    }
-    matches!(value("AWS_S3_ALLOW_UNSAFE_RENAME").as_str(), "1" | "true" | "on" | "yes" | "y")
-        .then_some("aws_s3_allow_unsafe_rename")
 }
 
 fn folder_url(address: &str) -> Result<Url> {
@@ -180,7 +159,9 @@ fn folder_url(address: &str) -> Result<Url> {
 }
 
 fn check_name(part: &str) -> Result<()> {
-    let sound = !part.is_empty()
+    // below a folder of that name readers take everything for a log
+    let sound = part != "_delta_log"
+        && !part.is_empty()
         && part.len() <= NAME_BYTES_MAX
         && part != "."
         && part != ".."
@@ -189,7 +170,7 @@ fn check_name(part: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(ErrorKind::Config, format!("table name `{}` cannot be a folder", part.escape_default()))
-        .hint("letters, digits, `_`, `-` and `.` only, at most 200 bytes"))
+        .hint("letters, digits, `_`, `-` and `.` only, at most 200 bytes, and not `_delta_log`"))
 }
 
 /// A store on which losing a put-if-absent is always `AlreadyExists`.
@@ -200,8 +181,14 @@ pub fn map_conflicts(inner: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
     Arc::new(MapConflicts(inner))
 }
 
-#[derive(Debug)]
 struct MapConflicts(Arc<dyn ObjectStore>);
+
+/// A store's own `Debug` may show its credentials; what it displays does not.
+impl fmt::Debug for MapConflicts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
 
 impl fmt::Display for MapConflicts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -278,26 +265,45 @@ impl ObjectStore for MapConflicts {
 mod tests {
     use super::*;
 
-    fn options(pairs: &[(&str, &str)]) -> HashMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    fn open(address: &str, options: &[(&str, &str)]) -> Result<Location> {
+        let options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        Location::open(address, &options)
+    }
+
+    #[test]
+    fn every_form_of_an_address_opens_its_store() {
+        let account = [("azure_storage_account_name", "shop"), ("azure_storage_account_key", "c2VjcmV0")];
+        let azure = "MicrosoftAzure { account: shop, container: lake }";
+        for (address, options, store) in [
+            ("az://lake/online", &account[..], azure),
+            ("azure://lake/online", &account, azure),
+            ("adl://lake/online", &account, azure),
+            ("abfs://lake@shop.dfs.core.windows.net/online", &account[1..], azure),
+            ("abfss://lake@shop.dfs.core.windows.net/online", &account[1..], azure),
+            (
+                "az://lake/online",
+                &[("use_emulator", "true")],
+                "MicrosoftAzure { account: devstoreaccount1, container: lake }",
+            ),
+            ("s3://lake/online", &[], "AmazonS3(lake)"),
+            ("s3a://lake/online", &[("endpoint", "http://127.0.0.1:9"), ("aws_allow_http", "true")], "AmazonS3(lake)"),
+            ("memory:///online", &[], "InMemory"),
+            ("file:///tmp/online", &[], "LocalFileSystem(file:///)"),
+        ] {
+            let location = open(address, options).unwrap_or_else(|e| panic!("{address}: {e:?}"));
+            assert_eq!(location.root.to_string(), store, "{address}");
+            assert!(location.store().unwrap().to_string().contains("online"), "{address}: the root is its folder");
+            location.table("silver/orders").unwrap().log_store().unwrap();
+        }
     }
 
     #[test]
     fn s3_without_put_if_absent_is_refused() {
-        for (key, value) in [
-            ("conditional_put", "disabled"),
-            ("AWS_CONDITIONAL_PUT", "disabled"),
-            ("aws_s3_locking_provider", "dynamodb"),
-            ("AWS_S3_ALLOW_UNSAFE_RENAME", "true"),
-        ] {
-            let error = Location::open("s3://lake/x", &options(&[(key, value)])).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Config, "{key}");
-            assert!(overwriting("az", &options(&[(key, value)]), |_| None).is_none(), "{key} means nothing elsewhere");
+        for address in ["s3://lake/x", "s3a://lake/x"] {
+            let error = open(address, &[("conditional_put", "disabled")]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{address}");
+            assert!(error.to_string().contains("`aws_conditional_put`"), "{error}");
         }
-        let told =
-            overwriting("s3", &options(&[]), |name| (name == "AWS_CONDITIONAL_PUT").then(|| "disabled".to_owned()));
-        assert_eq!(told, Some("aws_conditional_put"), "of the environment");
-        let sound = options(&[("aws_conditional_put", "etag"), ("aws_region", "eu-north-1")]);
-        assert_eq!(overwriting("s3", &sound, |_| None), None);
+        assert!(open("memory:///x", &[("conditional_put", "disabled")]).is_ok(), "it means nothing elsewhere");
     }
 }

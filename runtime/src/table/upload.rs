@@ -10,7 +10,8 @@ use deltalake::kernel::Add;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 
-use super::commit::{now_ms, store_error};
+use super::commit::now_ms;
+use super::failure::store_error;
 use super::files::{Codec, DataFile, PART_BYTES, PartitionValues};
 use super::schema::TableSchema;
 use crate::error::{Error, Result};

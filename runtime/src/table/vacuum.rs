@@ -6,17 +6,20 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, StructArray};
 use arrow::datatypes::Int64Type;
+use deltalake::kernel::{DeletionVectorDescriptor, StorageType};
 use deltalake::table::config::TablePropertiesExt;
 use futures::{StreamExt, TryStreamExt, stream};
 use hashbrown::HashSet;
-use kernel::engine::arrow_data::EngineDataArrowExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
+use percent_encoding::percent_decode_str;
 
-use super::commit::{delta_error, now_ms, store_error};
+use super::commit::now_ms;
 use super::compact::Pace;
+use super::detour::Detour;
+use super::failure::store_error;
 use super::keyed::{KeyedTable, Owners};
 use super::owners::{self, Entry, Kind};
 use super::{Location, Settings, log, multiset, retention, vector};
@@ -102,12 +105,12 @@ fn sweep(folder: &std::path::Path, cutoff: i64) {
 
 /// Deletes the log entries that the table's own settings call expired.
 pub(super) async fn expire(location: &Location, version: u64) -> Result<()> {
-    let table = log::delta_table(location, version).await?;
-    let state = table.snapshot().map_err(|e| delta_error("reading the table's log", e))?;
+    let table = log::delta_table(location, Some(version)).await?;
+    let state = table.snapshot().map_err(|e| store_error("reading the table's log", e))?;
     if state.table_config().enable_expired_log_cleanup() {
         deltalake::checkpoints::cleanup_metadata(&table, None)
             .await
-            .map_err(|e| delta_error("deleting expired log entries", e))?;
+            .map_err(|e| store_error("deleting expired log entries", e))?;
     }
     Ok(())
 }
@@ -135,78 +138,57 @@ fn is_own(path: &Path) -> bool {
 
 /// Files that a version younger than `cutoff` used and the newest does not: data and vectors.
 async fn tombstones(location: &Location, version: u64, cutoff: i64) -> Result<HashSet<Path>> {
-    let bad = |e: kernel::Error| Error::new(ErrorKind::Unavailable, "reading the table's log failed").caused_by(e);
-    let log_store = location.log_store()?;
-    let (engine, url) = (log_store.engine(None), log_store.root_url().clone());
-    let task = move || {
-        let snapshot = kernel::Snapshot::builder_for(url).at_version(version).build(engine.as_ref()).map_err(bad)?;
-        let schema = kernel::actions::get_commit_schema().project(&["remove"]).map_err(bad)?;
-        let mut live = HashSet::new();
-        for batch in snapshot.log_segment().read_actions(engine.as_ref(), schema).map_err(bad)? {
-            let batch = batch.map_err(bad)?.actions.try_into_record_batch().map_err(bad)?;
-            let Some(remove) = batch.column_by_name("remove").and_then(|c| c.as_struct_opt()) else { continue };
-            let text = |name: &str| remove.column_by_name(name)?.as_string_opt::<i32>();
-            let times = remove.column_by_name("deletionTimestamp").and_then(|c| c.as_primitive_opt::<Int64Type>());
-            let vectors = remove.column_by_name("deletionVector").and_then(|c| c.as_struct_opt());
-            for row in (0..remove.len()).filter(|row| remove.is_valid(*row)) {
-                if times.is_some_and(|t| t.is_valid(row) && t.value(row) < cutoff) {
-                    continue;
-                }
-                if let Some(paths) = text("path").filter(|p| p.is_valid(row)) {
-                    let path = percent_decoded(paths.value(row));
-                    live.insert(Path::parse(&path).unwrap_or_else(|_| Path::from(path)));
-                }
-                if let Some(vectors) = vectors.filter(|v| v.is_valid(row)) {
-                    let member = |name: &str| {
-                        let column = vectors.column_by_name(name)?.as_string_opt::<i32>()?;
-                        column.is_valid(row).then(|| column.value(row).to_string())
-                    };
-                    if let (Some(kind), Some(path)) = (member("storageType"), member("pathOrInlineDv"))
-                        && kind == "u"
-                    {
-                        let described = deltalake::kernel::DeletionVectorDescriptor {
-                            storage_type: deltalake::kernel::StorageType::UuidRelativePath,
-                            path_or_inline_dv: path,
-                            offset: None,
-                            size_in_bytes: 0,
-                            cardinality: 0,
-                        };
-                        live.extend(vector::file_of(&described)?);
-                    }
-                }
+    let gather = move |live: &mut HashSet<Path>, remove: &StructArray| {
+        let text = |name: &str| remove.column_by_name(name)?.as_string_opt::<i32>();
+        let times = remove.column_by_name("deletionTimestamp").and_then(|c| c.as_primitive_opt::<Int64Type>());
+        let vectors = remove.column_by_name("deletionVector").and_then(|c| c.as_struct_opt());
+        for row in (0..remove.len()).filter(|row| remove.is_valid(*row)) {
+            if times.is_some_and(|t| t.is_valid(row) && t.value(row) < cutoff) {
+                continue;
+            }
+            if let Some(paths) = text("path").filter(|p| p.is_valid(row)) {
+                // Paths stand in the log as URIs.
+                let path = percent_decode_str(paths.value(row)).decode_utf8_lossy();
+                live.insert(Path::parse(&path).unwrap_or_else(|_| Path::from(path.as_ref())));
+            }
+            if let Some(vectors) = vectors.filter(|v| v.is_valid(row)) {
+                live.extend(vector_file(vectors, row)?);
             }
         }
-        Ok(live)
+        Ok(())
     };
-    tokio::task::spawn_blocking(task)
-        .await
-        .map_err(|e| Error::new(ErrorKind::Internal, "reading the table's log failed").caused_by(e))?
-}
-
-/// Paths stand in the log as URIs.
-fn percent_decoded(path: &str) -> String {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let code = (*first == b'%').then(|| tail.get(..2)).flatten().and_then(|hex| std::str::from_utf8(hex).ok());
-        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = tail.get(2..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
+    let mut way = Detour::of(location);
+    loop {
+        match log::replay(&way.view()?, version, "remove", HashSet::new(), gather).await {
+            Ok((live, _)) => return Ok(live),
+            Err(error) => way.after(error).await?,
         }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The file that holds a removed file's vector.
+fn vector_file(vectors: &StructArray, row: usize) -> Result<Option<Path>> {
+    let member = |name: &str| {
+        let column = vectors.column_by_name(name)?.as_string_opt::<i32>()?;
+        column.is_valid(row).then(|| column.value(row).to_string())
+    };
+    match (member("storageType").as_deref(), member("pathOrInlineDv")) {
+        (Some("u"), Some(path_or_inline_dv)) => vector::file_of(&DeletionVectorDescriptor {
+            storage_type: StorageType::UuidRelativePath,
+            path_or_inline_dv,
+            offset: None,
+            size_in_bytes: 0,
+            cardinality: 0,
+        }),
+        _ => Ok(None),
+    }
 }
 
 /// Writes a checkpoint of `version`.
 pub(super) async fn checkpoint(location: &Location, version: u64) -> Result<()> {
-    let table = log::delta_table(location, version).await?;
-    deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(|e| delta_error("writing a checkpoint", e))
+    let table = log::delta_table(location, Some(version)).await?;
+    let _turn = log::turn().await;
+    deltalake::checkpoints::create_checkpoint(&table, None).await.map_err(|e| store_error("writing a checkpoint", e))
 }
 
 impl KeyedTable {

@@ -14,7 +14,7 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use roaring::RoaringBitmap;
 use uuid::Uuid;
 
-use super::commit::store_error;
+use super::failure::{broken, is_cut, store_error};
 use crate::error::{Error, ErrorKind, Result};
 
 const MAGIC: u32 = 1_681_511_377;
@@ -35,7 +35,7 @@ pub(super) fn encode(rows: &RoaringBitmap) -> Result<Vec<u8>> {
 
 /// The bitmap in `data`; bytes past its end are padding.
 pub(super) fn decode(data: &[u8]) -> Result<RoaringBitmap> {
-    let bad = || Error::new(ErrorKind::Corrupt, "a deletion vector is not in the portable form");
+    let bad = || broken("a deletion vector is not in the portable form");
     let (magic, rest) = data.split_first_chunk::<4>().ok_or_else(bad)?;
     if u32::from_le_bytes(*magic) != MAGIC {
         return Err(bad());
@@ -112,14 +112,14 @@ fn file_name(uuid: &Uuid) -> String {
 
 /// The file that holds a vector, relative to the table; `None` for an inline one.
 pub(super) fn file_of(vector: &DeletionVectorDescriptor) -> Result<Option<Path>> {
-    let bad = || Error::new(ErrorKind::Corrupt, "the address of a deletion vector is not readable");
+    let bad = || broken("the address of a deletion vector is not readable");
     match vector.storage_type {
         StorageType::Inline => Ok(None),
         StorageType::UuidRelativePath => {
             let text = vector.path_or_inline_dv.as_bytes();
             let (prefix, coded) =
                 text.len().checked_sub(UUID_CHARS).and_then(|at| text.split_at_checked(at)).ok_or_else(bad)?;
-            let uuid = z85_decode(coded).and_then(|b| Uuid::from_slice(&b).ok()).ok_or_else(bad)?;
+            let uuid = z85::decode(coded).ok().and_then(|b| Uuid::from_slice(&b).ok()).ok_or_else(bad)?;
             let prefix = std::str::from_utf8(prefix).map_err(|_| bad())?;
             let name = file_name(&uuid);
             let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
@@ -132,19 +132,26 @@ pub(super) fn file_of(vector: &DeletionVectorDescriptor) -> Result<Option<Path>>
 
 /// Reads the bitmap that `vector` describes.
 pub(super) async fn read(store: &Arc<dyn ObjectStore>, vector: &DeletionVectorDescriptor) -> Result<RoaringBitmap> {
-    let bad = |what: &str| Error::new(ErrorKind::Corrupt, format!("a deletion vector {what}"));
-    let rows = match file_of(vector)? {
+    let file = file_of(vector)?;
+    let bad = |what: &str| match &file {
+        Some(path) => broken(format!("a deletion vector in `{path}` {what}")),
+        None => broken(format!("a deletion vector {what}")),
+    };
+    let rows = match &file {
         None => {
-            let data = z85_decode(vector.path_or_inline_dv.as_bytes()).ok_or_else(|| bad("is not z85 text"))?;
+            let data = z85::decode(&vector.path_or_inline_dv).map_err(|e| bad("is not z85 text").caused_by(e))?;
             decode(&data)?
         }
         Some(path) => {
             let start = u64::try_from(vector.offset.unwrap_or(1)).map_err(|_| bad("has a negative offset"))?;
             let size = u32::try_from(vector.size_in_bytes).map_err(|_| bad("has a negative size"))?;
-            let bytes = store
-                .get_range(&path, start..start + u64::from(size) + 8)
-                .await
-                .map_err(|e| store_error("reading a deletion vector", e))?;
+            let end = start + u64::from(size) + 8;
+            let bytes = match store.get_range(path, start..end).await {
+                Ok(bytes) => bytes,
+                // a range past the end is an error like those that waiting mends
+                Err(_) if is_cut(store.as_ref(), path, end).await => return Err(bad("is cut short")),
+                Err(e) => return Err(store_error("reading a deletion vector", e)),
+            };
             let (head, rest) = bytes.split_first_chunk::<4>().ok_or_else(|| bad("is cut short"))?;
             let (data, crc) = rest.split_last_chunk::<4>().ok_or_else(|| bad("is cut short"))?;
             if u32::from_be_bytes(*head) != size || data.len() != size as usize {
@@ -164,39 +171,11 @@ pub(super) async fn read(store: &Arc<dyn ObjectStore>, vector: &DeletionVectorDe
     Ok(rows)
 }
 
-const Z85: &[u8; 85] = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
-
-/// Base 85 text of `bytes`, padded with zeros to a multiple of four.
+/// Base 85 text of `bytes`, padded with zeros to a multiple of four as the protocol wants it.
 fn z85_encode(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len().div_ceil(4) * 5);
-    for chunk in bytes.chunks(4) {
-        let mut word = [0u8; 4];
-        for (to, from) in word.iter_mut().zip(chunk) {
-            *to = *from;
-        }
-        let word = u32::from_be_bytes(word);
-        for power in [85u32.pow(4), 85u32.pow(3), 85u32.pow(2), 85, 1] {
-            let digit = (word / power % 85) as usize;
-            text.push(char::from(Z85.get(digit).copied().unwrap_or(b'0')));
-        }
-    }
-    text
-}
-
-fn z85_decode(text: &[u8]) -> Option<Vec<u8>> {
-    if !text.len().is_multiple_of(5) {
-        return None;
-    }
-    let mut bytes = Vec::with_capacity(text.len() / 5 * 4);
-    for chunk in text.chunks(5) {
-        let mut word = 0u32;
-        for c in chunk {
-            let digit = Z85.iter().position(|known| known == c)? as u32;
-            word = word.checked_mul(85)?.checked_add(digit)?;
-        }
-        bytes.extend_from_slice(&word.to_be_bytes());
-    }
-    Some(bytes)
+    let mut padded = bytes.to_vec();
+    padded.resize(bytes.len().next_multiple_of(4), 0);
+    z85::encode(padded)
 }
 
 #[cfg(test)]
@@ -207,8 +186,9 @@ mod tests {
     fn z85_agrees_with_the_protocol_example() {
         let uuid: Uuid = "61d16c75-6994-46b7-a15b-8b538852e50e".parse().unwrap();
         assert_eq!(z85_encode(uuid.as_bytes()), "vBn[lx{q8@P<9BNH/isA");
-        assert_eq!(z85_decode(b"vBn[lx{q8@P<9BNH/isA").unwrap(), uuid.as_bytes());
-        assert!(z85_decode(b"~~~~~").is_none());
+        assert_eq!(z85::decode(b"vBn[lx{q8@P<9BNH/isA").unwrap(), uuid.as_bytes());
+        assert_eq!(z85_encode(&[0x61]), z85_encode(&[0x61, 0, 0, 0]), "what is missing of four bytes is zero");
+        assert!(z85::decode(b"~~~~~").is_err());
     }
 
     #[tokio::test]

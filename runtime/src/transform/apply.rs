@@ -5,12 +5,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, new_empty_array};
-use arrow::compute::{cast, concat, take};
+use arrow::compute::{concat, take};
 
 use super::columns::bytes_of;
 use super::describe::{Prepared, Write};
 use super::piece::{Job, Piece, Rows};
 use crate::error::{Error, ErrorKind, Result};
+use crate::schema::widen::widen;
 
 /// How much a log line matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,7 +87,7 @@ impl Prepared {
             columns.push(if *column.data_type() == read.data_type {
                 column.clone()
             } else {
-                cast(column, &read.data_type).map_err(|e| {
+                widen(column, &read.data_type, &read.name).map_err(|e| {
                     Error::new(ErrorKind::Internal, format!("column `{}` is not of the type described", read.name))
                         .caused_by(e)
                 })?

@@ -105,6 +105,7 @@ mod tests {
             module: Some("0123456789abcdef".repeat(4)),
             dead_letters: big,
             refused: None,
+            retrying: None,
             stopped: None,
         }
     }

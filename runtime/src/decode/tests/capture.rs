@@ -1,4 +1,4 @@
-//! Reads the captures of shared/corpus.
+//! Reads the captures of `tests/captures`.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -33,19 +33,9 @@ impl Line {
 /// All records of a capture, by topic and Kafka partition.
 pub(super) type Capture = BTreeMap<PartitionId, Vec<Line>>;
 
-/// The folder of the captures: `CORPUS`, or `shared/corpus` beside the workspace or above it.
+/// The folder of the captures.
 pub(super) fn folder() -> PathBuf {
-    if let Ok(folder) = std::env::var("CORPUS") {
-        return folder.into();
-    }
-    let mut at = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    loop {
-        let here = at.join("shared/corpus");
-        if here.is_dir() {
-            return here;
-        }
-        assert!(at.pop(), "no `shared/corpus` above the workspace; set CORPUS to the folder of the captures");
-    }
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/captures"))
 }
 
 pub(super) fn lines(path: &std::path::Path) -> impl Iterator<Item = Value> + use<> {

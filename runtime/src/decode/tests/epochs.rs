@@ -1,20 +1,22 @@
 //! Sequences across servers, binlogs and snapshots, over a restart at every record.
 
-use crate::decode::epoch::{Epochs, LATE_MAX_MS, Lost, Origin, Snapshot};
+use crate::decode::dialect::mysql::binlog::SourceEvent;
+use crate::decode::format::json::source_block::Snapshot;
+use crate::decode::order::epochs::{Epochs, LATE_MAX_MS, Lost};
 use crate::sequence::Sequence;
 
 struct Table(Epochs);
 
-fn from(server: u64, file: u64, pos: u64, ts_ms: i64) -> Origin<'static> {
-    Origin { base: "binlog", server, file, pos, row: 0, ts_ms, snapshot: Snapshot::No, key_change: false }
+fn from(server: u64, file: u64, pos: u64, ts_ms: i64) -> SourceEvent<'static> {
+    SourceEvent { base: "binlog", server, file, pos, row: 0, ts_ms, snapshot: Snapshot::No, key_change: false }
 }
 
-fn read(file: u64, pos: u64, ts_ms: i64) -> Origin<'static> {
-    Origin { snapshot: Snapshot::Read, ..from(0, file, pos, ts_ms) }
+fn read(file: u64, pos: u64, ts_ms: i64) -> SourceEvent<'static> {
+    SourceEvent { snapshot: Snapshot::Read, ..from(0, file, pos, ts_ms) }
 }
 
-fn last(file: u64, pos: u64, ts_ms: i64) -> Origin<'static> {
-    Origin { snapshot: Snapshot::Last, ..from(0, file, pos, ts_ms) }
+fn last(file: u64, pos: u64, ts_ms: i64) -> SourceEvent<'static> {
+    SourceEvent { snapshot: Snapshot::Last, ..from(0, file, pos, ts_ms) }
 }
 
 impl Table {
@@ -23,11 +25,11 @@ impl Table {
     }
 
     /// Accepts a record, over a restart each time.
-    fn see(&mut self, partition: i32, origin: Origin<'_>) -> (Sequence, Option<Sequence>) {
+    fn see(&mut self, partition: i32, event: SourceEvent<'_>) -> (Sequence, Option<Sequence>) {
         self.0 = self.0.to_string().parse().unwrap();
-        let place = self.0.place(partition, &origin).unwrap();
+        let place = self.0.place(partition, &event).unwrap();
         let seen = (place.sequence, place.floor);
-        self.0.accept(partition, &origin, place);
+        self.0.accept(partition, &event, place);
         seen
     }
 }
@@ -122,7 +124,7 @@ fn a_snapshot_that_reads_behind_the_stream_wins_by_coming_later() {
     assert!(read_late > newest);
     assert_eq!(t.see(0, last(5, 100, 200)), (read_late, Some(read_late)));
     assert!(t.see(0, from(101, 5, 600, 300)).0 > read_late);
-    let incremental = Origin { snapshot: Snapshot::Incremental, ..from(101, 5, 550, 300) };
+    let incremental = SourceEvent { snapshot: Snapshot::Incremental, ..from(101, 5, 550, 300) };
     let (beside, floor) = t.see(0, incremental);
     assert!(beside > t.0.partitions[0].newest.in_epoch(0) || beside == t.0.partitions[0].newest);
     assert_eq!(floor, None);
@@ -133,14 +135,14 @@ fn a_snapshot_that_reads_behind_the_stream_wins_by_coming_later() {
 fn the_delete_of_a_key_change_comes_first() {
     let t = Table::new();
     let create = from(101, 5, 500, 100);
-    let delete = Origin { key_change: true, ..create };
+    let delete = SourceEvent { key_change: true, ..create };
     assert!(t.0.place(0, &delete).unwrap().sequence < t.0.place(1, &create).unwrap().sequence);
 }
 
 #[test]
 fn a_statement_stands_among_the_rows_whichever_came_first() {
     let mut t = Table::new();
-    let at = |t: &Table, origin: &Origin<'_>| t.0.place_statement(origin).unwrap().map(|p| p.sequence);
+    let at = |t: &Table, event: &SourceEvent<'_>| t.0.place_statement(event).unwrap().map(|p| p.sequence);
     assert_eq!(at(&t, &from(101, 2, 200, 20)), None);
     let (read, _) = t.see(0, read(2, 100, 10));
     let ahead = at(&t, &from(101, 2, 300, 30)).unwrap();
@@ -158,10 +160,10 @@ fn a_statement_stands_among_the_rows_whichever_came_first() {
 fn a_statement_of_a_new_server_opens_its_epoch_for_the_rows() {
     let mut t = Table::new();
     t.see(0, from(101, 9, 500, 1000));
-    let origin = from(202, 3, 10, 2000);
-    let place = t.0.place_statement(&origin).unwrap().unwrap();
+    let event = from(202, 3, 10, 2000);
+    let place = t.0.place_statement(&event).unwrap().unwrap();
     assert_eq!(place.sequence.epoch(), 1);
-    t.0.accept_statement(&origin, &place);
+    t.0.accept_statement(&event, &place);
     assert!(t.see(0, from(101, 9, 600, 1500)).0 < place.sequence);
     assert!(t.see(0, from(202, 3, 20, 2000)).0 > place.sequence);
     // and the other way round: one of the old server, told late

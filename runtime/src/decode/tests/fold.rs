@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::capture;
 use crate::change::{Changes, Op};
-use crate::decode::moment;
+use crate::decode::value::time_text as moment;
 use crate::schema::{SOURCE_NAME, TableSchema};
 use crate::sequence::Sequence;
 

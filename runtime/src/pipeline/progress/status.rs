@@ -12,12 +12,14 @@ use crate::pipeline::report::{Refusal, TableReport};
 use crate::record::{PartitionId, Positions};
 use crate::source::Reach;
 use crate::table::Extent;
+use crate::table_id::Layer;
 
 /// How a run stands.
 ///
 /// It is *ready* once its source has taken up partitions and every Silver table has, since it started, met what Bronze had
-/// committed; no longer while a table starts anew, and when the run ends. A table that has stopped holds nothing up: the
-/// others go on, and ending the process would mend nothing. How far tables lag behind is no part of it either.
+/// committed; no longer while a table starts anew or tries again what failed, when nothing is left to go on, and when the run
+/// ends. A table that has stopped is told and holds nothing up: the others go on, and ending the process would mend nothing.
+/// How far tables lag behind is no part of it either.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
     /// the pipeline's name
@@ -70,6 +72,9 @@ pub struct TopicStatus {
     pub partitions: BTreeMap<i32, Partition>,
     /// its commits
     pub commits: Commits,
+    /// what it tries again, and since when
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retrying: Option<Refusal>,
     /// why it stopped
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stopped: Option<Refusal>,
@@ -142,18 +147,19 @@ impl Progress {
         for status in bronze.values_mut() {
             status.lag = status.partitions.values().map(|partition| partition.lag).sum();
         }
-        for (name, report) in reports.tables.extract_if(.., |name, _| name.starts_with("bronze/")) {
-            if let Some(stopped) = report.stopped {
-                bronze.entry(name.trim_start_matches("bronze/").into()).or_default().stopped = Some(stopped);
+        for (id, report) in reports.tables.extract_if(.., |id, _| id.layer == Layer::Bronze) {
+            if report.stopped.is_some() || report.retrying.is_some() {
+                let topic = bronze.entry(id.name).or_default();
+                (topic.stopped, topic.retrying) = (report.stopped, report.retrying);
             }
         }
-        let tables = tables.into_iter().filter(|(name, _)| !name.starts_with("bronze/"));
-        let silver = tables.map(|(name, table)| {
-            let report = reports.tables.remove(&name).unwrap_or_default();
-            (name, table.status(report, &topics, now_ms))
+        let tables = tables.into_iter().filter(|(id, _)| id.layer == Layer::Silver);
+        let silver = tables.map(|(id, table)| {
+            let report = reports.tables.remove(&id).unwrap_or_default();
+            (id.name.to_string(), table.status(report, &topics, now_ms))
         });
         let silver: BTreeMap<String, SilverStatus> = silver.collect();
-        let waiting_for = self.waiting_for(&silver);
+        let waiting_for = self.waiting_for(&bronze, &silver);
         Status {
             pipeline: self.pipeline.clone(),
             version: env!("CARGO_PKG_VERSION"),
@@ -171,7 +177,11 @@ impl Progress {
         }
     }
 
-    fn waiting_for(&self, silver: &BTreeMap<String, SilverStatus>) -> Vec<String> {
+    fn waiting_for(
+        &self,
+        bronze: &BTreeMap<Arc<str>, TopicStatus>,
+        silver: &BTreeMap<String, SilverStatus>,
+    ) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.ending.load(Relaxed) {
             reasons.push("the run is ending".to_owned());
@@ -181,6 +191,18 @@ impl Progress {
         }
         let late = silver.iter().filter(|(_, table)| !table.caught_up && table.report.stopped.is_none());
         reasons.extend(late.map(|(name, _)| format!("silver `{name}` has not met Bronze since it started")));
+        let topics = bronze.iter().map(|(topic, of)| (format!("bronze `{topic}`"), of.retrying.as_ref()));
+        let tables = silver.iter().map(|(name, of)| (format!("silver `{name}`"), of.report.retrying.as_ref()));
+        let retrying = topics.chain(tables).filter_map(|(table, retrying)| Some((table, retrying?)));
+        reasons.extend(retrying.map(|(table, why)| {
+            let seconds = (now_ms() - why.time_ms).max(0) / 1000;
+            format!("{table} tries again since {seconds} s: {}", why.reason)
+        }));
+        let goes_on =
+            bronze.values().any(|of| of.stopped.is_none()) || silver.values().any(|of| of.report.stopped.is_none());
+        if !goes_on && !(bronze.is_empty() && silver.is_empty()) {
+            reasons.push("every table has stopped".to_owned());
+        }
         reasons
     }
 }
@@ -256,6 +278,7 @@ mod tests {
     use crate::pipeline::progress::Stand;
     use crate::pipeline::report::Reporter;
     use crate::source::{Budget, KnownEnds};
+    use crate::table_id::TableId;
 
     const TOOK: Duration = Duration::from_millis(20);
 
@@ -269,7 +292,7 @@ mod tests {
     }
 
     fn stand(progress: &Progress, table: &str, at: &[(&str, i32, i64)]) {
-        progress.table(table, |t| t.stand = Stand { positions: positions(at), ..Stand::default() });
+        progress.table(&TableId::silver(table), |t| t.stand = Stand { positions: positions(at), ..Stand::default() });
     }
 
     #[test]
@@ -279,22 +302,22 @@ mod tests {
         progress.assigned();
         assert!(progress.status().ready);
         let topic = Arc::from("db.shop.orders");
-        progress.start("orders", &topic);
-        progress.start("log", &topic);
+        progress.start(&TableId::silver("orders"), &topic);
+        progress.start(&TableId::silver("log"), &topic);
         assert_eq!(progress.status().waiting_for.len(), 2);
-        progress.table("orders", |t| t.caught_up = true);
+        progress.table(&TableId::silver("orders"), |t| t.caught_up = true);
         assert_eq!(progress.status().waiting_for, ["silver `log` has not met Bronze since it started"]);
-        progress.stop("log", &Error::new(ErrorKind::Gap, "it is gone").hint("look for it"));
+        progress.stop(&TableId::silver("log"), &Error::new(ErrorKind::Gap, "it is gone").hint("look for it"));
         let status = progress.status();
         assert!(status.ready, "a table that stopped holds nothing up");
         assert_eq!(status.stopped, ["silver.log"]);
         assert_eq!(status.silver["log"].report.stopped.as_ref().unwrap().hint.as_deref(), Some("look for it"));
-        progress.start("log", &topic);
+        progress.start(&TableId::silver("log"), &topic);
         assert!(!progress.status().ready && progress.status().stopped.is_empty());
-        progress.forget("log");
-        progress.start("orders", &topic);
+        progress.forget(&TableId::silver("log"));
+        progress.start(&TableId::silver("orders"), &topic);
         assert!(!progress.status().ready, "a table that starts again has to meet Bronze again");
-        progress.table("orders", |t| t.caught_up = true);
+        progress.table(&TableId::silver("orders"), |t| t.caught_up = true);
         progress.ending();
         assert_eq!(progress.status().waiting_for, ["the run is ending"]);
     }
@@ -330,7 +353,7 @@ mod tests {
         progress.bronze_at(&topic, &positions(&[("db.shop.orders", 0, 10), ("db.shop.orders", 1, 20)]));
         progress.bronze_at(&Arc::from("db.shop.old"), &positions(&[("db.shop.old", 0, 7)]));
         progress.bronze_at(&Arc::from("db"), &positions(&[("db", 0, 50)]));
-        progress.start("orders", &topic);
+        progress.start(&TableId::silver("orders"), &topic);
         let lag = || progress.status().silver["orders"].lag;
         assert_eq!(lag(), 30);
         stand(&progress, "orders", &[("db.shop.orders", 0, 4), ("db", 0, 3)]);
@@ -342,7 +365,7 @@ mod tests {
     #[test]
     fn a_topic_that_stopped_is_told_as_one() {
         let progress = progress();
-        progress.stop("bronze/db.shop.orders", &Error::new(ErrorKind::Gap, "offset 7 is gone"));
+        progress.stop(&TableId::bronze("db.shop.orders"), &Error::new(ErrorKind::Gap, "offset 7 is gone"));
         let status = progress.status();
         assert!(status.silver.is_empty());
         assert_eq!(status.stopped, ["bronze.db.shop.orders"]);

@@ -4,18 +4,17 @@
 //! the router meanwhile: what is in it is in Bronze.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use tokio::sync::watch;
 
-use super::{Ending, Order, Taken, Worker, bronze_ended};
+use super::{Taken, Worker, bronze_ended};
 use crate::decode::Patience;
 use crate::error::Result;
 use crate::pipeline::ancestry::Source;
-use crate::pipeline::bronze::at;
-use crate::pipeline::retry::retrying;
+use crate::pipeline::at;
+use crate::pipeline::task::{Ending, retrying};
 use crate::record::{Offsets, Positions, Range};
 use crate::source::Delivery;
 use crate::table::BronzeTable;
@@ -29,7 +28,10 @@ impl Worker {
         let id = delivery.block.partition().clone();
         let from = delivery.range.from;
         let mut committed = self.reader.committed.clone();
-        let reached = committed.wait_for(|p| p.get(&id).unwrap_or(0) >= from).await.is_ok();
+        let reached = tokio::select! {
+            reached = committed.wait_for(|p| p.get(&id).unwrap_or(0) >= from) => reached.is_ok(),
+            ending = self.inbox.health.ended() => return Ok(self.told_to_end(ending)),
+        };
         if !reached {
             return Err(bronze_ended(&self.reader.topic));
         }
@@ -57,7 +59,10 @@ impl Worker {
         loop {
             self.learn_lineage()?;
             let Some(source) = self.behind() else { break };
-            self.live.store(false, Relaxed);
+            if self.must_end() {
+                return Ok(());
+            }
+            self.inbox.live.set(false);
             if self.ending.is_none() {
                 // What was queued is in Bronze by the time it is needed; room for it must not be kept.
                 self.drop_queue();
@@ -92,16 +97,12 @@ impl Worker {
     }
 
     fn drop_queue(&mut self) {
-        while let Ok(order) = self.inbox.try_recv() {
-            if let Order::Drain(ending) = order {
-                self.ending = Some(ending);
-                return;
-            }
-        }
+        while self.inbox.deliveries.try_recv().is_ok() {}
     }
 
     async fn read_bronze(&mut self, source: &Source, patience: Patience) -> Result<Taken> {
-        retrying!(&self.reader.name, self.read_bronze_once(source, patience))
+        let health = self.inbox.health.clone();
+        retrying!(&health, self.read_bronze_once(source, patience))
     }
 
     async fn read_bronze_once(&mut self, source: &Source, patience: Patience) -> Result<Taken> {
@@ -113,6 +114,9 @@ impl Worker {
         };
         let mut blocks = table.read(&self.next).await?;
         while let Some(block) = blocks.next().await {
+            if self.must_end() {
+                return Ok(Taken::All);
+            }
             let mut block = block?;
             if self.reader.within_committed {
                 block.cut(source.committed.borrow().get(block.partition()).unwrap_or(0));
@@ -122,8 +126,8 @@ impl Worker {
             }
             if self.pending.is_full() {
                 self.flush().await?;
-                while let Ok(between) = self.due.try_recv() {
-                    Box::pin(self.do_between(between)).await?;
+                while let Ok(order) = self.inbox.orders.try_recv() {
+                    Box::pin(self.obey(order)).await?;
                 }
             }
         }
@@ -140,20 +144,20 @@ impl Worker {
 
     /// Waits until more is known, or until nothing more can come; `None` when the run is broken off meanwhile.
     async fn hold(&mut self, reason: &str) -> Result<Option<Patience>> {
-        self.live.store(false, Relaxed);
-        tracing::debug!(table = %self.reader.name, reason, "held");
+        self.inbox.live.set(false);
+        tracing::debug!(table = %self.reader.name(), reason, "held");
         self.flush().await?;
         let mut waited = self.reader.committed.borrow().clone();
         if let Some(id) = &self.held {
             let held = self.next.get(id).unwrap_or(0) + 1;
             waited.insert(id, waited.get(id).map_or(held, |end| held.max(end)));
         }
-        let ends = self.reader.ends.clone();
+        let requests = self.reader.requests.clone();
         let topic = self.reader.connector.topic.clone();
         // A source that cannot tell, or has ended, says nothing about the topic.
         let mut asked = Box::pin(async move {
             loop {
-                match ends.end_of(&topic).await {
+                match requests.end_of(&topic).await {
                     Some(known) => break known,
                     None => tokio::time::sleep(ASK_AGAIN).await,
                 }
@@ -161,14 +165,14 @@ impl Worker {
         });
         let mut ends: Option<Offsets> = None;
         // Topics have no order among each other: what explains the record may arrive after it.
-        let patient_until = Instant::now() + self.reader.schema_wait;
+        let patient_until = Instant::now() + self.bounds.schema_wait;
         loop {
             match self.ending {
                 Some(Ending::Complete) => {
                     self.waited = None;
                     return Ok(Some(Patience::LastChance));
                 }
-                Some(Ending::BrokenOff) => return Ok(None),
+                Some(Ending::BrokenOff | Ending::AtOnce) => return Ok(None),
                 None => {}
             }
             self.alone |= ends.as_ref().is_some_and(Offsets::is_empty);
@@ -180,13 +184,10 @@ impl Worker {
             tokio::select! {
                 Ok(()) = self.learned.changed() => return Ok(Some(Patience::Hold)),
                 () = at(Some(patient_until)), if reached => {}
-                Some(between) = self.due.recv() => self.do_between(between).await?,
+                Some(order) = self.inbox.orders.recv() => self.obey(order).await?,
                 known = &mut asked, if ends.is_none() => ends = Some(known),
-                order = self.inbox.recv() => match order {
-                    None => self.ending = Some(Ending::BrokenOff),
-                    Some(Order::Drain(ending)) => self.ending = Some(ending),
-                    Some(Order::Take(delivery)) => drop(delivery),
-                },
+                ending = self.inbox.health.ended() => self.told_to_end(ending),
+                Some(delivery) = self.inbox.deliveries.recv() => drop(delivery),
             }
         }
     }

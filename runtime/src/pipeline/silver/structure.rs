@@ -21,7 +21,7 @@ impl Worker {
         }
         let (found, missing) = self.reader.bronzes.of(&self.reader.topic, &lineage);
         if lineage != self.lineage {
-            let name = &self.reader.name;
+            let name = self.reader.name();
             if lineage.since.is_some() && !self.has_read(&found) {
                 if self.upsert.is_made() {
                     return Err(reused(name, &lineage));
@@ -66,7 +66,7 @@ impl Worker {
         let source = &self.reader.source;
         let (gone, now) = self.reader.connector.with_history(|h| (h.is_gone(source), h.renamed_to(source).cloned()));
         if gone && !self.told_gone {
-            let table = &self.reader.name;
+            let table = self.reader.name();
             match now {
                 Some(now) => {
                     let hint = format!("a section `[silver.{table}]` goes on with `from = \"{}\"`", now.table);
@@ -105,7 +105,7 @@ impl Worker {
             match self.upsert.follow(&schema).await {
                 // Rows of that structure become dead letters; older ones still fit.
                 Err(error) if error.kind() == ErrorKind::Config => {
-                    tracing::warn!(table = %self.reader.name, %error, "the table cannot follow its source's structure");
+                    tracing::warn!(table = %self.reader.name(), %error, "the table cannot follow its source's structure");
                 }
                 other => other?,
             }
@@ -131,10 +131,10 @@ impl Worker {
         for clearing in self.reader.connector.clearings(&self.reader.source, &self.lineage, &self.next) {
             let (id, change) = (clearing.told_in, clearing.change);
             let floor = self.decoder.floor(&change, &id.topic, id.partition);
-            let floor = floor.map_err(|reason| jumped(&self.reader.name, &reason))?;
+            let floor = floor.map_err(|reason| jumped(self.reader.name(), &reason))?;
             // Without a row there is nothing to clear; what follows waits with it.
             let Some(floor) = floor else { return Ok(()) };
-            tracing::info!(table = %self.reader.name, what = ?change.kind, "older rows are taken away, as in the source");
+            tracing::info!(table = %self.reader.name(), what = ?change.kind, "older rows are taken away, as in the source");
             self.decoded.push_floor(floor);
             let next = self.next.get(&id).unwrap_or(0);
             self.pending.add(&id, Range { from: next, to: change.offset + 1 }, 0, 0);
@@ -153,7 +153,7 @@ fn reused(table: &str, lineage: &Lineage) -> Error {
 }
 
 pub(super) fn forgotten(reader: &super::Reader) -> Error {
-    let (name, topic) = (&reader.name, &reader.connector.topic);
+    let (name, topic) = (reader.name(), &reader.connector.topic);
     let message =
         format!("silver `{name}`: its columns were renamed by a record that `{topic}` does not have any more");
     Error::new(ErrorKind::Gap, message)

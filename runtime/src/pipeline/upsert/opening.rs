@@ -10,12 +10,11 @@ use super::Upsert;
 use crate::deadletter::DeadLetters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::chore::Chore;
-use crate::pipeline::columns::default_of;
 use crate::pipeline::packing::Packing;
 use crate::pipeline::plan::Plan;
 use crate::pipeline::reload::Serving;
-use crate::pipeline::retry::retrying;
-use crate::pipeline::trial::Recent;
+use crate::pipeline::task::{Inbox, retrying};
+use crate::schema::widen::default_of;
 use crate::table::{ChangesTable, KeyedTable, Location, Settings};
 
 /// What is needed to open a Silver table, once and again.
@@ -29,16 +28,15 @@ pub(in crate::pipeline) struct Opening {
     pub(in crate::pipeline) settings: Settings,
     pub(in crate::pipeline) letters: Arc<DeadLetters>,
     pub(in crate::pipeline) serving: Arc<Serving>,
-    pub(in crate::pipeline) recent: Arc<Recent>,
 }
 
 impl Opening {
     /// Opens the table if it is there; it is made when the first schema is known.
-    pub(in crate::pipeline) async fn open(&self) -> Result<Upsert> {
-        retrying!(&self.plan.name, self.try_open())
+    pub(in crate::pipeline) async fn open(&self, inbox: &Inbox) -> Result<Upsert> {
+        retrying!(&inbox.health, self.try_open(inbox))
     }
 
-    async fn try_open(&self) -> Result<Upsert> {
+    async fn try_open(&self, inbox: &Inbox) -> Result<Upsert> {
         let mut plan = self.plan.clone();
         // Another module may have taken over since.
         if let Some(module) = &mut plan.module
@@ -71,7 +69,8 @@ impl Opening {
             schema: None,
             prepared: None,
             serving: Arc::clone(&self.serving),
-            recent: Arc::clone(&self.recent),
+            recent: Arc::clone(&inbox.recent),
+            health: inbox.health.clone(),
             prior: None,
             compaction: None,
             checkpoint: Chore::new("checkpoint"),

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use super::Upsert;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::pipeline::progress::Stand;
-use crate::pipeline::silver::Ending;
+use crate::pipeline::task::Ending;
 use crate::table::Pace;
 
 /// Time between two vacuums of a table that is written to.

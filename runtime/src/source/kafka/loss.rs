@@ -3,7 +3,6 @@
 //! librdkafka's errors reach us without the partition they belong to. A partition whose next offset is gone has left its
 //! fetching state, which a seek tells. A topic that may not be read answers another consumer as it answered ours.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -170,18 +169,11 @@ impl Kafka<'_> {
     /// Reads nothing more of the topic; what was not handed over is dropped.
     pub(super) fn stop_reading(&mut self, topic: &Arc<str>) -> Result<()> {
         self.outlet.known_ends.forget(topic);
-        let mut list = TopicPartitionList::new();
-        for partition in self.topics.remove(topic).into_iter().flat_map(BTreeMap::into_keys) {
-            list.add_partition(topic, partition);
-        }
-        self.held.retain(|found| found.id.topic != *topic);
+        self.announced.retain(|id, _| id.topic != *topic);
         self.first.retain(|id| id.topic != *topic);
         self.targets.retain(|id, _| id.topic != *topic);
-        if list.count() == 0 {
-            return Ok(());
-        }
-        self.consumer
-            .incremental_unassign(&list)
-            .map_err(|e| client::unavailable(format!("cannot give `{topic}` up"), e))
+        self.awaited.remove(topic);
+        self.turns.remove(topic);
+        self.unassign(topic).map(drop)
     }
 }

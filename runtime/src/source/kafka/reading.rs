@@ -74,4 +74,10 @@ impl Reading {
         let range = Range { from: std::mem::replace(&mut self.from, self.next), to: self.next };
         Some((std::mem::replace(&mut self.block, empty), range))
     }
+
+    /// What was taken out could not be handed over. Nothing was taken in since.
+    pub(super) fn put_back(&mut self, block: Block, range: Range) {
+        (self.block, self.from) = (block, range.from);
+        self.since = Some(Instant::now());
+    }
 }

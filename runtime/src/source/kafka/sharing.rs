@@ -96,6 +96,7 @@ impl Kafka<'_> {
             self.taken.remove(topic);
             // Who takes it up next may have other positions.
             self.lost.remove(topic);
+            self.left.remove(topic);
         }
         Ok(self.outlet.send(SourceEvent::Revoked { topics, done }))
     }

@@ -1,6 +1,7 @@
-//! Takes up partitions: finds those that match, judges each on its own, and begins to read them.
+//! Takes up partitions: finds those that match and announces them, judges each on its own once the pipeline has said from
+//! where it goes on, and begins to read it.
 //!
-//! A partition that cannot be judged now (no leader, no answer) is put off to the next look and holds no other back.
+//! A partition that cannot be judged now (no leader, no answer, nothing said) is put off and holds no other back.
 //! One whose position is not in the log gives its topic up. Nothing counts as read before librdkafka has taken it.
 
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use super::reading::Reading;
 use super::sharing::Role;
 use super::{ENDS_TIMEOUT, Kafka, REQUEST_TIMEOUT};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Offsets, PartitionId};
+use crate::record::PartitionId;
+use crate::source::SourceEvent;
 
 /// How long a start waits for the broker, and a run to the end for every partition of the first topics.
 const FIRST_TOPIC_TIMEOUT: Duration = Duration::from_secs(60);
@@ -24,6 +26,20 @@ const FIRST_TOPIC_TIMEOUT: Duration = Duration::from_secs(60);
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long a start waits for the last of several partitions before it begins with the others.
 const LAST_PARTITION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long after a failed look at a partition's ends the next one follows.
+const ENDS_AGAIN: Duration = Duration::from_millis(500);
+
+/// A partition that the pipeline knows of.
+#[derive(Debug, Default)]
+pub(super) struct Announced {
+    /// from where it goes on, once that is said; `Some(None)`: from its beginning
+    pub(super) from: Option<Option<i64>>,
+    /// what is in it now counts as the end that the run has to reach
+    pub(super) at_start: bool,
+    /// it is of a schema-change topic, which is read before the others
+    tells: bool,
+}
 
 /// A partition that can be read, from where.
 pub(super) struct Found {
@@ -55,7 +71,7 @@ impl Kafka<'_> {
                         return Ok(false);
                     }
                     match look.put_off {
-                        None if !self.held.is_empty() || !self.lost.is_empty() => break,
+                        None if !self.announced.is_empty() || !self.lost.is_empty() => break,
                         None if self.settings.until_end => return Err(self.no_topic()),
                         None => {
                             // The broker answers: a topic may come at any time.
@@ -79,7 +95,7 @@ impl Kafka<'_> {
             if self.outlet.stopped() {
                 return Ok(false);
             }
-            if !self.settings.until_end && !self.held.is_empty() && started.elapsed() >= LAST_PARTITION_TIMEOUT {
+            if !self.settings.until_end && !self.announced.is_empty() && started.elapsed() >= LAST_PARTITION_TIMEOUT {
                 tracing::warn!(%error, "a partition is left for later");
                 break;
             }
@@ -119,8 +135,8 @@ impl Kafka<'_> {
             .hint("see `source.kafka.topics`; the connector makes a table's topic with its first record")
     }
 
-    /// Adds what can be read to `held`; `None` when the pipeline is gone. `at_start`: what is there now counts as the
-    /// end that the run has to reach.
+    /// Announces what can be read; `None` when the pipeline is gone. `at_start`: what is there now counts as the end that
+    /// the run has to reach.
     fn look(&mut self, at_start: bool, timeout: Duration) -> Result<Option<Look>> {
         let metadata = self
             .consumer
@@ -137,59 +153,84 @@ impl Kafka<'_> {
             }
         }
         let fresh = self.fresh(&metadata, &mut look);
-        let Some(positions) = self.announce(&fresh) else { return Ok(None) };
-        for id in fresh {
-            if look.losses.iter().any(|(topic, _)| *topic == id.topic) {
-                continue;
-            }
-            let (low, high) = match self.consumer.fetch_watermarks(&id.topic, id.partition, timeout) {
-                Ok(ends) => ends,
-                Err(e) if e.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
-                    look.losses.push((Arc::clone(&id.topic), refused(&id.topic).caused_by(e)));
-                    continue;
-                }
-                Err(e) => {
-                    look.put_off = Some(ends_unknown(&id, e));
-                    continue;
-                }
-            };
-            let from = positions.get(&id).copied().unwrap_or(low);
-            if let Err(gap) = check_position(&id, from, low, high) {
-                look.losses.push((Arc::clone(&id.topic), gap));
-                continue;
-            }
-            if at_start && from < high {
-                self.targets.insert(id.clone(), high);
-                if self.tells_of_others(&id.topic, &metadata) {
-                    self.first.insert(id.clone());
-                }
-            }
-            if self.role_of(&id.topic) == Some(Role::Write) {
-                self.outlet.known_ends.begin(&id, from, high);
-            }
-            self.held.push(Found { id, from });
+        for id in &fresh {
+            let tells = at_start && self.tells_of_others(&id.topic, &metadata);
+            self.announced.insert(id.clone(), Announced { from: None, at_start, tells });
         }
-        Ok(Some(look))
+        Ok(self.announce(fresh).then_some(look))
     }
 
-    /// Announces partitions to the pipeline, each by its role; their positions, or `None` when it is gone.
-    fn announce(&self, fresh: &[PartitionId]) -> Option<Offsets> {
-        let is_followed = |id: &&PartitionId| self.role_of(&id.topic) == Some(Role::Follow);
-        let (followed, written): (Vec<_>, Vec<_>) = fresh.iter().partition(is_followed);
-        let mut positions = Offsets::new();
-        if !followed.is_empty() {
-            positions.extend(self.outlet.follow(followed.into_iter().cloned().collect())?);
+    /// Tells the pipeline of partitions, each by its role; false when it is gone.
+    fn announce(&self, fresh: Vec<PartitionId>) -> bool {
+        let is_followed = |id: &PartitionId| self.role_of(&id.topic) == Some(Role::Follow);
+        let (followed, written): (Vec<_>, Vec<_>) = fresh.into_iter().partition(is_followed);
+        (followed.is_empty() || self.outlet.send(SourceEvent::Followed(followed)))
+            && (written.is_empty() || self.outlet.send(SourceEvent::Found(written)))
+    }
+
+    /// Judges the partitions of which the pipeline has said from where they go on; false when it is gone.
+    pub(super) fn take_up_told(&mut self) -> Result<bool> {
+        if self.told_due.is_none_or(|due| Instant::now() < due) {
+            return Ok(true);
         }
-        if !written.is_empty() {
-            positions.extend(self.outlet.assign(written.into_iter().cloned().collect())?);
+        self.told_due = None;
+        let timeout = if self.settings.until_end { REQUEST_TIMEOUT } else { ENDS_TIMEOUT };
+        let told = self.announced.iter().filter_map(|(id, announced)| Some((id.clone(), announced.from?)));
+        let mut look = Look::default();
+        for (id, from) in told.collect::<Vec<_>>() {
+            if !look.losses.iter().any(|(topic, _)| *topic == id.topic) {
+                self.judge_told(&id, from, timeout, &mut look);
+            }
         }
-        Some(positions)
+        match look.put_off {
+            None => self.unknown_since = None,
+            Some(error) => {
+                let since = *self.unknown_since.get_or_insert_with(|| {
+                    tracing::warn!(%error, "a partition is left for later");
+                    Instant::now()
+                });
+                if self.settings.until_end && since.elapsed() >= FIRST_TOPIC_TIMEOUT {
+                    return Err(error);
+                }
+                self.told_due = Some(Instant::now() + ENDS_AGAIN);
+            }
+        }
+        self.lose_all(look.losses)
+    }
+
+    fn judge_told(&mut self, id: &PartitionId, from: Option<i64>, timeout: Duration, look: &mut Look) {
+        let (low, high) = match self.consumer.fetch_watermarks(&id.topic, id.partition, timeout) {
+            Ok(ends) => ends,
+            Err(e) if e.rdkafka_error_code() == Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                return look.losses.push((Arc::clone(&id.topic), refused(&id.topic).caused_by(e)));
+            }
+            Err(e) => {
+                look.put_off = Some(ends_unknown(id, e));
+                return;
+            }
+        };
+        let from = from.unwrap_or(low);
+        if let Err(gap) = check_position(id, from, low, high) {
+            return look.losses.push((Arc::clone(&id.topic), gap));
+        }
+        let Announced { at_start, tells, .. } = self.announced.remove(id).unwrap_or_default();
+        if at_start && from < high {
+            self.targets.insert(id.clone(), high);
+            if tells {
+                self.first.insert(id.clone());
+            }
+        }
+        if self.role_of(&id.topic) == Some(Role::Write) {
+            self.outlet.known_ends.begin(id, from, high);
+        }
+        self.outlet.budget.meet(&id.topic);
+        self.held.push(Found { id: id.clone(), from });
     }
 
     /// The partitions that match, have a leader and are not known yet.
     fn fresh(&self, metadata: &Metadata, look: &mut Look) -> Vec<PartitionId> {
         let mut fresh = Vec::new();
-        let concerns = |name: &str| self.wants(name) && !self.lost.contains(name);
+        let concerns = |name: &str| self.wants(name) && !self.lost.contains(name) && !self.left.contains(name);
         for topic in metadata.topics().iter().filter(|t| concerns(t.name())) {
             let name: Arc<str> = Arc::from(topic.name());
             match topic.error().map(RDKafkaErrorCode::from) {
@@ -208,7 +249,8 @@ impl Kafka<'_> {
             }
             for partition in topic.partitions() {
                 let id = PartitionId { topic: Arc::clone(&name), partition: partition.id() };
-                if self.reading(&id).is_some() || self.held.iter().any(|f| f.id == id) {
+                let is_known = self.announced.contains_key(&id) || self.held.iter().any(|f| f.id == id);
+                if is_known || self.reading(&id).is_some() {
                     continue;
                 }
                 // Asking for its ends would hold everything up until the timeout.
@@ -228,8 +270,10 @@ impl Kafka<'_> {
 
     /// Begins to read what is held, as far as it need not wait for the schema-change topics.
     pub(super) fn begin(&mut self) -> Result<()> {
-        let first = &self.first;
-        let is_due = |found: &Found| first.is_empty() || first.contains(&found.id);
+        let (first, awaited) = (&self.first, &self.awaited);
+        let may_come = |(id, announced): (&PartitionId, &Announced)| announced.tells && !awaited.contains(&id.topic);
+        let is_free = first.is_empty() && !self.announced.iter().any(may_come);
+        let is_due = |found: &Found| is_free || first.contains(&found.id);
         let mut list = TopicPartitionList::new();
         for found in self.held.iter().filter(|f| is_due(f)) {
             list.add_partition_offset(&found.id.topic, found.id.partition, Offset::Offset(found.from))

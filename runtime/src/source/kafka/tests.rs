@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
+use crate::record::Offsets;
 use broker::Broker;
 
 /// Longest wait for anything here; waits of the source on a broker that does not answer are longer on purpose.
@@ -25,6 +26,8 @@ struct Run {
     ends: BTreeMap<String, i64>,
     lost: BTreeMap<String, Error>,
     assigned: Vec<String>,
+    /// topics whose tables cannot be opened
+    unopened: BTreeSet<String>,
     /// deliveries that keep their room
     kept: Option<Vec<Delivery>>,
     drained: bool,
@@ -46,6 +49,7 @@ impl Run {
             ends: BTreeMap::new(),
             lost: BTreeMap::new(),
             assigned: Vec::new(),
+            unopened: BTreeSet::new(),
             kept: None,
             drained: false,
             followed: BTreeSet::new(),
@@ -83,14 +87,13 @@ impl Run {
 
     fn take(&mut self, event: SourceEvent) {
         match event {
-            SourceEvent::Assigned { partitions, reply } => {
+            SourceEvent::Found(partitions) => {
                 self.assigned.extend(partitions.iter().map(|id| id.topic.to_string()));
                 for id in &partitions {
                     self.begin(&id.topic);
                     self.written.insert(id.topic.to_string());
+                    self.tell(&id.topic);
                 }
-                let stands = |id: PartitionId| Some((id.clone(), *self.stands.get(&*id.topic)?));
-                reply.send(partitions.into_iter().filter_map(stands).collect()).unwrap();
             }
             SourceEvent::Block(delivery) => {
                 let topic = delivery.block.partition().topic.to_string();
@@ -108,12 +111,12 @@ impl Run {
                 self.lost.insert(topic.to_string(), error);
             }
             SourceEvent::Drained => self.drained = true,
-            SourceEvent::Followed { partitions, reply } => {
+            SourceEvent::Followed(partitions) => {
                 for id in &partitions {
                     self.begin(&id.topic);
                     self.followed.insert(id.topic.to_string());
+                    self.source.requests.begin(&id.topic, Offsets::new(), 0);
                 }
-                reply.send(Offsets::new()).unwrap();
             }
             SourceEvent::Revoked { topics, done } => {
                 for topic in &topics {
@@ -123,6 +126,16 @@ impl Run {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Says from where a topic goes on, unless its table cannot be opened.
+    fn tell(&self, topic: &Arc<str>) {
+        if self.unopened.contains(&**topic) {
+            return self.source.requests.wait(topic);
+        }
+        let id = PartitionId { topic: Arc::clone(topic), partition: 0 };
+        let stands = self.stands.get(&**topic).map(|next| (id, *next));
+        self.source.requests.begin(topic, stands.into_iter().collect(), 1);
     }
 
     /// The topic is read from its table's position again, or by another instance.
@@ -144,7 +157,7 @@ impl Run {
     }
 
     fn end_of(&self, topic: &str) -> Option<Offsets> {
-        let answer = async { tokio::time::timeout(LIMIT, self.source.ends.end_of(topic)).await };
+        let answer = async { tokio::time::timeout(LIMIT, self.source.requests.end_of(topic)).await };
         self.runtime.block_on(answer).expect("an answer in time")
     }
 }
@@ -456,4 +469,58 @@ fn a_run_without_a_topic_waits_for_the_first_one() {
     broker.cluster.create_topic("shop.a", 1, 1).unwrap();
     broker.fill("shop.a", 3, 10);
     run.until(|r| r.count("shop.a") == 3);
+}
+
+#[test]
+fn a_topic_that_waits_for_its_table_holds_no_other_up_be_it_the_one_that_tells_of_tables() {
+    let broker = Broker::with(&["shop", "shop.a", "shop.b"]);
+    for (topic, count) in [("shop", 2), ("shop.a", 3), ("shop.b", 4)] {
+        broker.fill(topic, count, 10);
+    }
+    let mut run = Run::start(&broker, settings(true), ROOM, 10);
+    run.unopened.extend(["shop".to_owned(), "shop.b".to_owned()]);
+    run.until(|r| r.count("shop.a") == 3);
+    assert_eq!((run.count("shop"), run.count("shop.b"), run.drained), (0, 0, false));
+    run.unopened.clear();
+    run.tell(&"shop".into());
+    run.until(|r| r.count("shop") == 2);
+    run.source.requests.leave(&"shop.b".into());
+    run.until(|r| r.drained);
+    assert_eq!(run.count("shop.b"), 0);
+}
+
+#[test]
+fn a_topic_is_read_anew_in_another_turn() {
+    let broker = Broker::with(&["shop.a", "shop.b"]);
+    broker.fill("shop.a", 50, 10);
+    broker.fill("shop.b", 5, 10);
+    let mut run = Run::start(&broker, settings(false), ROOM, 10);
+    run.until(|r| r.count("shop.a") == 50 && r.count("shop.b") == 5);
+    run.begin("shop.a");
+    let id = PartitionId { topic: "shop.a".into(), partition: 0 };
+    run.source.requests.begin(&"shop.a".into(), Offsets::from([(id, 20)]), 2);
+    run.until(|r| r.count("shop.a") == 30);
+    assert_eq!(run.read["shop.a"], (20..50).collect::<Vec<_>>());
+    broker.fill("shop.a", 1, 10);
+    broker.fill("shop.b", 1, 10);
+    run.until(|r| r.count("shop.a") == 31 && r.count("shop.b") == 6);
+}
+
+#[test]
+fn a_topic_whose_records_nobody_takes_in_is_paused_and_the_others_go_on() {
+    let broker = Broker::with(&["shop.a", "shop.b"]);
+    broker.fill("shop.a", 100, 1000);
+    let mut run = Run::start(&broker, settings(false), 50 << 10, 5);
+    run.kept = Some(Vec::new());
+    run.until(|r| r.count("shop.a") >= 10);
+    // Nobody takes in what is kept: the share of `shop.a` is used up.
+    let sick = run.kept.take();
+    for round in 1..=20 {
+        broker.fill("shop.b", 5, 1000);
+        run.until(|r| r.count("shop.b") == 5 * round);
+    }
+    assert!(run.count("shop.a") < 100, "{}", run.count("shop.a"));
+    drop(sick);
+    run.until(|r| r.count("shop.a") == 100);
+    run.expect_all("shop.a", 100);
 }

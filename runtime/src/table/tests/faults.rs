@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::memory::InMemory;
@@ -123,7 +124,7 @@ async fn run<T>(fault: Option<Fault>, work: impl Future<Output = object_store::R
     }
 }
 
-/// A stream each of whose answers may be lost; after an error it has ended, as a broken listing has.
+/// A stream each of whose answers may be lost.
 fn run_each<T: Send + 'static>(
     chance: &Shared,
     operation: &'static str,
@@ -136,14 +137,18 @@ fn run_each<T: Send + 'static>(
         let fault = next(&chance, operation);
         run(fault, async { item.map(Some) })
     });
-    begun
-        .chain(each)
-        .scan(false, |broken, item| {
-            let ended = std::mem::replace(broken, item.is_err());
-            std::future::ready((!ended).then_some(item))
-        })
-        .try_filter_map(|item| std::future::ready(Ok(item)))
-        .boxed()
+    begun.chain(each).try_filter_map(|item| std::future::ready(Ok(item))).boxed()
+}
+
+/// After an error a listing has ended; a deletion goes on with the next file.
+fn end_broken<T: Send + 'static>(
+    found: BoxStream<'static, object_store::Result<T>>,
+) -> BoxStream<'static, object_store::Result<T>> {
+    let sound = |broken: &mut bool, item: object_store::Result<T>| {
+        let ended = std::mem::replace(broken, item.is_err());
+        std::future::ready((!ended).then_some(item))
+    };
+    found.scan(false, sound).boxed()
 }
 
 #[async_trait::async_trait]
@@ -167,6 +172,10 @@ impl ObjectStore for FaultyStore {
         run(next(&self.chance, name), self.inner.get_opts(at, options)).await
     }
 
+    async fn get_ranges(&self, at: &Path, ranges: &[std::ops::Range<u64>]) -> object_store::Result<Vec<Bytes>> {
+        run(next(&self.chance, "get_ranges"), self.inner.get_ranges(at, ranges)).await
+    }
+
     fn delete_stream(
         &self,
         locations: BoxStream<'static, object_store::Result<Path>>,
@@ -175,7 +184,7 @@ impl ObjectStore for FaultyStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        run_each(&self.chance, "list", self.inner.list(prefix))
+        end_broken(run_each(&self.chance, "list", self.inner.list(prefix)))
     }
 
     fn list_with_offset(
@@ -183,7 +192,7 @@ impl ObjectStore for FaultyStore {
         prefix: Option<&Path>,
         offset: &Path,
     ) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        run_each(&self.chance, "list_with_offset", self.inner.list_with_offset(prefix, offset))
+        end_broken(run_each(&self.chance, "list_with_offset", self.inner.list_with_offset(prefix, offset)))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
@@ -375,6 +384,12 @@ fn faulty(sound: &Location, seed: u64) -> (Location, Shared) {
     let shared = chance.clone();
     let location = sound.clone().wrapped(|inner| Arc::new(FaultyStore { inner, chance: shared }));
     (location, chance)
+}
+
+/// A store whose faults are turned off.
+pub(super) fn silent(inner: Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> {
+    let chance = Chance { rng: StdRng::seed_from_u64(0), of_hundred: 0, hangs: false, met: BTreeMap::new() };
+    Arc::new(FaultyStore { inner, chance: Arc::new(Mutex::new(chance)) })
 }
 
 fn hasty() -> Settings {

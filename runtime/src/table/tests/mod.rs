@@ -1,6 +1,7 @@
 //! Tests of the table core on local disk, read back through DataFusion.
 
 mod basic;
+mod broken;
 mod changes;
 mod differs;
 mod evolve;
@@ -8,6 +9,7 @@ mod faults;
 mod keyless;
 mod model;
 mod bronze;
+mod stores;
 mod tombstones;
 
 use std::collections::{BTreeMap, HashMap};
