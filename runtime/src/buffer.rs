@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::config::Flush;
-use crate::record::{PartitionId, Range, Ranges};
+use crate::record::{InputId, Range, Ranges};
 
 /// What the tables of a pipeline may buffer together. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -60,17 +60,12 @@ impl Pending {
         Pending { policy, room, ranges: Ranges::new(), rows: 0, bytes: 0, since: None }
     }
 
-    /// Records of `id` in `range` were taken in. Ranges of one partition must follow on each other.
-    pub fn add(&mut self, id: &PartitionId, range: Range, rows: usize, bytes: usize) {
-        if range.from >= range.to {
+    /// Records of `id` in `range` were taken in. Ranges of one input must follow on each other.
+    pub fn add(&mut self, id: impl Into<InputId>, range: Range, rows: usize, bytes: usize) {
+        if range.is_empty() {
             return;
         }
-        match self.ranges.get_mut(id) {
-            Some(known) => known.to = range.to,
-            None => {
-                self.ranges.insert(id.clone(), range);
-            }
-        }
+        self.ranges.add(id, range);
         self.rows += rows;
         self.bytes += bytes;
         self.room.taken_bytes.fetch_add(bytes, Relaxed);
@@ -111,7 +106,7 @@ impl Pending {
     pub fn clear(&mut self) {
         self.room.taken_bytes.fetch_sub(self.bytes, Relaxed);
         (self.rows, self.bytes, self.since) = (0, 0, None);
-        self.ranges.clear();
+        self.ranges = Ranges::new();
     }
 }
 
@@ -127,6 +122,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::record::PartitionId;
 
     const KB: usize = 1_000;
 

@@ -6,6 +6,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::record::{Origin, PartitionId};
 use crate::schema::{Rename, TableSchema, TableSchemaRef};
 use crate::sequence::Sequence;
 
@@ -34,7 +35,7 @@ impl Op {
     }
 }
 
-/// Decoded changes of one source table that share one schema and one topic. All vectors have one entry a row.
+/// Changes of one source table that share one schema and one topic. All vectors have one entry a row.
 ///
 /// Keyed tables: a row is the image after the change; of a delete, only the key columns count (the others may be
 /// null). Tables without a key: a row is the inserted or the deleted row image; an update is two rows of the same
@@ -43,8 +44,6 @@ impl Op {
 pub struct Changes {
     /// the schema every row has
     pub schema: TableSchemaRef,
-    /// topic the rows came from
-    pub topic: Arc<str>,
     /// the fields of `schema`, all nullable
     pub rows: RecordBatch,
     /// what each change did
@@ -53,10 +52,27 @@ pub struct Changes {
     pub sequences: Vec<Sequence>,
     /// the source's time in milliseconds since 1970; 0 where unknown
     pub source_ts_ms: Vec<i64>,
+    /// the records that the rows came from; `None`: rows of no input, of which no position says that they are taken in
+    pub records: Option<Records>,
+}
+
+/// Places of rows in one Kafka topic. Both vectors have one entry a row.
+#[derive(Debug, Clone)]
+pub struct Records {
+    /// the topic
+    pub topic: Arc<str>,
     /// Kafka partition
     pub partitions: Vec<i32>,
     /// Kafka offset
     pub offsets: Vec<i64>,
+}
+
+impl Records {
+    /// Where a row came from; `None` past the end.
+    pub fn origin(&self, row: usize) -> Option<Origin> {
+        let partition = PartitionId { topic: Arc::clone(&self.topic), partition: *self.partitions.get(row)? };
+        Some(Origin { input: partition.into(), offset: *self.offsets.get(row)? })
+    }
 }
 
 impl Changes {
@@ -106,9 +122,5 @@ pub struct Floor {
     /// changes before this are void
     pub sequence: Sequence,
     /// where the record stands that said so
-    pub topic: Arc<str>,
-    /// Kafka partition
-    pub partition: i32,
-    /// Kafka offset
-    pub offset: i64,
+    pub origin: Origin,
 }

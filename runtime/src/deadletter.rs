@@ -17,10 +17,10 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use crate::change::{Changes, Op};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::Lake;
-use crate::record::{PartitionId, Positions, Ranges};
+use crate::record::{Origin, PartitionId, Positions, Ranges};
 use crate::schema::{TableSchema, TableSchemaRef};
 use crate::sequence::Sequence;
-use crate::table::{KeyedTable, Location, Outcome, Settings, TableSpec, positions_of};
+use crate::table::{Freshness, KeyedTable, Location, Outcome, OwnerRows, Settings, TableSpec, positions_of};
 
 /// The table's name in the lake.
 pub const TABLE: &str = "dead_letters";
@@ -61,6 +61,13 @@ pub struct DeadLetter {
     pub reason: String,
     /// sha256 of the module at work, where there is one
     pub module: Option<String>,
+}
+
+impl DeadLetter {
+    fn origin(&self) -> Origin {
+        let partition = PartitionId { topic: Arc::clone(&self.topic), partition: self.partition };
+        Origin { input: partition.into(), offset: self.offset }
+    }
 }
 
 /// The dead-letter table; made with the first letter.
@@ -131,8 +138,7 @@ impl DeadLetters {
         // After the letters: another instance may have committed what one of them belongs to meanwhile.
         let positions = positions_of(of).await?;
         for letter in letters {
-            let id = PartitionId { topic: Arc::clone(&letter.topic), partition: letter.partition };
-            if letter.offset >= positions.get(&id).copied().unwrap_or(0) {
+            if !positions.hold(&letter.origin()) {
                 stale.push(letter);
             }
         }
@@ -157,10 +163,7 @@ impl DeadLetters {
         for batch in self.lake.query_table(TABLE, &sql).await? {
             stale.extend((0..batch.num_rows()).filter_map(|row| read_letter(&batch, row, table)));
         }
-        stale.retain(|letter| {
-            let id = PartitionId { topic: Arc::clone(&letter.topic), partition: letter.partition };
-            positions.get(&id).is_some_and(|next| letter.offset < *next)
-        });
+        stale.retain(|letter| positions.hold(&letter.origin()));
         self.commit(&stale, Op::Delete).await
     }
 
@@ -187,6 +190,7 @@ impl DeadLetters {
                 renamed: 0,
                 generation: 0,
                 partition_by: Vec::new(),
+                freshness: Freshness::Newer,
             };
             *guard = Some(KeyedTable::open_or_create(self.location.clone(), spec, self.settings.clone()).await?);
         }
@@ -195,19 +199,18 @@ impl DeadLetters {
         self.newest_us.store(now_us, Relaxed);
         let changes = Changes {
             schema: Arc::clone(&self.schema),
-            topic: Arc::from(""),
             rows: rows(letters, now_us)?,
             ops: vec![op; letters.len()],
             // Later writes win, whatever they say; a letter has no place in the source's order.
             sequences: vec![Sequence((now_us.max(0) as u128) << 16); letters.len()],
             source_ts_ms: vec![0; letters.len()],
-            partitions: vec![0; letters.len()],
-            offsets: (0..letters.len() as i64).collect(),
+            records: None,
         };
         let selection = table.select(std::slice::from_ref(&changes), &[])?;
         let output = selection.upserts().clone();
-        let outcome = table.flush(&selection, &output, None, &[], &Ranges::new(), serde_json::Map::new()).await?;
-        if outcome == Outcome::Fenced {
+        let outcome =
+            table.replace(OwnerRows::copied(&selection, &output), &Ranges::new(), serde_json::Map::new()).await?;
+        if matches!(outcome, Outcome::Fenced) {
             return Err(Error::new(ErrorKind::Conflict, "dead letters: another writer was faster"));
         }
         self.commits.send_modify(|commits| *commits += 1);

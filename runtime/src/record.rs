@@ -1,12 +1,16 @@
-//! Records as Kafka gives them, and how far a table has read.
+//! Records as Kafka gives them, and how far a table has taken its inputs in.
 //!
 //! A [`Block`] holds consecutive records of one Kafka partition in a few allocations, so that handing a
 //! record to Bronze and to Silver costs no copy and no allocation a row.
+
+mod positions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use positions::{InputId, Origin, Positions, Range, Ranges, Standing};
 
 /// One Kafka partition.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,36 +21,8 @@ pub struct PartitionId {
     pub partition: i32,
 }
 
-/// Next offset to read of each Kafka partition (exclusive ends).
-pub type Positions = BTreeMap<PartitionId, i64>;
-
-/// Half-open range of offsets of one Kafka partition.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range {
-    /// first offset in the range
-    pub from: i64,
-    /// first offset past it
-    pub to: i64,
-}
-
-/// The ranges a commit covers.
-pub type Ranges = BTreeMap<PartitionId, Range>;
-
-/// What of `ranges` a table at `positions` still lacks, after another instance committed some of it. `None` where
-/// the table stands before a range's start: the records between are not ours to give.
-pub fn still_missing(ranges: &Ranges, positions: &Positions) -> Option<Ranges> {
-    let mut missing = Ranges::new();
-    for (id, range) in ranges {
-        let stands = positions.get(id).copied().unwrap_or(range.from);
-        if stands < range.from {
-            return None;
-        }
-        if stands < range.to {
-            missing.insert(id.clone(), Range { from: stands, to: range.to });
-        }
-    }
-    Some(missing)
-}
+/// An offset a Kafka partition: where its reading begins, or where it ends.
+pub type Offsets = BTreeMap<PartitionId, i64>;
 
 #[derive(Debug, Clone, Copy)]
 struct Row {

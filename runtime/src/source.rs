@@ -23,7 +23,7 @@ pub use ends::{KnownEnds, Reach};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, ErrorKind, Result, panicked};
-use crate::record::{Block, PartitionId, Positions, Range};
+use crate::record::{Block, Offsets, PartitionId, Range};
 
 /// Records of a block before it is handed over.
 pub(crate) const BLOCK_ROWS_MAX: usize = 4096;
@@ -80,8 +80,8 @@ pub struct Requests(std::sync::mpsc::Sender<Request>);
 /// See [`Requests`].
 #[derive(Debug)]
 pub(crate) enum Request {
-    Ends { topic: String, reply: oneshot::Sender<Positions> },
-    Begin { topic: Arc<str>, positions: Positions, turn: u64 },
+    Ends { topic: String, reply: oneshot::Sender<Offsets> },
+    Begin { topic: Arc<str>, positions: Offsets, turn: u64 },
     Wait { topic: Arc<str> },
     Leave { topic: Arc<str> },
     Recall { topic: Arc<str> },
@@ -95,7 +95,7 @@ impl Requests {
 
     /// Exclusive ends of the topic's partitions as of now; empty when the source certainly has no such topic.
     /// `None` when it cannot tell: a broker did not answer, the topic was given up, or the source has ended.
-    pub async fn end_of(&self, topic: &str) -> Option<Positions> {
+    pub async fn end_of(&self, topic: &str) -> Option<Offsets> {
         let (reply, answer) = oneshot::channel();
         self.0.send(Request::Ends { topic: topic.to_owned(), reply }).ok()?;
         answer.await.ok()
@@ -104,7 +104,7 @@ impl Requests {
     /// Read what was found of the topic from `positions` on, partitions without one from their beginning. What is being
     /// read already goes on, unless `turn` is another than the one before: then all of the topic is read anew from
     /// `positions`, and what was handed over in an earlier turn counts for nothing.
-    pub(crate) fn begin(&self, topic: &Arc<str>, positions: Positions, turn: u64) {
+    pub(crate) fn begin(&self, topic: &Arc<str>, positions: Offsets, turn: u64) {
         let _ = self.0.send(Request::Begin { topic: Arc::clone(topic), positions, turn });
     }
 

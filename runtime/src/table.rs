@@ -1,18 +1,22 @@
 //! The Delta tables of the lake: Bronze by append, Silver and Gold by replacing the rows of changed owners.
 //!
-//! Receives Arrow columns with the Kafka ranges they come from. Promises that a table's data, its deletion vectors
+//! Receives Arrow columns with the ranges of the inputs they come from. Promises that a table's data, its deletion vectors
 //! and its positions move together in one Delta commit, that every commit is made by one function
 //! ([`commit`]), and that what happened is decided by reading the log, never by an answer that did not come.
 //! Never talks to Kafka, never runs a module, never uses MERGE.
 //!
 //! # What lasts on disk
 //!
-//! - `txn` application id `lode/g<generation>/<topic>/<partition>`, version = next offset of that Kafka partition.
+//! - `txn` application id `lode/g<generation>/<topic>/<partition>`, version = next offset of that Kafka partition; of an
+//!   input that is a table `lode/g<generation>/table:<its metadata id>/g<its generation>`, version = its next Delta
+//!   version (no topic has a colon in its name; see [`crate::record::InputId`]).
 //! - Table configuration: `lode.generation`, `lode.key` (JSON list of the owner key's columns; empty list: no key),
 //!   `lode.epochs` (opaque text of the decoder), `lode.table` (`<layer>/<name>`), `lode.renamed` (offset past the schema
-//!   change whose renaming of columns was followed last).
+//!   change whose renaming of columns was followed last), `lode.freshness` (`differs`; absent: newer).
 //! - Columns beside the data: `_seq` decimal(38,0), `_source_ts` timestamp (UTC, µs), and in tables without a key
-//!   `_owner` (16 bytes, the hash of the source row's image, see [`key`]).
+//!   `_owner` (16 bytes, the hash of the source row's image, see [`key`]). In a table that replaces rows when they differ
+//!   instead of all these `_fingerprint` decimal(38,0): the upper 126 bits of the hash of the row's image, of an owner
+//!   with several rows their sum.
 //! - Data files lie in the table's root, those of a partition in `column=value/` (see [`files`]); partition values are in
 //!   the log.
 //! - Deletion vectors as [`vector`] describes; owners without rows in `_lode/` as [`owners`] describes.
@@ -21,6 +25,7 @@
 
 mod append;
 mod care;
+mod change_set;
 mod changes;
 mod commit;
 mod compact;
@@ -28,19 +33,22 @@ mod detour;
 mod evolve;
 mod failure;
 mod files;
-mod flush;
 mod foreign;
+mod freshness;
 mod index;
 mod key;
 mod keyed;
+mod lay;
 mod live;
 mod log;
 mod multiset;
 mod news;
 mod owners;
 mod read;
+mod reader;
 mod rebuild;
 mod rename;
+mod replace;
 mod retention;
 mod s3;
 mod schema;
@@ -62,17 +70,21 @@ use arrow::datatypes::SchemaRef;
 
 pub use append::{BronzeDraft, BronzeFiles, BronzeRows, BronzeTable, bronze_schema};
 pub use care::{AppendOnly, Packed};
+pub use change_set::ChangeSet;
 pub use changes::ChangesTable;
 pub use compact::{Compaction, Pace, Rewritten};
 pub use evolve::Columns;
 pub(crate) use failure::lake_error;
+pub use freshness::Freshness;
+pub use key::Owner;
 pub use keyed::KeyedTable;
 pub use live::Extent;
 pub use log::positions_of;
 pub(crate) use log::{delta_table, turn};
 pub use news::{News, Settled};
 pub use rebuild::Rebuild;
-pub use select::{Origin, Selection};
+pub use replace::{Committed, OwnerRows};
+pub use select::Selection;
 pub use store::{Location, map_conflicts};
 pub use upkeep::Maintained;
 pub use vacuum::Vacuumed;
@@ -81,6 +93,8 @@ pub use vacuum::Vacuumed;
 pub const SEQ: &str = "_seq";
 /// Column with the source's time of the change.
 pub const SOURCE_TS: &str = "_source_ts";
+/// Column with the fingerprint of an owner's rows, in tables that replace rows when they differ: see [`Freshness`].
+pub const FINGERPRINT: &str = "_fingerprint";
 /// Column with the owner's hash, in tables without a key.
 pub const OWNER: &str = "_owner";
 
@@ -89,7 +103,7 @@ pub const OWNER: &str = "_owner";
 pub struct TableSpec {
     /// `<layer>/<name>`, kept as `lode.table`
     pub name: String,
-    /// the columns, without `_seq`, `_source_ts` and `_owner`, which the table adds
+    /// the columns, without `_seq`, `_source_ts`, `_owner` and `_fingerprint`, which the table adds
     pub fields: SchemaRef,
     /// the owner key's columns in key order, all of them in `fields`; empty: the source table has no key
     pub key: Vec<String>,
@@ -100,6 +114,8 @@ pub struct TableSpec {
     pub partition_by: Vec<String>,
     /// which rebuild of the table this is; 0 for the first
     pub generation: u64,
+    /// which rows take the place of others
+    pub freshness: Freshness,
 }
 
 /// Settings of a table, with defaults a careful engineer would keep.
@@ -157,14 +173,11 @@ impl Default for Settings {
     }
 }
 
-/// How a commit ended.
+/// How a commit ended. `C` tells of one that was made: the version of the Delta table, or more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// our rows are in this version
-    Committed {
-        /// version of the Delta table
-        version: u64,
-    },
+pub enum Outcome<C = u64> {
+    /// what was to be committed is in the table
+    Committed(C),
     /// the table had the whole range already, by an earlier attempt of ours or an equal one
     AlreadyCommitted {
         /// version of the Delta table that was read

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use lodestream::change::{Changes, Op};
-use lodestream::record::{PartitionId, Range, Ranges};
+use lodestream::change::{Changes, Op, Records};
+use lodestream::record::{Origin, Range, Ranges};
 use lodestream::schema::TableSchema;
 use lodestream::sequence::Sequence;
-use lodestream::table::{KeyedTable, Location, Maintained, Outcome, Pace, Settings, TableSpec};
+use lodestream::table::{Freshness, KeyedTable, Location, Maintained, Outcome, OwnerRows, Pace, Settings, TableSpec};
 
 use counting::{Counting, Written};
 use rows::{Random, cpu, fields, rows};
@@ -40,23 +40,26 @@ fn changes(schema: &Arc<TableSchema>, rows: RecordBatch, op: Op, first: i64) -> 
     let n = rows.num_rows();
     Changes {
         schema: schema.clone(),
-        topic: "shop.orders".into(),
         ops: vec![op; n],
         sequences: (0..n).map(|at| Sequence((first as u128 + at as u128 + 1) << 2)).collect(),
         source_ts_ms: vec![1_700_000_000_000; n],
-        partitions: vec![0; n],
-        offsets: (first..first + n as i64).collect(),
+        records: Some(Records {
+            topic: "shop.orders".into(),
+            partitions: vec![0; n],
+            offsets: (first..first + n as i64).collect(),
+        }),
         rows,
     }
 }
 
 async fn flush(table: &mut KeyedTable, batch: Changes) -> Result<(), Box<dyn Error>> {
-    let (first, n) = (batch.offsets[0], batch.offsets.len() as i64);
-    let partition = PartitionId { topic: batch.topic.clone(), partition: 0 };
-    let ranges: Ranges = [(partition, Range { from: first, to: first + n })].into();
+    let Some(Origin { input, offset: first }) = batch.records.as_ref().and_then(|records| records.origin(0)) else {
+        return Err("no rows".into());
+    };
+    let ranges: Ranges = [(input, Range { from: first, to: first + batch.ops.len() as i64 })].into();
     let selection = table.select(std::slice::from_ref(&batch), &[])?;
     let output = selection.upserts().clone();
-    let outcome = table.flush(&selection, &output, None, &[], &ranges, Default::default()).await?;
+    let outcome = table.replace(OwnerRows::copied(&selection, &output), &ranges, Default::default()).await?;
     if !matches!(outcome, Outcome::Committed { .. }) {
         return Err(format!("not committed: {outcome:?}").into());
     }
@@ -74,6 +77,7 @@ async fn run(total: usize) -> Result<Cost, Box<dyn Error>> {
         fields: fields(),
         key: vec!["id".into()],
         partition_by: vec![],
+        freshness: Freshness::Newer,
         renamed: 0,
         generation: 0,
     };

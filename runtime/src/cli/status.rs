@@ -18,7 +18,7 @@ use crate::decode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Refusal, Report, TableReport, kafka_settings};
 use crate::query::Lake;
-use crate::record::{PartitionId, Positions};
+use crate::record::{Offsets, PartitionId};
 use crate::source::kafka::EndsClient;
 use crate::table::{Location, delta_table, lake_error, positions_of};
 use crate::table_id::TableId;
@@ -181,7 +181,7 @@ fn unmade(left: BTreeMap<TableId, TableReport>) -> BTreeMap<TableId, TableReport
 }
 
 /// Where the topics end in Kafka; `None` where there is no Kafka, or it does not say.
-async fn source_ends(config: &Config, topics: &[String]) -> Option<Positions> {
+async fn source_ends(config: &Config, topics: &[String]) -> Option<Offsets> {
     let settings = kafka_settings(config, false)?;
     let topics = topics.to_vec();
     let asked = tokio::task::spawn_blocking(move || {
@@ -219,7 +219,7 @@ fn print_refusal(what: &str, refusal: Option<&Refusal>) {
     }
 }
 
-/// Positions in topics of rows: in the schema-change topic a Silver table stands at the last statement that it followed.
+/// Offsets in topics of rows: in the schema-change topic a Silver table stands at the last statement that it followed.
 fn rows(positions: &BTreeMap<String, i64>) -> impl Iterator<Item = (&String, &i64)> {
     let told: BTreeSet<&str> = positions.keys().filter_map(|id| decode::schema_topic(topic_of(id))).collect();
     positions.iter().filter(move |(id, _)| !told.contains(topic_of(id)))
@@ -245,7 +245,7 @@ async fn read(root: &Location, layer: &str, name: &str) -> Result<TableStatus> {
         version: table.version().unwrap_or(0) as u64,
         files: files.num_files(),
         bytes: files.iter().map(|f| f.size().max(0) as u64).sum(),
-        positions: positions.iter().map(|(id, next)| (place(id), *next)).collect(),
+        positions: positions.partitions().map(|(id, next)| (place(id), next)).collect(),
         lag: None,
         behind: None,
         module,

@@ -21,7 +21,7 @@ use super::step::{Patience, Step, Stop};
 use super::table_name::TableName;
 use super::value::modes::{BinaryHandling, Evidence, Modes};
 use crate::change::{Floor, Op};
-use crate::record::{Block, Record};
+use crate::record::{self, Block, PartitionId, Record};
 
 /// Decodes the records of one source table's topic.
 pub struct Decoder {
@@ -117,8 +117,9 @@ impl Decoder {
             Ok(None) => Ok(None),
             Ok(Some(place)) => {
                 self.epochs.accept_statement(&event, &place);
-                let topic = Arc::clone(topic);
-                Ok(Some(Floor { sequence: place.sequence, topic, partition, offset: change.offset }))
+                let told_in = PartitionId { topic: Arc::clone(topic), partition };
+                let origin = record::Origin { input: told_in.into(), offset: change.offset };
+                Ok(Some(Floor { sequence: place.sequence, origin }))
             }
             Err(Lost::Jump) => Err(JUMP.to_owned()),
             Err(Lost::TooLarge) => Err("a statement's binlog position is too large to be one".to_owned()),
@@ -322,8 +323,9 @@ impl Decoder {
         };
         let rows = if truncated { 0 } else { self.rows(taken, event.base, mark, known, out)? };
         for sequence in truncated.then_some(place.sequence).into_iter().chain(place.floor) {
-            let topic = Arc::clone(&self.topic);
-            out.push_floor(Floor { sequence, topic, partition: taken.partition, offset: taken.offset });
+            let told_in = PartitionId { topic: Arc::clone(&self.topic), partition: taken.partition };
+            let origin = record::Origin { input: told_in.into(), offset: taken.offset };
+            out.push_floor(Floor { sequence, origin });
         }
         self.epochs.accept(lane, event, place);
         out.count(rows, taken.bytes);

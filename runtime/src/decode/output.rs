@@ -14,7 +14,7 @@ use super::format::json::cursor::Token;
 use super::schema::structure::Structure;
 use super::value::codec::{Codec, Misfit};
 use super::value::column::Column;
-use crate::change::{Changes, Floor, Op};
+use crate::change::{Changes, Floor, Op, Records};
 use crate::sequence::Sequence;
 
 /// A chunk larger than this is closed, so that no column outgrows 32-bit offsets.
@@ -125,13 +125,11 @@ impl Chunk {
         match batch {
             Ok(rows) => Ok(Changes {
                 schema: Arc::clone(&structure.schema),
-                topic,
                 rows,
                 ops,
                 sequences,
                 source_ts_ms,
-                partitions,
-                offsets,
+                records: Some(Records { topic, partitions, offsets }),
             }),
             Err(error) => Err(Unmade { error, rows: partitions.into_iter().zip(offsets).collect() }),
         }

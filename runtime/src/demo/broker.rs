@@ -17,7 +17,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, Produ
 use super::event::{self, Message};
 use super::schema::Table;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{PartitionId, Positions};
+use crate::record::{Offsets, PartitionId};
 
 /// Partitions of a table's topic: enough for a key change to cross them.
 const PARTITIONS: i32 = 2;
@@ -33,7 +33,7 @@ pub(super) struct Appended {
 
 #[derive(Debug, Default)]
 struct State {
-    ends: Positions,
+    ends: Offsets,
     /// offset and time of records that nobody has asked for yet, in order
     fresh: BTreeMap<PartitionId, VecDeque<(i64, i64)>>,
     failed: Option<String>,
@@ -41,7 +41,7 @@ struct State {
 
 impl Appended {
     /// Next offset of each partition that has a record.
-    pub(super) fn ends(&self) -> Positions {
+    pub(super) fn ends(&self) -> Offsets {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).ends.clone()
     }
 

@@ -16,7 +16,7 @@ use super::store::{Row, Store};
 use crate::deadletter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::Lake;
-use crate::record::Positions;
+use crate::record::Offsets;
 use crate::table::SEQ;
 
 /// Differences of a table that are told in full.
@@ -67,7 +67,7 @@ pub(super) struct Place<'a> {
 ///
 /// # Errors
 /// `Corrupt` or `Unavailable` when the lake cannot be read. A lake that differs is a finding, not an error.
-pub(super) async fn check(place: Place<'_>, store: &Store, tables: &[Silver], ends: &Positions) -> Result<Findings> {
+pub(super) async fn check(place: Place<'_>, store: &Store, tables: &[Silver], ends: &Offsets) -> Result<Findings> {
     let mut findings = Findings::default();
     for table in tables {
         findings.tables.push(check_table(&place, store, table).await?);
@@ -174,7 +174,7 @@ impl Found {
     }
 }
 
-async fn check_bronze(place: &Place<'_>, ends: &Positions, findings: &mut Findings) -> Result<()> {
+async fn check_bronze(place: &Place<'_>, ends: &Offsets, findings: &mut Findings) -> Result<()> {
     let mut appended: BTreeMap<&str, i64> = BTreeMap::new();
     for (id, end) in ends {
         *appended.entry(&id.topic).or_default() += end;

@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 use serde_json::Value;
 
 use super::broker::Appended;
-use crate::record::{PartitionId, Positions};
+use crate::record::{InputId, Offsets, PartitionId};
 
 /// How long a record's way is remembered, in milliseconds.
 const WINDOW_MS: i64 = 10_000;
@@ -21,7 +21,7 @@ const WINDOW_MS: i64 = 10_000;
 struct Log {
     folder: PathBuf,
     next_version: u64,
-    positions: Positions,
+    positions: Offsets,
     /// hashes of the modules that commits with rows name
     modules: BTreeSet<String>,
     rows: u64,
@@ -62,7 +62,7 @@ impl Ledger {
     }
 
     /// True when Bronze and Silver have everything below `ends`.
-    pub(super) fn has_all(&self, ends: &Positions, silver_tables: usize) -> bool {
+    pub(super) fn has_all(&self, ends: &Offsets, silver_tables: usize) -> bool {
         let position = |logs: &BTreeMap<String, Log>, id: &PartitionId| {
             logs.values().filter_map(|log| log.positions.get(id)).min().copied()
         };
@@ -128,9 +128,6 @@ impl Log {
     }
 }
 
-/// Of `lode/g0/<topic>/<partition>`, as `table` says it lasts on disk.
 fn partition_of(app_id: &str) -> Option<PartitionId> {
-    let (_generation, rest) = app_id.strip_prefix("lode/g")?.split_once('/')?;
-    let (topic, partition) = rest.rsplit_once('/')?;
-    Some(PartitionId { topic: topic.into(), partition: partition.parse().ok()? })
+    InputId::read_app_id(app_id)?.1.partition().cloned()
 }

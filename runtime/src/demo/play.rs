@@ -15,7 +15,7 @@ use super::simulator::{Counts, Simulator};
 use super::stage::Stage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::{Progress, Report, TableReport};
-use crate::record::Positions;
+use crate::record::Offsets;
 use crate::table::Location;
 use crate::table_id::TableId;
 
@@ -126,7 +126,7 @@ impl<'a> Play<'a> {
     ///
     /// # Errors
     /// `Internal` when they do not get there in time.
-    pub(super) async fn drain(&mut self, counts: &Counts, ends: &Positions) -> Result<()> {
+    pub(super) async fn drain(&mut self, counts: &Counts, ends: &Offsets) -> Result<()> {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {

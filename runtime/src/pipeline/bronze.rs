@@ -16,7 +16,7 @@ use super::{Bounds, Word, at};
 use crate::buffer::{Pending, Room};
 use crate::decode::{self, TopicKind};
 use crate::error::{Action, Error, ErrorKind, Result};
-use crate::record::{Positions, Range, still_missing};
+use crate::record::{Positions, Range};
 use crate::source::{Delivery, Requests};
 use crate::table::{BronzeDraft, BronzeRows, BronzeTable, Location, Outcome, Pace, Packed, Settings, positions_of};
 
@@ -162,7 +162,7 @@ impl Writer {
         let block = &delivery.block;
         let id = block.partition();
         let Range { from, to } = delivery.range;
-        let next = self.next.get(id).copied().unwrap_or(from);
+        let next = self.next.get(id).unwrap_or(from);
         if from > next {
             let message =
                 format!("bronze `{}` [{}]: offsets {next} to {from} were not handed over", id.topic, id.partition);
@@ -177,7 +177,7 @@ impl Writer {
         let meta = |row: usize| block.get(row).and_then(|r| r.value).map_or((None, None), decode::op_and_time);
         self.rows.push(block, first, meta);
         self.pending.add(id, Range { from: next, to }, block.len() - first, block.bytes());
-        self.next.insert(id.clone(), to);
+        self.next.insert(id, to);
         self.newest_ms = self.newest_ms.max(block.last().map(|record| record.timestamp_ms));
         drop(delivery);
         if self.rows.bytes() >= BATCH_BYTES {
@@ -215,7 +215,7 @@ impl Writer {
                 Outcome::AlreadyCommitted { .. } => break,
                 // Another instance was faster with some of it: the rest is still ours to append.
                 Outcome::Fenced => {
-                    ranges = still_missing(&ranges, self.table.positions()).ok_or_else(|| self.went_back())?;
+                    ranges = ranges.still_missing(self.table.positions()).ok_or_else(|| self.went_back())?;
                 }
             }
         }

@@ -10,7 +10,7 @@ use tokio::sync::{OnceCell, watch};
 
 use crate::decode::{self, Evidence, Lineage, SchemaChange, SchemaChangeKind, SchemaHistory, TableName, TopicKind};
 use crate::error::Result;
-use crate::record::{Block, PartitionId, Positions};
+use crate::record::{Block, Offsets, PartitionId, Positions};
 use crate::table::{BronzeTable, Location, Settings, positions_of};
 
 /// Records of a topic that are looked at to find out what it carries.
@@ -51,7 +51,7 @@ impl Connectors {
             while let Some(block) = blocks.next().await {
                 connector.take(&block?);
             }
-            table.positions().iter().for_each(|(id, end)| connector.pass(id, *end));
+            table.positions().partitions().for_each(|(id, end)| connector.pass(id, end));
             Ok(())
         };
         connector.taken_in.get_or_try_init(|| read).await.map(drop)
@@ -91,7 +91,7 @@ pub(super) struct Connector {
     history: RwLock<SchemaHistory>,
     clearings: Mutex<HashMap<TableName, Vec<Clearing>>>,
     evidence: Mutex<Evidence>,
-    positions: Mutex<Positions>,
+    positions: Mutex<Offsets>,
     changes: watch::Sender<u64>,
     /// what Bronze had of the topic is known
     taken_in: OnceCell<()>,
@@ -157,7 +157,7 @@ impl Connector {
     /// topic.
     pub(super) fn clearings(&self, table: &TableName, lineage: &Lineage, next: &Positions) -> Vec<Clearing> {
         let all = self.clearings.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = |c: &&Clearing| next.get(&c.told_in).is_none_or(|next| c.change.offset >= *next);
+        let fresh = |c: &&Clearing| next.get(&c.told_in).is_none_or(|next| c.change.offset >= next);
         let own = all.get(table).into_iter().flatten();
         let own =
             own.filter(|c| !lineage.since.as_ref().is_some_and(|m| m.follows(&c.change.position, c.change.ts_ms)));
@@ -185,12 +185,12 @@ impl Connector {
     }
 
     /// The next offset of each partition that was not taken in.
-    pub(super) fn positions(&self) -> Positions {
+    pub(super) fn positions(&self) -> Offsets {
         self.positions.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// True when everything before `ends` has been taken in.
-    pub(super) fn has_reached(&self, ends: &Positions) -> bool {
+    pub(super) fn has_reached(&self, ends: &Offsets) -> bool {
         let positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
         let at = |id: &PartitionId| positions.get(id).copied().unwrap_or(0);
         ends.iter().all(|(id, end)| at(id) >= *end)

@@ -24,7 +24,7 @@ use crate::config::{Config, Flush};
 use crate::decode::{self, Decoded, Decoder, Patience, TableName, TopicKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::query::Lake;
-use crate::record::Positions;
+use crate::record::{InputId, Positions};
 use crate::source::Requests;
 use crate::table::{BronzeTable, Rebuild};
 use crate::table_id::TableId;
@@ -165,16 +165,15 @@ impl Pipeline {
         plan: &super::plan::Plan,
         wanted: &Positions,
     ) -> Result<()> {
-        let own: Positions =
-            wanted.iter().filter(|(id, _)| id.topic == *topic).map(|(id, next)| (id.clone(), *next)).collect();
+        let own: Positions = wanted.partitions().filter(|(id, _)| id.topic == *topic).collect();
         self.await_bronze(topic, &own).await?;
         let section = self.config.silver.iter().find(|s| s.name == name);
         let overrides = section.map(|s| s.columns.as_slice()).unwrap_or_default();
         // The senders are kept until the end: Bronze has not ended, it only holds no more than is wanted.
         let (_bronze, committed) = watch::channel(own);
         let mut earlier: BTreeMap<Arc<str>, Positions> = BTreeMap::new();
-        for (id, next) in wanted.iter().filter(|(id, _)| id.topic != *topic) {
-            earlier.entry(Arc::clone(&id.topic)).or_default().insert(id.clone(), *next);
+        for (id, next) in wanted.partitions().filter(|(id, _)| id.topic != *topic) {
+            earlier.entry(Arc::clone(&id.topic)).or_default().insert(id, next);
         }
         let (bronzes, mut kept) = (Bronzes::default(), Vec::new());
         for (topic, positions) in earlier {
@@ -226,7 +225,7 @@ impl Pipeline {
         loop {
             let bronze =
                 BronzeTable::open_or_create(self.bronze_location(topic)?, topic, self.settings.clone()).await?;
-            let reached = |(id, next): (_, &i64)| bronze.positions().get(id).is_some_and(|end| end >= next);
+            let reached = |(id, next): (&InputId, &i64)| bronze.positions().get(id).is_some_and(|end| end >= *next);
             if wanted.iter().all(reached) {
                 return Ok(());
             }

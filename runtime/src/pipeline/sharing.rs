@@ -15,7 +15,7 @@ use super::task::{Ending, Handle, Order};
 use super::{Pipeline, Word};
 use crate::decode::{self, TopicKind};
 use crate::error::{Action, Result};
-use crate::record::{PartitionId, Positions};
+use crate::record::{Offsets, PartitionId};
 use crate::source::Delivery;
 use crate::table::{BronzeTable, positions_of};
 use crate::table_id::TableId;
@@ -99,7 +99,7 @@ impl Pipeline {
     fn begin_to_follow(&mut self, topic: &Arc<str>) {
         let positions = match self.sharing.followed.get(topic) {
             Some(true) => self.connectors.of(topic).positions(),
-            _ => Positions::new(),
+            _ => Offsets::new(),
         };
         self.requests.begin(topic, positions, 0);
     }

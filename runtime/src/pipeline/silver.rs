@@ -102,8 +102,9 @@ impl Reader {
         let earlier: Vec<String> =
             lineage.ancestors.iter().filter_map(|ancestor| topic_of(&self.topic, &ancestor.table)).collect();
         let is_own = |topic: &str| topic == &*self.topic || topic == self.connector.topic;
-        let other = positions.keys().find(|id| !is_own(&id.topic) && !earlier.iter().any(|name| **name == *id.topic));
-        let Some(PartitionId { topic: other, .. }) = other else { return Ok(()) };
+        let mut topics = positions.partitions().map(|(id, _)| &id.topic);
+        let other = topics.find(|topic| !is_own(topic) && !earlier.iter().any(|name| **name == ***topic));
+        let Some(other) = other else { return Ok(()) };
         let message =
             format!("silver `{}`: `{other}` is written into it, and so would be `{}`", self.name(), self.topic);
         Err(Error::new(ErrorKind::Config, message)
@@ -225,7 +226,7 @@ impl Worker {
     /// Takes a delivery in, or falls behind when it does not follow on what is decoded.
     async fn take(&mut self, delivery: Delivery) -> Result<()> {
         let id = delivery.block.partition();
-        let next = self.next.get(id).copied().unwrap_or(0);
+        let next = self.next.get(id).unwrap_or(0);
         if delivery.range.to <= next {
             return Ok(());
         }
@@ -250,10 +251,10 @@ impl Worker {
     fn decode(&mut self, block: &Block, range: Option<Range>, patience: Patience) -> Result<Taken> {
         let id: &PartitionId = block.partition();
         let Some(covered) = range.or_else(|| block.range()) else { return Ok(Taken::All) };
-        let next = self.next.get(id).copied().unwrap_or(0);
+        let next = self.next.get(id).unwrap_or(0);
         let row = block.iter().take_while(|r| r.offset < next).count();
         let alone = self.alone && self.reader.connector.is_silent();
-        let too_soon = self.waited.as_ref().is_some_and(|w| w.get(id).is_none_or(|end| next >= *end));
+        let too_soon = self.waited.as_ref().is_some_and(|w| w.get(id).is_none_or(|end| next >= end));
         let patience = match patience {
             _ if alone => Patience::LastChance,
             // It came after the wait began: its own explanation may still be on its way.

@@ -30,7 +30,7 @@ impl Pipeline {
             self.absent.remove(&topic);
             self.take_up(&topic, false);
             if let Some(route) = self.routes.get(&topic).filter(|route| route.is_open) {
-                self.requests.begin(&topic, route.committed.borrow().clone(), route.relay.turn());
+                self.requests.begin(&topic, route.committed.borrow().offsets(), route.relay.turn());
             }
         }
     }
@@ -98,7 +98,7 @@ impl Pipeline {
     pub(super) fn bronze_opened(&mut self, topic: &Arc<str>, kind: TopicKind) {
         let Some(route) = self.routes.get_mut(topic) else { return };
         route.is_open = true;
-        let (positions, turn) = (route.committed.borrow().clone(), route.relay.turn());
+        let (positions, turn) = (route.committed.borrow().offsets(), route.relay.turn());
         let is_news = matches!(route.kind, TopicKind::Unknown);
         if is_news {
             self.learn_kind(topic, kind);

@@ -24,10 +24,10 @@ use crate::deadletter::{DeadLetter, DeadLetters, Stage};
 use crate::decode::BadRecord;
 use crate::error::{Error, ErrorKind, Result};
 use crate::failpoint;
-use crate::record::{Positions, Ranges};
+use crate::record::{PartitionId, Positions, Ranges};
 use crate::schema::widen::{align, widest};
 use crate::schema::{Rename, TableSchema};
-use crate::table::{ChangesTable, KeyedTable, Pace, Selection, TableSpec};
+use crate::table::{ChangesTable, Freshness, KeyedTable, Pace, Selection, TableSpec};
 use crate::transform::Module;
 
 pub(super) use opening::Opening;
@@ -336,9 +336,10 @@ impl Recipe {
         let module = self.derivation.module_hash();
         let letter = |(row, reason): &(u32, String)| {
             let origin = selection.origin(*row as usize)?;
+            let PartitionId { topic, partition } = origin.input.partition()?;
             Some(DeadLetter {
-                topic: Arc::clone(&origin.topic),
-                partition: origin.partition,
+                topic: Arc::clone(topic),
+                partition: *partition,
                 offset: origin.offset,
                 stage: Stage::Transform,
                 table: self.plan.name.clone(),
@@ -371,11 +372,13 @@ impl Recipe {
 
 /// The rows of a structure that the table cannot take, set aside.
 fn refused<'a>(chunk: &'a Changes, error: &'a Error) -> impl Iterator<Item = BadRecord> + 'a {
-    chunk.partitions.iter().zip(&chunk.offsets).map(move |(&partition, &offset)| BadRecord {
-        topic: Arc::clone(&chunk.topic),
-        partition,
-        offset,
-        reason: error.to_string(),
+    chunk.records.iter().flat_map(move |records| {
+        records.partitions.iter().zip(&records.offsets).map(move |(&partition, &offset)| BadRecord {
+            topic: Arc::clone(&records.topic),
+            partition,
+            offset,
+            reason: error.to_string(),
+        })
     })
 }
 

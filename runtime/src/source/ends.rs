@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::record::{PartitionId, Positions};
+use crate::record::{Offsets, PartitionId};
 
 /// What is known of one Kafka partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl KnownEnds {
     }
 
     /// The partitions reach so far by now. Of those that are not read nothing is kept.
-    pub(crate) fn note(&self, ends: &Positions) {
+    pub(crate) fn note(&self, ends: &Offsets) {
         self.with(|known| {
             for (id, end) in ends {
                 if let Some(reach) = known.get_mut(id) {
@@ -63,7 +63,7 @@ mod tests {
         let known = KnownEnds::default();
         known.begin(&id("a", 0), 3, 5);
         known.begin(&id("a", 1), 0, 2);
-        known.note(&Positions::from([(id("a", 0), 9), (id("a", 1), 1), (id("b", 0), 7)]));
+        known.note(&Offsets::from([(id("a", 0), 9), (id("a", 1), 1), (id("b", 0), 7)]));
         let reach = |from, end| Reach { from, end };
         assert_eq!(known.clone().look(), BTreeMap::from([(id("a", 0), reach(3, 9)), (id("a", 1), reach(0, 2))]));
         known.forget("a");

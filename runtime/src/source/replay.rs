@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use super::{BLOCK_BYTES_MAX, Budget, Delivery, Full, Outlet, Request, Source, SourceEvent};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Block, PartitionId, Positions, Range, Record};
+use crate::record::{Block, Offsets, PartitionId, Range, Record};
 
 /// Longest line that is read, in bytes.
 const LINE_BYTES_MAX: u64 = 256 << 20;
@@ -74,7 +74,7 @@ enum Stand {
     /// nobody can say yet from where it goes on
     Awaited,
     /// it goes on from these positions
-    Told { positions: Positions, turn: u64 },
+    Told { positions: Offsets, turn: u64 },
     /// nobody takes its records in
     Left,
 }
@@ -97,7 +97,7 @@ struct Replay<'a> {
     /// all files have been read once
     is_whole: bool,
     /// who asks for ends before that
-    asked: Vec<(String, oneshot::Sender<Positions>)>,
+    asked: Vec<(String, oneshot::Sender<Offsets>)>,
 }
 
 impl<'a> Replay<'a> {
@@ -184,7 +184,7 @@ impl<'a> Replay<'a> {
         }
     }
 
-    fn ends_of(&self, topic: &str) -> Positions {
+    fn ends_of(&self, topic: &str) -> Offsets {
         let ends = self.seen.iter().filter(|(id, _)| *id.topic == *topic);
         ends.map(|(id, end)| (id.clone(), *end)).collect()
     }

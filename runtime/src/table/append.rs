@@ -16,7 +16,7 @@ use arrow::datatypes::{DataType, Field, Int32Type, Int64Type, Schema, SchemaRef}
 use deltalake::kernel::Add;
 use serde_json::{Map, Value, json};
 
-use super::commit::{Committer, Put, REPLAYS_MAX, Standing, add_action};
+use super::commit::{Attempts, Committer, Put, add_action};
 use super::files::{Codec, DataFile, Encoded, PartitionValues, pick, reread, split};
 use super::schema::{TableSchema, utc};
 use super::{Location, Outcome, Settings, log};
@@ -224,11 +224,6 @@ impl BronzeFiles {
     pub fn rows(&self) -> usize {
         self.rows
     }
-
-    /// True when no row lies outside of `due`.
-    fn within(&self, due: &Ranges) -> bool {
-        self.covers.iter().all(|(id, held)| due.get(id).is_some_and(|r| r.from <= held.from && held.to <= r.to))
-    }
 }
 
 /// A table of records as they came, append only, partitioned by day of ingestion.
@@ -298,55 +293,38 @@ impl BronzeTable {
     ///
     /// Errors: whatever the lake answers; nothing is then known to be committed, and calling again is right.
     pub async fn append(&mut self, files: &BronzeFiles, ranges: &Ranges, info: Map<String, Value>) -> Result<Outcome> {
-        let held = &self.committer.positions;
-        let mut due = ranges.clone();
-        for (partition, range) in &mut due {
-            range.from = held.get(partition).map_or(range.from, |at| range.from.max(*at));
-        }
-        due.retain(|_, range| range.from < range.to);
-        if due.is_empty() && !ranges.is_empty() {
-            return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
-        }
-        match self.committer.standing(&due) {
-            Standing::Ready => {}
-            Standing::Past => return Ok(Outcome::AlreadyCommitted { version: self.committer.version }),
-            Standing::Elsewhere => return Ok(Outcome::Fenced),
-        }
+        let due = match self.committer.due(ranges, &self.committer.positions) {
+            Ok(due) => due,
+            Err(ended) => return Ok(ended),
+        };
         let adds = self.write(files, &due).await?;
         crate::failpoint::pass("bronze.after_data_file");
-        for _ in 0..REPLAYS_MAX {
+        let mut attempts = Attempts::of("WRITE", info);
+        loop {
             let mut actions = self.committer.txn_actions(&due);
             for add in &adds {
                 actions.push(add_action(add)?);
             }
-            let batch = uuid::Uuid::new_v4().to_string();
-            match self.committer.put("WRITE", &batch, info.clone(), &actions).await? {
+            match attempts.put(&self.committer, &actions).await? {
                 Put::Written => {
                     crate::failpoint::pass("bronze.after_commit");
-                    for (partition, range) in due {
-                        self.committer.positions.insert(partition, range.to);
-                    }
+                    self.committer.positions.advance(&due);
                     self.committer.advance();
                     self.committer.grown += adds.len();
-                    return Ok(Outcome::Committed { version: self.committer.version });
+                    return Ok(Outcome::Committed(self.committer.version));
                 }
                 Put::Taken(other) => {
                     self.committer.follow(*other)?;
-                    match self.committer.standing(&due) {
-                        Standing::Ready => {}
-                        Standing::Past => {
-                            return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
-                        }
-                        Standing::Elsewhere => return Ok(Outcome::Fenced),
+                    if let Some(ended) = self.committer.settled(&due) {
+                        return Ok(ended);
                     }
                 }
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "other writers commit to the table faster than lode can follow"))
     }
 
     async fn write(&self, files: &BronzeFiles, due: &Ranges) -> Result<Vec<Add>> {
-        let fewer = if files.within(due) { None } else { Some(self.cut(files, due)?) };
+        let fewer = if files.covers.are_within(due) { None } else { Some(self.cut(files, due)?) };
         let files = fewer.as_ref().unwrap_or(files);
         let mut adds = Vec::with_capacity(files.files.len());
         for (values, file) in &files.files {
@@ -389,12 +367,12 @@ fn only(batch: &RecordBatch, due: &Ranges) -> Result<RecordBatch> {
             let range = match known {
                 Some((t, p, range)) if t == topic && p == partition => range,
                 _ => {
-                    let range = due.get(&PartitionId { topic: topic.into(), partition }).copied();
+                    let range = due.get(PartitionId { topic: topic.into(), partition });
                     known = Some((topic, partition, range));
                     range
                 }
             };
-            Some(range.is_some_and(|r| (r.from..r.to).contains(&offsets.value(row))))
+            Some(range.is_some_and(|range| range.contains(offsets.value(row))))
         })
         .collect();
     filter_record_batch(batch, &keep)

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 
 use super::append::BronzeTable;
-use super::commit::{Committer, Put, REPLAYS_MAX};
+use super::commit::{Attempts, Committer, Put};
 use super::compact::{Compaction, Pace, Rewritten, choose};
 use super::evolve::Evolution;
 use super::live::{LiveFile, LiveFiles};
@@ -21,7 +21,7 @@ use super::schema::TableSchema;
 use super::upkeep::Maintained;
 use super::vacuum::{Vacuumed, checkpoint, expire, vacuum};
 use super::{Location, Settings, log, stats, vector};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 /// Commits between two looks for log entries that are expired: it lists the whole log.
 const EXPIRE_EVERY: u64 = 1000;
@@ -119,7 +119,8 @@ impl Committer {
         if !Arc::ptr_eq(&self.planned, &packed.plan) {
             return Ok(false);
         }
-        for _ in 0..REPLAYS_MAX {
+        let mut attempts = Attempts::of(operation, Map::new());
+        loop {
             if self.removed.iter().any(|path| packed.rewritten.has_input(path)) {
                 return Ok(false);
             }
@@ -127,8 +128,7 @@ impl Committer {
                 return Ok(false);
             };
             let actions: Vec<Value> = first.iter().cloned().chain(actions).collect();
-            let batch = uuid::Uuid::new_v4().to_string();
-            match self.put(operation, &batch, Map::new(), &actions).await? {
+            match attempts.put(self, &actions).await? {
                 Put::Written => {
                     self.advance();
                     return Ok(true);
@@ -143,7 +143,6 @@ impl Committer {
                 }
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "other writers commit to the table faster than lode can follow"))
     }
 
     /// Writes the checkpoint that is due, `None` when none is; to be awaited beside commits. One that fails stays due.

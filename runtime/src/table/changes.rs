@@ -53,21 +53,24 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::care::AppendOnly;
-use super::commit::{Committer, Put, REPLAYS_MAX, add_action, configuration, create, now_ms, pause};
+use super::commit::{Attempts, Committer, Put, add_action, configuration, create, now_ms, pause};
 use super::compact::shown;
 use super::evolve::{Evolution, changed, due_fills, with_columns};
 use super::files::{Codec, DataFile, repeat, scan};
+use super::freshness::Freshness;
 use super::key::{Hasher, Owner};
-use super::keyed::{KeyedTable, Owners, Reader};
+use super::keyed::{KeyedTable, Owners};
 use super::news::{CHANGE, News, OFFSET, PARTITION, SNAPSHOT};
+use super::reader::Reader;
+use super::replace::Committed;
 use super::schema::{SEQ_TYPE, TableSchema, batch_of, utc};
-use super::select::{At, Chosen, Origin, fresh, gather, key_columns, newest_floor, rows_of};
+use super::select::{At, Chosen, fresh, gather, key_columns, newest_floor, rows_of};
 use super::upload::Upload;
 use super::vacuum::Vacuumed;
 use super::{Location, SEQ, SOURCE_TS, Settings, log, retention};
 use crate::change::{Changes, Floor, Op};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::PartitionId;
+use crate::record::Origin;
 use crate::sequence::Sequence;
 
 /// The feed's own columns; they come first, where statistics are kept.
@@ -118,6 +121,9 @@ impl ChangesTable {
     /// feed lies there.
     pub async fn open_or_create(location: Location, name: &str, table: &KeyedTable) -> Result<Self> {
         Self::check(table.schema(), &table.key)?;
+        if table.freshness != Freshness::Newer {
+            return Err(Error::new(ErrorKind::Config, "a table that replaces rows when they differ has no feed"));
+        }
         let settings = &table.committer.settings;
         for attempt in 0..ATTEMPTS {
             pause(attempt).await;
@@ -187,9 +193,25 @@ impl ChangesTable {
     /// Errors: the lake's; calling again is right. `Gap` when a commit of the table is gone, or was made with
     /// `changes` turned off.
     pub async fn follow(&mut self, table: &KeyedTable) -> Result<()> {
+        self.take_in(table, None).await
+    }
+
+    /// The same after a commit of our own, which is not read again.
+    pub async fn follow_commit(&mut self, table: &KeyedTable, committed: &Committed) -> Result<()> {
+        self.take_in(table, committed.feed.as_ref().map(|files| (committed.version, files))).await
+    }
+
+    async fn take_in(&mut self, table: &KeyedTable, own: Option<(u64, &Vec<Add>)>) -> Result<()> {
         let mut due: Vec<(u64, Vec<Add>)> = Vec::new();
         let mut to = self.seen;
         while to < table.version() {
+            if let Some((version, files)) = own
+                && version == to + 1
+            {
+                to = version;
+                due.extend((!files.is_empty()).then(|| (to, files.clone())));
+                continue;
+            }
             let gone = || gap(format!("version `{}` of the table is gone, and its feed lacks it", to + 1));
             let commit = table.committer.read(to + 1).await?.ok_or_else(gone)?;
             to += 1;
@@ -197,7 +219,7 @@ impl ChangesTable {
             match commit.feed {
                 Some(files) if files.is_empty() => {}
                 Some(files) => due.push((to, files)),
-                None if commit.txns.keys().any(|id| Committer::partition_of(generation, id).is_some()) => {
+                None if commit.moves(generation) => {
                     return Err(gap(format!("version `{to}` of the table was committed without its feed")));
                 }
                 // what others commit is no change of the source
@@ -209,7 +231,8 @@ impl ChangesTable {
             return Ok(());
         }
         crate::failpoint::pass("changes.before_commit");
-        for _ in 0..REPLAYS_MAX {
+        let mut attempts = Attempts::of("WRITE", Map::new());
+        loop {
             let stored = self.stored();
             if stored >= to {
                 self.seen = to;
@@ -221,8 +244,7 @@ impl ChangesTable {
                     actions.push(add_action(add)?);
                 }
             }
-            let batch = uuid::Uuid::new_v4().to_string();
-            match self.committer.put("WRITE", &batch, Map::new(), &actions).await? {
+            match attempts.put(&self.committer, &actions).await? {
                 Put::Written => {
                     crate::failpoint::pass("changes.after_commit");
                     self.committer.other_txns.insert(self.app_id.clone(), i64::try_from(to).unwrap_or(i64::MAX));
@@ -234,7 +256,6 @@ impl ChangesTable {
                 Put::Taken(other) => self.committer.follow(*other)?,
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "other writers commit to the feed faster than lode can follow"))
     }
 
     /// Brings the feed to the columns `fields` of its table, as [`KeyedTable::evolve`] does the table.
@@ -279,8 +300,7 @@ impl ChangesTable {
 
     /// Commits columns that touch no file; false when somebody else came first.
     async fn commit_columns(&mut self, actions: &[Value]) -> Result<bool> {
-        let batch = uuid::Uuid::new_v4().to_string();
-        match self.committer.put("ADD COLUMNS", &batch, Map::new(), actions).await? {
+        match Attempts::of("ADD COLUMNS", Map::new()).put(&self.committer, actions).await? {
             Put::Written => {
                 self.committer.advance();
                 Ok(true)
@@ -314,10 +334,8 @@ impl ChangesTable {
         })?;
         let mut truncates: Vec<(Sequence, Origin)> = Vec::new();
         for floor in floors {
-            let partition = PartitionId { topic: floor.topic.clone(), partition: floor.partition };
             let name = (self.nobody, floor.sequence);
-            let known = positions.get(&partition).is_some_and(|at| floor.offset < *at);
-            if known || !seen.insert(name) {
+            if positions.hold(&floor.origin) || !seen.insert(name) {
                 continue;
             }
             // a truncate that comes late takes rows away all the same, those that the feed began with among them
@@ -327,8 +345,7 @@ impl ChangesTable {
                 }
                 doubtful.insert(name);
             }
-            let origin = Origin { topic: floor.topic.clone(), partition: floor.partition, offset: floor.offset };
-            truncates.push((floor.sequence, origin));
+            truncates.push((floor.sequence, floor.origin.clone()));
         }
         let held = if doubtful.is_empty() { HashSet::new() } else { self.held(&doubtful).await? };
         truncates.retain(|(seq, _)| !held.contains(&(self.nobody, *seq)));
@@ -371,7 +388,7 @@ impl ChangesTable {
     }
 
     /// Writes the files of `news`; what the table's commit has to name as `feed`. `output` and the rest are the
-    /// transform's answer to [`News::all`], as [`KeyedTable::flush`] takes it.
+    /// transform's answer to [`News::all`], as [`KeyedTable::replace`] takes it.
     pub async fn write(
         &self,
         news: &News,

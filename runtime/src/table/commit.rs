@@ -1,12 +1,15 @@
 //! The one place that writes to a Delta log.
 //!
-//! Receives actions built against the version that [`Committer::version`] names. Promises that [`Committer::put`]
+//! Receives actions built against the version that [`Committer::version`] names. Promises that [`Attempts::put`]
 //! answers `Written` only when that version holds these very actions and `Taken` only when it holds others; what
 //! happened is read from the log after any error, hang or lost answer. Never rebases: the caller replays the other
 //! commit and builds its actions anew.
 //!
 //! A late put of an attempt that was given up is harmless: it is a put-if-absent of a version that is either still
 //! ours to write or taken.
+//!
+//! Who commits makes the actions and puts them by one [`Attempts`], takes a commit of others in where that was `Taken`,
+//! and goes on from the start until it is `Written` or there is nothing left to commit.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -22,13 +25,13 @@ use serde_json::{Map, Value, json};
 
 use super::failure::{store_error, way_out};
 use super::schema::{TableSchema, check_protocol};
-use super::{Location, Settings};
+use super::{Location, Outcome, Settings};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{PartitionId, Positions, Ranges};
+use crate::record::{InputId, Positions, Ranges, Standing};
 
 /// The largest commit we are willing to read.
 const COMMIT_BYTES_MAX: u64 = 1 << 30;
-/// More commits of others than this within one flush is a table we cannot keep up with.
+/// More commits of others than this before one of ours is a table we cannot keep up with.
 pub(super) const REPLAYS_MAX: u32 = 1000;
 
 /// What a version of the log holds, as far as it matters here.
@@ -46,6 +49,16 @@ pub(super) struct Commit {
 }
 
 impl Commit {
+    /// True when it moves a position of the table's generation.
+    pub(super) fn moves(&self, generation: u64) -> bool {
+        self.txns.keys().any(|id| InputId::of_app_id(generation, id).is_some())
+    }
+
+    /// True when readers see other rows after it.
+    pub(super) fn changes_rows(&self) -> bool {
+        self.adds.iter().any(|add| add.data_change) || self.removes.iter().any(|remove| remove.data_change)
+    }
+
     /// Reads the lines of a commit file.
     pub(super) fn parse(bytes: &[u8], version: u64) -> Result<Self> {
         let bad = |e: serde_json::Error| {
@@ -92,17 +105,6 @@ pub(super) enum Put {
     Taken(Box<Commit>),
 }
 
-/// How the stored positions compare with the ranges of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// every partition stands where its range begins
-    Ready,
-    /// every partition stands at the end of its range or past it
-    Past,
-    /// anything else
-    Elsewhere,
-}
-
 /// A table's place in its log, and the only writer to it.
 #[derive(Debug)]
 pub(super) struct Committer {
@@ -127,50 +129,15 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    /// The application id of a Kafka partition's position.
-    pub(super) fn app_id(generation: u64, partition: &PartitionId) -> String {
-        format!("lode/g{generation}/{}/{}", partition.topic, partition.partition)
-    }
-
-    /// The Kafka partition that an application id of this generation stands for.
-    pub(super) fn partition_of(generation: u64, app_id: &str) -> Option<PartitionId> {
-        let rest = app_id.strip_prefix("lode/g")?.strip_prefix(generation.to_string().as_str())?.strip_prefix('/')?;
-        let (topic, partition) = rest.rsplit_once('/')?;
-        Some(PartitionId { topic: topic.into(), partition: partition.parse().ok()? })
-    }
-
     /// Takes over the positions a commit carries.
     pub(super) fn note_txns(&mut self, txns: &BTreeMap<String, i64>) {
         for (id, to) in txns {
-            match Self::partition_of(self.generation, id) {
-                Some(partition) => {
-                    self.positions.insert(partition, *to);
-                }
+            match InputId::of_app_id(self.generation, id) {
+                Some(input) => self.positions.insert(input, *to),
                 None => {
                     self.other_txns.insert(id.clone(), *to);
                 }
             }
-        }
-    }
-
-    /// Where the stored positions stand against `ranges`. A partition that was never stored stands where its
-    /// range begins.
-    pub(super) fn standing(&self, ranges: &Ranges) -> Standing {
-        let mut ready = true;
-        let mut past = !ranges.is_empty();
-        for (partition, range) in ranges {
-            match self.positions.get(partition) {
-                Some(stored) => {
-                    ready &= *stored == range.from;
-                    past &= *stored >= range.to && range.to > range.from;
-                }
-                None => past = false,
-            }
-        }
-        match (ready, past) {
-            (true, _) => Standing::Ready,
-            (false, true) => Standing::Past,
-            (false, false) => Standing::Elsewhere,
         }
     }
 
@@ -179,8 +146,8 @@ impl Committer {
         let now = now_ms();
         ranges
             .iter()
-            .map(|(partition, range)| {
-                json!({"txn": {"appId": Self::app_id(self.generation, partition), "version": range.to, "lastUpdated": now}})
+            .map(|(input, range)| {
+                json!({"txn": {"appId": input.app_id(self.generation), "version": range.to, "lastUpdated": now}})
             })
             .collect()
     }
@@ -210,29 +177,22 @@ impl Committer {
         }
     }
 
-    /// Writes `actions` as the version after [`Self::version`], with a `commitInfo` before them. `batch` is unique
-    /// to these very actions.
-    ///
-    /// Errors: when after all attempts it is not known what the version holds.
-    pub(super) async fn put(
-        &self,
-        operation: &str,
-        batch: &str,
-        mut info: Map<String, Value>,
-        actions: &[Value],
-    ) -> Result<Put> {
-        let version = self.version + 1;
-        info.insert("batch".to_string(), Value::from(batch));
-        let head = json!({"commitInfo": {
-            "timestamp": now_ms(),
-            "operation": operation,
-            "operationParameters": {},
-            "readVersion": self.version,
-            "isBlindAppend": false,
-            "engineInfo": concat!("lodestream/", env!("CARGO_PKG_VERSION")),
-            "lode": info,
-        }});
-        put_body(&self.store, &self.settings, version, batch, encode(&head, actions)?).await
+    /// What of `ranges` was not taken in at `seen` and is to be committed; otherwise how the commit ends without a try.
+    pub(super) fn due<C>(&self, ranges: &Ranges, seen: &Positions) -> std::result::Result<Ranges, Outcome<C>> {
+        let due = ranges.still_missing(seen).ok_or(Outcome::Fenced)?;
+        if due.is_empty() && !ranges.is_empty() {
+            return Err(Outcome::AlreadyCommitted { version: self.version });
+        }
+        self.settled(&due).map_or(Ok(due), Err)
+    }
+
+    /// How a commit of `due` ends because of what others have committed; `None` while it can still be made.
+    pub(super) fn settled<C>(&self, due: &Ranges) -> Option<Outcome<C>> {
+        match due.standing(&self.positions) {
+            Standing::Ready => None,
+            Standing::Past => Some(Outcome::AlreadyCommitted { version: self.version }),
+            Standing::Elsewhere => Some(Outcome::Fenced),
+        }
     }
 
     /// Takes over a commit of others: a table that only grows needs no more of it than ids, columns and what was
@@ -263,6 +223,50 @@ impl Committer {
     /// The table moved one version on.
     pub(super) fn advance(&mut self) {
         self.version += 1;
+    }
+}
+
+/// The attempts to make one commit.
+#[derive(Debug)]
+pub(super) struct Attempts<'a> {
+    operation: &'a str,
+    info: Map<String, Value>,
+    left: u32,
+}
+
+impl<'a> Attempts<'a> {
+    /// None so far; `info` is what the commit says as `commitInfo.lode`.
+    pub(super) fn of(operation: &'a str, info: Map<String, Value>) -> Self {
+        Attempts { operation, info, left: REPLAYS_MAX }
+    }
+
+    /// What the commit says as `commitInfo.lode`.
+    pub(super) fn info(&self) -> &Map<String, Value> {
+        &self.info
+    }
+
+    /// Writes `actions` as the version after the one that `committer` stands at, with a `commitInfo` before them.
+    ///
+    /// Errors: when it is not known what the version holds; `Conflict` when others were faster too often.
+    pub(super) async fn put(&mut self, committer: &Committer, actions: &[Value]) -> Result<Put> {
+        self.left = self.left.checked_sub(1).ok_or_else(|| {
+            let name = committer.metadata.get("name").and_then(Value::as_str).unwrap_or_default();
+            Error::new(ErrorKind::Conflict, format!("other writers commit to `{name}` faster than lode can follow"))
+        })?;
+        // unique to these very actions
+        let batch = uuid::Uuid::new_v4().to_string();
+        self.info.insert("batch".to_string(), Value::from(batch.as_str()));
+        let head = json!({"commitInfo": {
+            "timestamp": now_ms(),
+            "operation": self.operation,
+            "operationParameters": {},
+            "readVersion": committer.version,
+            "isBlindAppend": false,
+            "engineInfo": concat!("lodestream/", env!("CARGO_PKG_VERSION")),
+            "lode": self.info,
+        }});
+        let body = encode(&head, actions)?;
+        put_body(&committer.store, &committer.settings, committer.version + 1, &batch, body).await
     }
 }
 

@@ -18,13 +18,14 @@ use object_store::ObjectStore;
 use roaring::RoaringBitmap;
 use serde_json::{Map, Value};
 
-use super::commit::{Committer, Put, REPLAYS_MAX, add_action, now_ms, remove_action};
+use super::commit::{Attempts, Committer, Put, add_action, now_ms, remove_action};
 use super::evolve::{Evolution, fill, fill_columns};
 use super::files::{Codec, scan};
 use super::index::Place;
 use super::key::Owner;
-use super::keyed::{KeyedTable, Owners, Reader};
+use super::keyed::{KeyedTable, Owners};
 use super::live::{LiveFile, LiveFiles};
+use super::reader::Reader;
 use super::schema::TableSchema;
 use super::upload::Upload;
 use super::vector::VectorFile;
@@ -322,7 +323,7 @@ impl KeyedTable {
     /// Commits what [`Compaction::rewrite`] wrote; false when it was overtaken and dropped.
     pub async fn commit_compaction(&mut self, rewritten: Rewritten) -> Result<bool> {
         crate::failpoint::pass("compact.before_commit");
-        self.commit_rewritten(rewritten, "OPTIMIZE", &[], Map::new()).await
+        self.commit_rewritten(rewritten, "OPTIMIZE", &[]).await
     }
 
     pub(super) async fn commit_rewritten(
@@ -330,15 +331,14 @@ impl KeyedTable {
         rewritten: Rewritten,
         operation: &str,
         first: &[Value],
-        info: Map<String, Value>,
     ) -> Result<bool> {
-        for _ in 0..REPLAYS_MAX {
+        let mut attempts = Attempts::of(operation, Map::new());
+        loop {
             let Some((actions, outputs)) = rewritten.actions(&self.files, &self.committer).await? else {
                 return Ok(false);
             };
             let actions: Vec<Value> = first.iter().cloned().chain(actions).collect();
-            let batch = uuid::Uuid::new_v4().to_string();
-            match self.committer.put(operation, &batch, info.clone(), &actions).await? {
+            match attempts.put(&self.committer, &actions).await? {
                 Put::Written => {
                     self.move_rows(&rewritten, outputs)?;
                     self.committer.advance();
@@ -354,7 +354,6 @@ impl KeyedTable {
                 }
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "other writers commit to the table faster than lode can follow"))
     }
 
     fn move_rows(&mut self, rewritten: &Rewritten, outputs: Vec<Option<LiveFile>>) -> Result<()> {

@@ -11,11 +11,12 @@ use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde_json::{Map, Value, json};
 
-use super::commit::{Put, REPLAYS_MAX};
+use super::commit::{Attempts, Put};
 use super::files::repeat;
 use super::key::Owner;
-use super::keyed::{KeyedTable, Reader};
+use super::keyed::KeyedTable;
 use super::live::LiveFile;
+use super::reader::Reader;
 use super::rename::Renaming;
 use super::schema::{TableSchema, batch_of};
 use super::{OWNER, Outcome};
@@ -219,13 +220,13 @@ impl KeyedTable {
                 let mut compaction = self.compaction(self.files_by_partition(), Some(evolution));
                 compaction.use_schema(schema.clone());
                 let rewritten = compaction.rewrite().await?;
-                self.commit_rewritten(rewritten, "CHANGE COLUMN", &first, Map::new()).await?
+                self.commit_rewritten(rewritten, "CHANGE COLUMN", &first).await?
             };
             if done {
                 self.committer.schema = schema;
                 self.committer.metadata = metadata;
                 self.epochs_due = None;
-                return Ok(Outcome::Committed { version: self.committer.version });
+                return Ok(Outcome::Committed(self.committer.version));
             }
         }
         Err(Error::new(ErrorKind::Conflict, "other writers change the table faster than its columns can be changed"))
@@ -240,9 +241,9 @@ impl KeyedTable {
 
     /// Commits actions that touch no file; false when the table moved meanwhile and they must be made anew.
     pub(super) async fn commit_actions(&mut self, operation: &str, actions: &[Value]) -> Result<bool> {
-        for _ in 0..REPLAYS_MAX {
-            let batch = uuid::Uuid::new_v4().to_string();
-            match self.committer.put(operation, &batch, Map::new(), actions).await? {
+        let mut attempts = Attempts::of(operation, Map::new());
+        loop {
+            match attempts.put(&self.committer, actions).await? {
                 Put::Written => {
                     self.committer.advance();
                     return Ok(true);
@@ -256,6 +257,5 @@ impl KeyedTable {
                 }
             }
         }
-        Ok(false)
     }
 }

@@ -11,9 +11,11 @@ use roaring::RoaringBitmap;
 use serde_json::Value;
 
 use super::commit::{Commit, configuration};
+use super::freshness::Freshness;
 use super::index::Place;
-use super::keyed::{KeyedTable, Owners, Rows, own_key};
+use super::keyed::{KeyedTable, Owners, own_key};
 use super::live::LiveFile;
+use super::reader::Rows;
 use super::rename::RENAMED;
 use super::schema::{TableSchema, check_protocol};
 use super::vector;
@@ -33,6 +35,7 @@ pub(super) async fn replay(table: &mut KeyedTable, commit: Commit) -> Result<()>
     if let Some(protocol) = &commit.protocol {
         check_protocol(protocol)?;
     }
+    let moves = commit.moves(table.committer.generation);
     if let Some(metadata) = commit.metadata {
         take_metadata(table, metadata)?;
     }
@@ -96,15 +99,14 @@ pub(super) async fn replay(table: &mut KeyedTable, commit: Commit) -> Result<()>
     for read in new {
         table.take_in(read)?;
     }
-    if let Owners::Keyed(index) = &table.owners {
+    if let (Owners::Keyed(index), Freshness::Newer) = (&table.owners, table.freshness) {
         // what somebody deleted must not come back by a late change after a restart
         table.bare.extend(bare.into_iter().filter(|(owner, _)| !index.has_rows(*owner)));
     }
-    let generation = table.committer.generation;
     table.committer.note_txns(&commit.txns);
     table.committer.advance();
     // an attempt of ours whose answer was lost, or another instance's: it has told `_lode` what files do not tell
-    if commit.txns.keys().any(|id| id.starts_with(&format!("lode/g{generation}/"))) {
+    if moves {
         table.load_owners().await?;
     }
     Ok(())

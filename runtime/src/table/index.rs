@@ -112,6 +112,18 @@ impl Index {
         }
     }
 
+    /// As [`Self::add`] where all rows of an owner have one fingerprint; rows that do not are taken to have none.
+    pub(super) fn add_marked(&mut self, owner: Owner, mark: Sequence, place: Place) {
+        if !self.has_rows(owner) {
+            return self.set(owner, mark, &[place]);
+        }
+        let agree = self.sequence(owner) == Some(mark);
+        self.add(owner, mark, place);
+        if !agree && let Some(entry) = self.entries.get_mut(owner) {
+            entry.set_seq(Sequence::MIN.0);
+        }
+    }
+
     /// Notes that the owner was at `seq`, without touching its rows.
     pub(super) fn note(&mut self, owner: Owner, seq: Sequence) {
         if let Slot::Known(entry) = self.entries.entry(Entry::new(owner, seq.0, NOWHERE, 0))

@@ -22,7 +22,7 @@ use xxhash_rust::xxh3::xxh3_128_with_seed;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The owner of a row.
-pub(super) type Owner = u128;
+pub type Owner = u128;
 
 enum Values<'a> {
     Int8(&'a [i8]),

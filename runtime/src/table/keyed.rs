@@ -5,26 +5,24 @@
 //! rows it owns now. Keeps in memory the file list, the hidden rows and the index, and follows the log: they always
 //! stand at [`KeyedTable::version`]. Never runs MERGE and never reads a row to change it.
 
-use std::sync::Arc;
-
-use arrow::array::RecordBatch;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::array::ArrayRef;
+use arrow::datatypes::SchemaRef;
 use deltalake::kernel::Add;
-use futures::{StreamExt, TryStreamExt, stream};
-use roaring::RoaringBitmap;
+use futures::{StreamExt, stream};
 use serde_json::{Map, Value, json};
 
 use super::commit::{Commit, Committer, configuration};
-use super::files::scan;
+use super::freshness::{FRESHNESS, Freshness};
 use super::index::Place;
 use super::key::{Hasher, Owner};
-use super::live::{Extent, LiveFile, LiveFiles};
+use super::live::{Extent, LiveFiles};
 use super::multiset::Multiset;
 use super::owners::{self, Kind};
+use super::reader::{Read, Reader};
 use super::rename::RENAMED;
 use super::schema::TableSchema;
 use super::select::{Selection, gather, newest_floor, winners};
-use super::{Location, OWNER, SEQ, Settings, TableSpec, index::Index, log, vector};
+use super::{Location, Settings, TableSpec, index::Index, log};
 use crate::change::{Changes, Floor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::Positions;
@@ -48,6 +46,7 @@ pub struct KeyedTable {
     pub(super) files: LiveFiles,
     pub(super) owners: Owners,
     pub(super) key: Vec<String>,
+    pub(super) freshness: Freshness,
     pub(super) hasher: Hasher,
     pub(super) floor: Sequence,
     /// owners files in the lake
@@ -68,15 +67,6 @@ pub(super) fn own_key(committer: &Committer) -> Result<Vec<String>> {
     })
 }
 
-/// The visible rows of one file: row number, owner, sequence.
-pub(super) type Rows = Vec<(u32, Owner, Sequence)>;
-
-/// A file read for the index.
-pub(super) struct Read {
-    pub(super) file: LiveFile,
-    pub(super) rows: Rows,
-}
-
 impl KeyedTable {
     /// Opens the table at `location`, or makes it by `spec`, and loads its index. An existing table keeps its own
     /// columns; see [`Self::evolve`].
@@ -86,7 +76,7 @@ impl KeyedTable {
         let make = || {
             let schema = TableSchema::of_spec(&spec)?;
             let protocol = schema.protocol(true);
-            let configuration = json!({
+            let mut configuration = json!({
                 "delta.enableDeletionVectors": "true",
                 "lode.generation": spec.generation.to_string(),
                 "lode.key": json!(spec.key).to_string(),
@@ -94,6 +84,9 @@ impl KeyedTable {
                 RENAMED: spec.renamed.to_string(),
                 "lode.seed": format!("{:016x}", uuid::Uuid::new_v4().as_u128() as u64),
             });
+            if let (Some(word), Some(members)) = (spec.freshness.word(), configuration.as_object_mut()) {
+                members.insert(FRESHNESS.to_string(), word.into());
+            }
             Ok((schema, protocol, configuration))
         };
         let opened = log::open_or_create(location, &spec.name, settings, make).await?;
@@ -105,7 +98,15 @@ impl KeyedTable {
             )
             .hint("`lode rebuild` makes the table anew with another key"));
         }
-        Self::from_log(opened, key).await
+        let table = Self::from_log(opened, key).await?;
+        if table.freshness != spec.freshness {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("table `{}` was made to replace rows by another rule", spec.name),
+            )
+            .hint("`lode rebuild` makes the table anew"));
+        }
+        Ok(table)
     }
 
     /// Opens the table at `location` as it is, and loads its index; `None` where there is none, or a feed of changes.
@@ -123,6 +124,7 @@ impl KeyedTable {
     async fn from_log(opened: log::Opened, key: Vec<String>) -> Result<Self> {
         let settled = configuration(&opened.committer.metadata);
         let seed = settled.get("lode.seed").and_then(|s| u64::from_str_radix(s, 16).ok()).unwrap_or(0);
+        let freshness = Freshness::of_metadata(&opened.committer.metadata)?;
         let owners =
             if key.is_empty() { Owners::Multiset(Multiset::default()) } else { Owners::Keyed(Index::default()) };
         let mut table = KeyedTable {
@@ -130,6 +132,7 @@ impl KeyedTable {
             files: LiveFiles::default(),
             owners,
             key,
+            freshness,
             hasher: Hasher::with_seed(seed),
             floor: Sequence::MIN,
             owners_files: 0,
@@ -206,7 +209,8 @@ impl KeyedTable {
     /// Puts one row into the index.
     pub(super) fn add_row(&mut self, owner: Owner, seq: Sequence, place: Place) {
         match &mut self.owners {
-            Owners::Keyed(index) => index.add(owner, seq, place),
+            Owners::Keyed(index) if self.freshness == Freshness::Newer => index.add(owner, seq, place),
+            Owners::Keyed(index) => index.add_marked(owner, seq, place),
             Owners::Multiset(set) => set.add(owner, seq, place),
         }
     }
@@ -243,12 +247,19 @@ impl KeyedTable {
         &self.key
     }
 
+    /// The owner of each row of the key columns `key`, as [`super::ChangeSet::gone`] names them.
+    ///
+    /// Errors: `Config` where one has a type that no key has.
+    pub fn owners_of(&self, key: &[ArrayRef]) -> Result<Vec<Owner>> {
+        self.hasher.owners(key)
+    }
+
     /// Which rebuild of the table this is.
     pub fn generation(&self) -> u64 {
         self.committer.generation
     }
 
-    /// The table's columns without `_seq`, `_source_ts` and `_owner`: what `output` of [`Self::flush`] must hold.
+    /// The table's columns without `_seq`, `_source_ts` and `_owner`: what the output of [`Self::replace`] must hold.
     pub fn schema(&self) -> &SchemaRef {
         &self.committer.schema.data
     }
@@ -282,15 +293,25 @@ impl KeyedTable {
     }
 
     /// Phase one: the newest change of each owner, where it is strictly newer than what the table has and not below
-    /// a floor. Rows at offsets below [`Self::positions`] are left out.
+    /// a floor; where rows are replaced when they differ, whatever the table has, since only its rows can tell. Rows at
+    /// offsets below [`Self::positions`] are left out.
     ///
     /// Errors: `Config` when the changes' schemas cannot be brought together by widening.
     pub fn select(&self, changes: &[Changes], floors: &[Floor]) -> Result<Selection> {
         let positions = &self.committer.positions;
+        if self.freshness == Freshness::Differs && !floors.is_empty() {
+            return Err(Error::new(ErrorKind::Internal, "a fingerprint is not older than a truncate"));
+        }
         let floor = newest_floor(floors, positions, self.floor);
         let in_force = floor.as_ref().map_or(self.floor, |(seq, _)| *seq);
         let chosen = match &self.owners {
-            Owners::Keyed(index) => winners(changes, positions, in_force, self.hasher, |owner| index.sequence(owner))?,
+            Owners::Keyed(index) => {
+                let known = |owner| match self.freshness {
+                    Freshness::Newer => index.sequence(owner),
+                    Freshness::Differs => None,
+                };
+                winners(changes, positions, in_force, self.hasher, known)?
+            }
             Owners::Multiset(set) => set.choose(changes, positions, in_force, floor.is_some(), self.hasher)?,
         };
         gather(changes, chosen, floor, positions.clone())
@@ -306,7 +327,7 @@ impl KeyedTable {
         Some(metadata)
     }
 
-    /// Follows what others committed meanwhile; the version reached. [`Self::flush`] does so when it must.
+    /// Follows what others committed meanwhile; the version reached. [`Self::replace`] does so when it must.
     pub async fn refresh(&mut self) -> Result<u64> {
         for _ in 0..super::commit::REPLAYS_MAX {
             match self.committer.read(self.committer.version + 1).await? {
@@ -321,157 +342,4 @@ impl KeyedTable {
     pub(super) async fn overtaken(&mut self, commit: Commit) -> Result<()> {
         super::foreign::replay(self, commit).await
     }
-}
-
-/// Reads data files for the index.
-#[derive(Debug, Clone)]
-pub(super) struct Reader {
-    pub(super) committer_store: Arc<dyn object_store::ObjectStore>,
-    schema: TableSchema,
-    key: Vec<String>,
-    hasher: Hasher,
-}
-
-impl Reader {
-    /// Reads files with the columns of `schema`, whose owners are told by the columns `key`.
-    pub(super) fn new(
-        committer_store: Arc<dyn object_store::ObjectStore>,
-        schema: TableSchema,
-        key: Vec<String>,
-        hasher: Hasher,
-    ) -> Self {
-        Reader { committer_store, schema, key, hasher }
-    }
-
-    /// The visible rows of a file with their owners and sequences.
-    pub(super) async fn read(&self, add: Add) -> Result<Read> {
-        let hidden = match &add.deletion_vector {
-            Some(vector) => vector::read(&self.committer_store, vector).await?,
-            None => RoaringBitmap::new(),
-        };
-        let (rows, total) = self.rows(&add, |row| !hidden.contains(row)).await?;
-        Ok(Read { file: LiveFile { add, rows: total, hidden, vector_ms: None }, rows })
-    }
-
-    /// Owners and sequences of the rows that `wanted` names, and the number of all rows in the file.
-    pub(super) async fn rows(&self, add: &Add, wanted: impl Fn(u32) -> bool) -> Result<(Rows, u32)> {
-        let names: Vec<&str> = if self.key.is_empty() {
-            vec![OWNER, SEQ]
-        } else {
-            self.key.iter().map(String::as_str).chain([SEQ]).collect()
-        };
-        let fields = self.columns(&names)?;
-        let mut rows = Rows::new();
-        let mut total = 0u32;
-        let mut batches = scan(&self.committer_store, add, fields).await?;
-        let mut owners_due = false;
-        while let Some(batch) = batches.try_next().await? {
-            let seqs = sequences(&batch)?;
-            let owners = match self.key.as_slice() {
-                [] => stored_owners(&batch)?,
-                key => {
-                    let columns = batch.columns().get(..key.len()).unwrap_or_default();
-                    self.hasher.owners(columns)?.into_iter().map(Some).collect()
-                }
-            };
-            for (owner, seq) in owners.into_iter().zip(seqs) {
-                if wanted(total) {
-                    owners_due |= owner.is_none();
-                    rows.push((total, owner.unwrap_or(0), seq));
-                }
-                total = total.checked_add(1).ok_or_else(|| {
-                    Error::new(ErrorKind::Corrupt, format!("data file `{}` has over 2^32 rows", add.path))
-                })?;
-            }
-        }
-        if owners_due {
-            self.fill_owners(add, &mut rows).await?;
-        }
-        Ok((rows, total))
-    }
-
-    /// Rows that another engine wrote into a table without key have no owner stored: it is their image.
-    async fn fill_owners(&self, add: &Add, rows: &mut Rows) -> Result<()> {
-        let mut batches = scan(&self.committer_store, add, self.schema.data.clone()).await?;
-        let mut images = Vec::new();
-        while let Some(batch) = batches.try_next().await? {
-            images.extend(self.hasher.batch_images(&batch)?);
-        }
-        for (row, owner, _) in rows.iter_mut().filter(|(_, owner, _)| *owner == 0) {
-            *owner = images.get(*row as usize).copied().unwrap_or(0);
-        }
-        Ok(())
-    }
-
-    /// The owner of each row of `batch`, which has every column of the table.
-    pub(super) fn owners(&self, batch: &RecordBatch) -> Result<Vec<Owner>> {
-        if self.key.is_empty() {
-            let stored = stored_owners(batch)?;
-            if stored.iter().all(Option::is_some) {
-                return Ok(stored.into_iter().map(|owner| owner.unwrap_or(0)).collect());
-            }
-            let images = self.images(batch)?;
-            return Ok(stored.into_iter().zip(images).map(|(stored, image)| stored.unwrap_or(image)).collect());
-        }
-        let key =
-            self.key
-                .iter()
-                .map(|name| {
-                    batch.column_by_name(name).cloned().ok_or_else(|| {
-                        Error::new(ErrorKind::Corrupt, format!("the table has lost its column `{name}`"))
-                    })
-                })
-                .collect::<Result<Vec<_>>>()?;
-        self.hasher.owners(&key)
-    }
-
-    /// The hash of each row's image: its columns without the table's own.
-    pub(super) fn images(&self, batch: &RecordBatch) -> Result<Vec<Owner>> {
-        let columns: Vec<_> = batch
-            .schema_ref()
-            .fields()
-            .iter()
-            .zip(batch.columns())
-            .filter(|(field, _)| ![SEQ, super::SOURCE_TS, OWNER].contains(&field.name().as_str()))
-            .map(|(field, column)| (field.name().as_str(), column))
-            .collect();
-        self.hasher.images(&columns, batch.num_rows())
-    }
-
-    /// True of a table without a key.
-    pub(super) fn is_keyless(&self) -> bool {
-        self.key.is_empty()
-    }
-
-    fn columns(&self, names: &[&str]) -> Result<SchemaRef> {
-        let fields = names
-            .iter()
-            .map(|name| {
-                self.schema.all.fields().find(name).map(|(_, field)| field.clone()).ok_or_else(|| {
-                    Error::new(ErrorKind::Corrupt, format!("the table has lost its column `{name}`"))
-                        .hint("`lode rebuild` makes the table anew")
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Ok(Arc::new(Schema::new(fields)))
-    }
-}
-
-fn sequences(batch: &RecordBatch) -> Result<Vec<Sequence>> {
-    use arrow::array::{Array, AsArray};
-    let column = batch
-        .column_by_name(SEQ)
-        .and_then(|c| c.as_primitive_opt::<arrow::datatypes::Decimal128Type>())
-        .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the table's column `_seq` is not decimal(38,0)"))?;
-    let seq = |row| if column.is_null(row) { 0 } else { u128::try_from(column.value(row)).unwrap_or(0) };
-    Ok((0..column.len()).map(|row| Sequence(seq(row))).collect())
-}
-
-fn stored_owners(batch: &RecordBatch) -> Result<Vec<Option<Owner>>> {
-    use arrow::array::AsArray;
-    let column = batch
-        .column_by_name(OWNER)
-        .and_then(|c| c.as_binary_opt::<i32>())
-        .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the table's column `_owner` is not binary"))?;
-    Ok(column.iter().map(|bytes| Some(Owner::from_be_bytes(bytes?.try_into().ok()?))).collect())
 }

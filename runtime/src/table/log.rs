@@ -21,6 +21,7 @@ use super::failure::store_error;
 use super::schema::{TableSchema, check_protocol};
 use super::{Location, Settings, retention};
 use crate::error::{Error, ErrorKind, Result};
+use crate::record::Positions;
 
 const ATTEMPTS: u32 = 5;
 /// Logs that are read at once in this process, far fewer than a runtime has threads for blocking work (512).
@@ -116,7 +117,7 @@ async fn open_at(view: &Location, location: &Location, settings: &Settings) -> R
         settings: settings.clone(),
         version,
         generation,
-        positions: BTreeMap::new(),
+        positions: Positions::new(),
         other_txns: BTreeMap::new(),
         metadata,
         schema,
@@ -133,7 +134,7 @@ async fn open_at(view: &Location, location: &Location, settings: &Settings) -> R
 /// The positions that the table at `location` has committed; empty where there is no table.
 ///
 /// Errors: the lake's, or a log that cannot be read.
-pub async fn positions_of(location: &Location) -> Result<crate::record::Positions> {
+pub async fn positions_of(location: &Location) -> Result<Positions> {
     let opened = open(location, &Settings::default()).await?;
     Ok(opened.map(|o| o.committer.positions).unwrap_or_default())
 }

@@ -19,8 +19,8 @@ use super::key::{Hasher, Owner};
 use super::owners::Entry;
 use super::select::{At, Chosen, Gone, fresh};
 use crate::change::{Changes, Op};
-use crate::error::Result;
-use crate::record::Positions;
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::{Origin, Positions};
 use crate::sequence::Sequence;
 
 /// Where a change stands, and whether it adds a row: at one sequence the delete comes first.
@@ -40,7 +40,7 @@ pub(super) struct Multiset {
     steps: HashMap<Owner, Vec<Step>>,
     /// streamed changes applied: sequence and op
     applied: HashSet<(u128, char)>,
-    /// snapshot rows applied: Kafka partition and offset
+    /// snapshot rows applied, by number of the Kafka partition and offset
     reads: HashMap<(i32, i64), Sequence>,
 }
 
@@ -79,7 +79,7 @@ impl Multiset {
 
     /// The same of an entry.
     pub(super) fn note_entry(&mut self, entry: &Entry) {
-        self.note(entry.owner, entry.seq, entry.op, (entry.origin.partition, entry.origin.offset));
+        self.note(entry.owner, entry.seq, entry.op, place(&entry.origin));
     }
 
     /// Forgets the applied changes that are not among these.
@@ -98,6 +98,9 @@ impl Multiset {
         raised: bool,
         hasher: Hasher,
     ) -> Result<Chosen> {
+        if changes.iter().any(|change| change.records.is_none()) {
+            return Err(Error::new(ErrorKind::Internal, "a table without a key takes rows of an input only"));
+        }
         let mut seen: HashSet<(u128, char)> = HashSet::new();
         let mut by_owner: HashMap<Owner, Vec<(Step, At)>> = HashMap::new();
         let mut chosen = Chosen::default();
@@ -222,7 +225,7 @@ impl Multiset {
 
     /// Notes a change as applied.
     pub(super) fn applied(&mut self, op: Op, of: &Gone) {
-        self.note(of.owner, of.seq, letter(op), (of.origin.partition, of.origin.offset));
+        self.note(of.owner, of.seq, letter(op), of.origin.as_ref().map_or((0, 0), place));
     }
 
     /// Makes `to` the place of the row that was at `from`, if it still was; its image may have become another.
@@ -249,6 +252,11 @@ impl Multiset {
             !rows.is_empty()
         });
     }
+}
+
+/// Where a snapshot row stands in Kafka.
+pub(super) fn place(origin: &Origin) -> (i32, i64) {
+    (origin.input.partition().map_or(0, |id| id.partition), origin.offset)
 }
 
 /// Rows after `steps`, which are in order, from `rows` on; there are never fewer than none.

@@ -17,11 +17,13 @@ use arrow::datatypes::{FieldRef, Schema};
 use super::files::pick_column;
 use super::key::Owner;
 use super::keyed::{KeyedTable, Owners};
+use super::replace::OwnerRows;
 use super::schema::{SEQ_TYPE, TableSchema, batch_of, utc};
-use super::select::{Gone, Origin, Selection};
+use super::select::{Gone, Selection};
 use super::{SEQ, SOURCE_TS};
 use crate::change::Op;
 use crate::error::{Error, ErrorKind, Result};
+use crate::record::Origin;
 use crate::schema::widen::{align, widen};
 use crate::sequence::Sequence;
 
@@ -59,6 +61,18 @@ pub struct Settled {
     pub source_rows: Vec<u32>,
 }
 
+impl Settled {
+    /// What the table is to commit.
+    pub fn rows(&self) -> OwnerRows<'_> {
+        OwnerRows {
+            selection: &self.selection,
+            output: &self.output,
+            source_rows: Some(&self.source_rows),
+            rejected: &[],
+        }
+    }
+}
+
 /// The newest change of an owner.
 #[derive(Clone, Copy)]
 enum Newest {
@@ -73,7 +87,7 @@ impl News {
     }
 
     /// Of each owner the newest change that was not rejected, where it is newer than what `table` has: what
-    /// [`KeyedTable::flush`] is to commit. The rest is the transform's answer to [`Self::all`].
+    /// [`KeyedTable::replace`] is to commit. The rest is the transform's answer to [`Self::all`].
     pub fn settle(
         self,
         table: &KeyedTable,
@@ -165,10 +179,10 @@ impl News {
             marks.push(all, *row as usize, Some(DELETE));
         }
         for (gone, ts) in all.gone.iter().zip(&self.gone_ts) {
-            marks.note(DELETE, gone.seq, *ts, &gone.origin);
+            marks.note(DELETE, gone.seq, *ts, gone.origin.as_ref());
         }
         for (seq, origin) in &self.truncates {
-            marks.note(TRUNCATE, *seq, 0, origin);
+            marks.note(TRUNCATE, *seq, 0, Some(origin));
         }
         let output = align(output, &schema.data)?;
         let bare = UInt32Array::from(bare);
@@ -253,24 +267,23 @@ impl Marks {
 
     /// A row from upsert `at`; `instead`: what it did, where that is not what the source says.
     fn push(&mut self, all: &Selection, at: usize, instead: Option<&str>) {
-        let (Some(op), Some(seq), Some(origin)) = (all.ops.get(at), all.sequences.get(at), all.origin(at)) else {
-            return;
-        };
+        let (Some(op), Some(seq)) = (all.ops.get(at), all.sequences.get(at)) else { return };
         let word = instead.unwrap_or(match op {
             Op::Read => SNAPSHOT,
             Op::Create => "insert",
             Op::Update => "update",
             Op::Delete => DELETE,
         });
-        self.note(word, *seq, all.source_ts_ms.get(at).copied().unwrap_or(0), origin);
+        self.note(word, *seq, all.source_ts_ms.get(at).copied().unwrap_or(0), all.origin(at));
     }
 
-    fn note(&mut self, word: &str, seq: Sequence, ms: i64, origin: &Origin) {
+    fn note(&mut self, word: &str, seq: Sequence, ms: i64, origin: Option<&Origin>) {
         self.changes.append_value(word);
         self.sequences.push(seq);
         self.source_ts.append_option(if ms == 0 { None } else { ms.checked_mul(1000) });
-        self.partitions.append_value(origin.partition);
-        self.offsets.append_value(origin.offset);
+        let partition = origin.and_then(|origin| origin.input.partition());
+        self.partitions.append_option(partition.map(|id| id.partition));
+        self.offsets.append_option(origin.map(|origin| origin.offset));
     }
 
     /// Row numbers, older changes first.

@@ -10,8 +10,9 @@
 //! `_kind` (`gone`: the owner has no row; `floor`: rows older than `_seq` are void; `applied`: table without key, the
 //! change `_seq` with `_op` was applied, see [`super::multiset`]), `_op` (Debezium's letter), `_written` timestamp.
 //!
-//! **An entry is valid only if its `_offset` is below the table's committed position of that (topic, partition).** A
-//! file is written before the commit, so a commit that never happened leaves entries that do not count, and the same
+//! An input that is a table stands as `table:<its metadata id>/g<its generation>` in `_topic`, with -1 in `_partition`.
+//!
+//! **An entry is valid only if its `_offset` is below the table's committed position of that input.** A file is written before the commit, so a commit that never happened leaves entries that do not count, and the same
 //! entry in several files says the same. A merge writes the merged file first and deletes the others then.
 
 use std::sync::Arc;
@@ -36,9 +37,8 @@ use super::commit::now_ms;
 use super::failure::{broken, store_error};
 use super::key::Owner;
 use super::schema::{SEQ_TYPE, utc};
-use super::select::Origin;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{PartitionId, Positions};
+use crate::record::{InputId, Origin, Positions};
 use crate::sequence::Sequence;
 
 /// More than this in one owners file is not ours.
@@ -69,15 +69,14 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// An entry written now.
-    pub(super) fn new(kind: Kind, owner: Owner, seq: Sequence, origin: Origin) -> Self {
-        Entry { owner, seq, origin, kind, op: ' ', written_ms: now_ms() }
+    /// An entry written now; `None` without an origin, since nothing would say whether it counts.
+    pub(super) fn new(kind: Kind, owner: Owner, seq: Sequence, origin: Option<&Origin>) -> Option<Self> {
+        Some(Entry { owner, seq, origin: origin?.clone(), kind, op: ' ', written_ms: now_ms() })
     }
 
     /// True when the commit this was written for, or an equal one, has happened.
     pub(super) fn is_valid(&self, positions: &Positions) -> bool {
-        let partition = PartitionId { topic: self.origin.topic.clone(), partition: self.origin.partition };
-        positions.get(&partition).is_some_and(|to| self.origin.offset < *to)
+        positions.hold(&self.origin)
     }
 }
 
@@ -130,8 +129,9 @@ fn batch(entries: &[Entry]) -> Result<RecordBatch> {
     for entry in entries {
         owner.append_value(entry.owner.to_be_bytes());
         seq.append_value(i128::try_from(entry.seq.0).unwrap_or(i128::MAX));
-        topic.append_value(&entry.origin.topic);
-        partition.append_value(entry.origin.partition);
+        let (name, number) = entry.origin.input.columns();
+        topic.append_value(name);
+        partition.append_value(number);
         offset.append_value(entry.origin.offset);
         kind.append_value(KINDS.iter().find(|(k, _)| *k == entry.kind).map_or("", |(_, name)| name));
         op.append_value(entry.op.encode_utf8(&mut [0; 4]));
@@ -235,10 +235,11 @@ fn read(path: &Path, bytes: Bytes, with: &mut impl FnMut(Entry)) -> Result<()> {
             if &*topic != topics.value(row) {
                 topic = Arc::from(topics.value(row));
             }
+            let input = InputId::of_columns(&topic, partitions.value(row)).ok_or_else(|| bad("names no input"))?;
             with(Entry {
                 owner: u128::from_be_bytes(owner),
                 seq: Sequence(seqs.value(row).unsigned_abs()),
-                origin: Origin { topic: topic.clone(), partition: partitions.value(row), offset: offsets.value(row) },
+                origin: Origin { input, offset: offsets.value(row) },
                 kind: *kind,
                 op: ops.value(row).chars().next().unwrap_or(' '),
                 written_ms: written.value(row) / 1000,
@@ -257,6 +258,7 @@ mod tests {
     use object_store::throttle::{ThrottleConfig, ThrottledStore};
 
     use super::*;
+    use crate::record::PartitionId;
 
     #[tokio::test]
     async fn files_that_are_merged_while_they_are_read_are_read_all_the_same() {
@@ -264,7 +266,8 @@ mod tests {
         let late = ThrottleConfig { wait_get_per_call: Duration::from_millis(20), ..ThrottleConfig::default() };
         let slow: Arc<dyn ObjectStore> = Arc::new(ThrottledStore::new(Arc::clone(&store), late));
         let entry = |owner| {
-            Entry::new(Kind::Gone, owner, Sequence(1), Origin { topic: "shop.orders".into(), partition: 0, offset: 7 })
+            let input = PartitionId { topic: "shop.orders".into(), partition: 0 }.into();
+            Entry::new(Kind::Gone, owner, Sequence(1), Some(&Origin { input, offset: 7 })).unwrap()
         };
         for owner in 0..20 {
             write(&store, 0, &[entry(owner)]).await.unwrap();

@@ -42,10 +42,10 @@ impl BronzeTable {
         let to = opened.committer.positions;
         let sources = opened.files.into_iter().filter_map(|add| Source::of(add, from, &to)).collect::<Vec<_>>();
         let mut wanted: BTreeMap<PartitionId, Window> = BTreeMap::new();
-        for (partition, end) in &to {
-            let start = from.get(partition).copied().unwrap_or(0);
-            if start < *end {
-                wanted.insert(partition.clone(), Window { start, end: *end });
+        for (partition, end) in to.partitions() {
+            let start = from.get(partition).unwrap_or(0);
+            if start < end {
+                wanted.insert(partition.clone(), Window { start, end });
             }
         }
         let store = self.committer.store.clone();
@@ -85,8 +85,8 @@ impl Source {
             Some((integer_bound(stats, "minValues", column)?, integer_bound(stats, "maxValues", column)?))
         };
         let source = Source { partitions: both("_partition"), offsets: both("_offset"), add };
-        let useful = to.iter().any(|(partition, end)| {
-            source.may_hold(partition, Window { start: from.get(partition).copied().unwrap_or(0), end: *end })
+        let useful = to.partitions().any(|(partition, end)| {
+            source.may_hold(partition, Window { start: from.get(partition).unwrap_or(0), end })
         });
         useful.then_some(source)
     }

@@ -19,7 +19,7 @@ use object_store::{
 };
 use serde_json::{Map, Value, json};
 
-use super::commit::{Committer, Put, REPLAYS_MAX, add_action, configuration, removal, remove_action};
+use super::commit::{Attempts, Put, add_action, configuration, removal, remove_action};
 use super::failure::store_error;
 use super::{Location, Settings, log};
 use crate::error::{Error, ErrorKind, Result};
@@ -92,10 +92,10 @@ impl Rebuild {
             .await?
             .ok_or_else(|| Error::new(ErrorKind::Internal, format!("nothing has grown of `{}`", self.table.url())))?;
         info.insert("generation".to_owned(), self.generation.into());
-        for _ in 0..REPLAYS_MAX {
+        let mut attempts = Attempts::of("REBUILD", info);
+        loop {
             let old = self.in_force().await?;
-            let batch = uuid::Uuid::new_v4().to_string();
-            match old.committer.put("REBUILD", &batch, info.clone(), &exchange(&old, &grown)?).await? {
+            match attempts.put(&old.committer, &exchange(&old, &grown)?).await? {
                 Put::Written => {
                     self.clear().await;
                     return Ok(old.committer.version + 1);
@@ -103,7 +103,6 @@ impl Rebuild {
                 Put::Taken(_) => {}
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "other writers commit to the table faster than lode can follow"))
     }
 
     /// Deletes the log of the new generation, which is in the table's own now, and what earlier attempts left.
@@ -149,7 +148,7 @@ fn exchange(old: &log::Opened, grown: &log::Opened) -> Result<Vec<Value>> {
     }
     let now = super::commit::now_ms();
     let positions = grown.committer.positions.iter();
-    let positions = positions.map(|(id, next)| (Committer::app_id(grown.committer.generation, id), *next));
+    let positions = positions.map(|(input, next)| (input.app_id(grown.committer.generation), *next));
     for (id, version) in positions.chain(grown.committer.other_txns.clone()) {
         actions.push(json!({"txn": {"appId": id, "version": version, "lastUpdated": now}}));
     }

@@ -112,7 +112,8 @@ impl KeyedTable {
                 return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
             }
             let renaming = Renaming::new(&self.committer.schema, rename)?;
-            let schema = TableSchema::new(renaming.schema(), self.committer.schema.partition_by.clone())?;
+            let schema = TableSchema::new(renaming.schema(), self.committer.schema.partition_by.clone())?
+                .with_own(self.committer.schema.own());
             let key: Vec<String> = self.key.iter().map(|name| renaming.name_of(name)).collect();
             let metadata = self.renamed_metadata(&schema, &key, rename.mark)?;
             let first = [json!({"metaData": metadata})];
@@ -123,13 +124,13 @@ impl KeyedTable {
                 let mut compaction = self.compaction(self.files_by_partition(), Some(evolution));
                 compaction.use_schema(schema.clone());
                 let rewritten = compaction.rewrite().await?;
-                self.commit_rewritten(rewritten, "RENAME COLUMN", &first, Map::new()).await?
+                self.commit_rewritten(rewritten, "RENAME COLUMN", &first).await?
             };
             if done {
                 self.committer.schema = schema;
                 self.committer.metadata = metadata;
                 self.key = key;
-                return Ok(Outcome::Committed { version: self.committer.version });
+                return Ok(Outcome::Committed(self.committer.version));
             }
         }
         Err(Error::new(ErrorKind::Conflict, "other writers change the table faster than its columns can be renamed"))

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::Settings;
-use super::commit::{Committer, Put};
+use super::commit::{Attempts, Committer, Put};
 use crate::error::Result;
 
 const FILES: &str = "delta.deletedFileRetentionDuration";
@@ -54,9 +54,8 @@ pub(super) fn configure(mut configuration: Value, settings: &Settings) -> Value 
 /// the table is to be opened again.
 pub(super) async fn raise(committer: &mut Committer) -> Result<bool> {
     let Some(metadata) = raised(&committer.metadata, &committer.settings) else { return Ok(true) };
-    let batch = uuid::Uuid::new_v4().to_string();
     let actions = [json!({"metaData": metadata})];
-    if let Put::Taken(_) = committer.put("SET TBLPROPERTIES", &batch, Map::new(), &actions).await? {
+    if let Put::Taken(_) = Attempts::of("SET TBLPROPERTIES", Map::new()).put(committer, &actions).await? {
         return Ok(false);
     }
     committer.metadata = metadata;

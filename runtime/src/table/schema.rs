@@ -14,15 +14,13 @@ use deltalake::kernel::engine::arrow_conversion::{TryIntoArrow, TryIntoKernel};
 use serde_json::{Value, json};
 
 use super::commit::now_ms;
-use super::{OWNER, SEQ, SOURCE_TS, TableSpec};
+use super::freshness::Freshness;
+use super::{FINGERPRINT, OWNER, SEQ, SOURCE_TS, TableSpec};
 use crate::error::{Error, ErrorKind, Result};
 
 const READER_FEATURES: &[&str] = &["deletionVectors", "timestampNtz"];
 /// Writer features that ask nothing of a writer that never sets them off.
 const WRITER_FEATURES: &[&str] = &["deletionVectors", "timestampNtz", "appendOnly", "invariants", "domainMetadata"];
-
-/// The own columns of a keyed table.
-const KEYED_OWN: &[&str] = &[SEQ, SOURCE_TS, OWNER];
 
 /// Columns of a table and what is special about some.
 #[derive(Debug, Clone)]
@@ -37,7 +35,7 @@ pub(super) struct TableSchema {
     pub(super) partition_by: Vec<String>,
 }
 
-/// Decimal of `_seq`.
+/// Decimal of `_seq` and `_fingerprint`.
 pub(super) const SEQ_TYPE: DataType = DataType::Decimal128(38, 0);
 
 /// Timestamp in UTC, microseconds.
@@ -57,7 +55,7 @@ impl TableSchema {
                 return Err(Error::new(ErrorKind::Config, format!("column `{name}` is binary and cannot partition")));
             }
         }
-        Ok(TableSchema { data: all.clone(), all, partition_by, own: &[] }.with_own(KEYED_OWN))
+        Ok(TableSchema { data: all.clone(), all, partition_by, own: &[] }.with_own(Freshness::Newer.own()))
     }
 
     /// The same columns, of which `own` are the table's.
@@ -78,7 +76,7 @@ impl TableSchema {
     pub(super) fn of_spec(spec: &TableSpec) -> Result<Self> {
         let mut fields: Vec<FieldRef> = Vec::with_capacity(spec.fields.fields().len() + 3);
         for field in spec.fields.fields() {
-            if KEYED_OWN.contains(&field.name().as_str()) {
+            if spec.freshness.own().contains(&field.name().as_str()) {
                 return Err(Error::new(ErrorKind::Config, format!("column `{}` is the table's own", field.name()))
                     .hint("give the column another name"));
             }
@@ -93,12 +91,24 @@ impl TableSchema {
                 return Err(Error::new(ErrorKind::Config, format!("key column `{key}` is not a column of the table")));
             }
         }
-        fields.push(Arc::new(Field::new(SEQ, SEQ_TYPE, true)));
-        fields.push(Arc::new(Field::new(SOURCE_TS, utc(), true)));
-        if spec.key.is_empty() {
-            fields.push(Arc::new(Field::new(OWNER, DataType::Binary, true)));
+        match spec.freshness {
+            Freshness::Newer => {
+                fields.push(Arc::new(Field::new(SEQ, SEQ_TYPE, true)));
+                fields.push(Arc::new(Field::new(SOURCE_TS, utc(), true)));
+                if spec.key.is_empty() {
+                    fields.push(Arc::new(Field::new(OWNER, DataType::Binary, true)));
+                }
+            }
+            Freshness::Differs if spec.key.is_empty() => {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("table `{}` needs a key to tell which rows differ", spec.name),
+                ));
+            }
+            Freshness::Differs => fields.push(Arc::new(Field::new(FINGERPRINT, SEQ_TYPE, true))),
         }
-        TableSchema::new(Arc::new(Schema::new(fields)), spec.partition_by.clone())
+        let schema = TableSchema::new(Arc::new(Schema::new(fields)), spec.partition_by.clone())?;
+        Ok(schema.with_own(spec.freshness.own()))
     }
 
     /// From a `metaData` action.
@@ -112,7 +122,12 @@ impl TableSchema {
             .and_then(Value::as_array)
             .map(|names| names.iter().filter_map(|n| n.as_str().map(ToString::to_string)).collect())
             .unwrap_or_default();
-        TableSchema::new(Arc::new(all), partition_by)
+        Ok(TableSchema::new(Arc::new(all), partition_by)?.with_own(Freshness::of_metadata(metadata)?.own()))
+    }
+
+    /// The column with what marks a row's owner: its sequence or its fingerprint.
+    pub(super) fn mark(&self) -> &'static str {
+        if self.own.contains(&FINGERPRINT) { FINGERPRINT } else { SEQ }
     }
 
     /// The columns that stand in data files.

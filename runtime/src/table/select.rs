@@ -13,30 +13,19 @@ use arrow::datatypes::{Field, Schema};
 use super::files::pick_column;
 use super::key::{Hasher, Owner};
 use super::schema::batch_of;
-use crate::change::{Changes, Floor, Op};
+use crate::change::{Changes, Floor, Op, Records};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{PartitionId, Positions};
+use crate::record::{Origin, PartitionId, Positions};
 use crate::schema::widen::{column_of, wider};
 use crate::schema::{TableSchema, TableSchemaRef};
 use crate::sequence::Sequence;
-
-/// Where a change came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// topic
-    pub topic: Arc<str>,
-    /// Kafka partition
-    pub partition: i32,
-    /// Kafka offset
-    pub offset: i64,
-}
 
 /// An owner that loses its rows.
 #[derive(Debug, Clone)]
 pub(super) struct Gone {
     pub(super) owner: Owner,
     pub(super) seq: Sequence,
-    pub(super) origin: Origin,
+    pub(super) origin: Option<Origin>,
 }
 
 /// The winning changes of one batch, as [`super::KeyedTable::select`] found them.
@@ -48,7 +37,7 @@ pub struct Selection {
     pub(super) sequences: Vec<Sequence>,
     pub(super) ops: Vec<Op>,
     pub(super) source_ts_ms: Vec<i64>,
-    pub(super) origins: Vec<Origin>,
+    pub(super) origins: Vec<Option<Origin>>,
     pub(super) gone: Vec<Gone>,
     pub(super) floor: Option<(Sequence, Origin)>,
     pub(super) positions: Positions,
@@ -82,9 +71,9 @@ impl Selection {
         &self.source_ts_ms
     }
 
-    /// Where a row of [`Self::upserts`] came from; `None` past the end.
+    /// Where a row of [`Self::upserts`] came from; `None` past the end, and of a row of no input.
     pub fn origin(&self, row: usize) -> Option<&Origin> {
-        self.origins.get(row)
+        self.origins.get(row)?.as_ref()
     }
 
     /// How many owners lose their rows by a delete.
@@ -118,15 +107,9 @@ pub(super) struct Chosen {
 pub(super) fn newest_floor(floors: &[Floor], positions: &Positions, table: Sequence) -> Option<(Sequence, Origin)> {
     floors
         .iter()
-        .filter(|floor| {
-            let partition = PartitionId { topic: floor.topic.clone(), partition: floor.partition };
-            positions.get(&partition).is_none_or(|at| floor.offset >= *at) && floor.sequence > table
-        })
+        .filter(|floor| !positions.hold(&floor.origin) && floor.sequence > table)
         .max_by_key(|floor| floor.sequence)
-        .map(|floor| {
-            let origin = Origin { topic: floor.topic.clone(), partition: floor.partition, offset: floor.offset };
-            (floor.sequence, origin)
-        })
+        .map(|floor| (floor.sequence, floor.origin.clone()))
 }
 
 /// Calls `with` for every row that the table does not have yet and that no floor voids.
@@ -138,41 +121,57 @@ pub(super) fn fresh(
     mut with: impl FnMut(At, Owner, Op, Sequence),
 ) -> Result<()> {
     for (batch, change) in changes.iter().enumerate() {
-        let rows = change.rows.num_rows();
-        let lengths = [
-            change.ops.len(),
-            change.sequences.len(),
-            change.source_ts_ms.len(),
-            change.partitions.len(),
-            change.offsets.len(),
-        ];
-        if lengths.iter().any(|len| *len != rows) {
-            return Err(Error::new(ErrorKind::Internal, "a batch of changes has columns of different lengths"));
-        }
+        check_lengths(change)?;
         let owners = owners(change)?;
-        let mut partition: Option<(i32, i64)> = None;
-        let rows = owners
-            .iter()
-            .zip(&change.ops)
-            .zip(&change.sequences)
-            .zip(change.partitions.iter().zip(&change.offsets))
-            .enumerate();
-        for (row, (((owner, op), seq), (number, offset))) in rows {
-            let stored = match partition {
-                Some((known, at)) if known == *number => at,
-                _ => {
-                    let id = PartitionId { topic: change.topic.clone(), partition: *number };
-                    let at = positions.get(&id).copied().unwrap_or(i64::MIN);
-                    partition = Some((*number, at));
-                    at
-                }
-            };
-            if *offset >= stored && *seq >= floor {
+        let mut held = Held::of(change, positions);
+        for (row, ((owner, op), seq)) in owners.iter().zip(&change.ops).zip(&change.sequences).enumerate() {
+            if *seq >= floor && !held.has(row) {
                 with((batch, row), *owner, *op, *seq);
             }
         }
     }
     Ok(())
+}
+
+fn check_lengths(change: &Changes) -> Result<()> {
+    let rows = change.rows.num_rows();
+    let places = change.records.as_ref().map_or((rows, rows), |of| (of.partitions.len(), of.offsets.len()));
+    let lengths = [change.ops.len(), change.sequences.len(), change.source_ts_ms.len(), places.0, places.1];
+    match lengths.iter().all(|len| *len == rows) {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Internal, "a batch of changes has columns of different lengths")),
+    }
+}
+
+/// Which rows of a batch the table has by its positions.
+struct Held<'a> {
+    records: Option<&'a Records>,
+    positions: &'a Positions,
+    /// the partition of the row asked for last, and its position
+    last: Option<(i32, i64)>,
+}
+
+impl<'a> Held<'a> {
+    fn of(change: &'a Changes, positions: &'a Positions) -> Self {
+        Held { records: change.records.as_ref(), positions, last: None }
+    }
+
+    fn has(&mut self, row: usize) -> bool {
+        let Some(records) = self.records else { return false };
+        let (Some(number), Some(offset)) = (records.partitions.get(row), records.offsets.get(row)) else {
+            return false;
+        };
+        let next = match self.last {
+            Some((known, next)) if known == *number => next,
+            _ => {
+                let id = PartitionId { topic: Arc::clone(&records.topic), partition: *number };
+                let next = self.positions.get(id).unwrap_or(i64::MIN);
+                self.last = Some((*number, next));
+                next
+            }
+        };
+        *offset < next
+    }
 }
 
 /// The newest change of each owner, where it is newer than `known` of the owner.
@@ -251,11 +250,7 @@ pub(super) fn gather(
     };
     let tell = |owner: Owner, (batch, row): At| -> Option<(Op, i64, Gone)> {
         let change = changes.get(batch)?;
-        let origin = Origin {
-            topic: change.topic.clone(),
-            partition: *change.partitions.get(row)?,
-            offset: *change.offsets.get(row)?,
-        };
+        let origin = change.records.as_ref().and_then(|records| records.origin(row));
         let seq = *change.sequences.get(row)?;
         Some((*change.ops.get(row)?, *change.source_ts_ms.get(row)?, Gone { owner, seq, origin }))
     };

@@ -225,7 +225,7 @@ impl KeyedTable {
                 if entry.kind == Kind::Gone && entry.is_valid(&self.committer.positions) { 0 } else { entry.seq.0 };
             // snapshot rows share their sequence
             let is_read = entry.kind == Kind::Applied && entry.op == multiset::letter(Op::Read);
-            let place = if is_read { (entry.origin.partition, entry.origin.offset) } else { (0, 0) };
+            let place = if is_read { multiset::place(&entry.origin) } else { (0, 0) };
             let slot = newest.entry((entry.kind, entry.owner, seq, entry.op, place));
             slot.and_modify(|known| {
                 if entry.seq > known.seq {

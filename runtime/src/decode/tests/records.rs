@@ -217,7 +217,7 @@ fn deletes_take_the_key_and_a_key_change_deletes_first() {
 fn a_truncate_is_a_floor() {
     let got = decode(&[good(1, 10), sent("", change("t", "null", "null", 20)), good(2, 30)], &keyed());
     assert_eq!(got.floors.len(), 1);
-    assert_eq!(got.floors[0].offset, 1);
+    assert_eq!(got.floors[0].origin.offset, 1);
     let sequences = &got.changes[0].sequences;
     assert!(sequences[0] < got.floors[0].sequence && got.floors[0].sequence < sequences[1]);
 }
@@ -240,7 +240,7 @@ fn an_update_without_a_key_is_two_rows() {
     let got = decode(&[update, wrong, lost, delete], &history(&columns, &[]));
     let c = &got.changes[0];
     assert_eq!(c.ops, [Op::Delete, Op::Update, Op::Delete]);
-    assert_eq!(c.offsets, [0, 0, 3]);
+    assert_eq!(c.records.as_ref().unwrap().offsets, [0, 0, 3]);
     assert_eq!(c.sequences[0], c.sequences[1]);
     assert_eq!(c.rows.column(1).as_string::<i32>().iter().flatten().collect::<Vec<_>>(), ["x", "y\n", "z"]);
     assert_eq!(got.bad.iter().map(|b| b.offset).collect::<Vec<_>>(), [1, 2]);
@@ -339,7 +339,7 @@ fn rows_have_the_structure_in_force_at_their_position() {
     let records = [two(1, 50), two(2, 150), three(3, 250), two(4, 60), three(5, 199), two(6, 201)];
     let got = decode_with(&records, &history, Settings::default(), Patience::Hold);
     assert_eq!(got.step, Step::Done);
-    let offsets: Vec<_> = got.changes.iter().map(|c| c.offsets.clone()).collect();
+    let offsets: Vec<_> = got.changes.iter().map(|c| c.records.clone().unwrap().offsets).collect();
     // a row beside the ALTER may have the structure of either side, as its fields tell
     assert_eq!(offsets, [vec![0, 3], vec![1, 5], vec![2, 4]]);
     let types: Vec<_> = got.changes.iter().map(|c| c.schema.fields.field(1).data_type().clone()).collect();

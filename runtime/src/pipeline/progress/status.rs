@@ -240,8 +240,8 @@ fn partitions(
     ends: &BTreeMap<PartitionId, Reach>,
 ) -> BTreeMap<PartitionId, Partition> {
     let mut all: BTreeMap<PartitionId, Partition> = BTreeMap::new();
-    for (id, position) in topics.values().flat_map(|topic| &topic.positions) {
-        all.entry(id.clone()).or_default().position = Some(*position);
+    for (id, position) in topics.values().flat_map(|topic| topic.positions.partitions()) {
+        all.entry(id.clone()).or_default().position = Some(position);
     }
     for (id, Reach { from, end }) in ends {
         let partition = all.entry(id.clone()).or_default();
@@ -255,10 +255,11 @@ fn partitions(
 /// In the schema-change topic it stands at the last statement that it followed, which says nothing of what it lacks.
 fn lag(own: &Arc<str>, positions: &Positions, topics: &BTreeMap<Arc<str>, Topic>) -> i64 {
     let told = decode::schema_topic(own);
-    let is_read =
-        |topic: &str| *topic == **own || (Some(topic) != told && positions.keys().any(|id| *id.topic == *topic));
-    let read = topics.iter().filter(|(topic, _)| is_read(topic)).flat_map(|(_, topic)| &topic.positions);
-    read.map(|(id, end)| (end - positions.get(id).copied().unwrap_or(0)).max(0)).sum()
+    let is_read = |topic: &str| {
+        *topic == **own || (Some(topic) != told && positions.partitions().any(|(id, _)| *id.topic == *topic))
+    };
+    let read = topics.iter().filter(|(topic, _)| is_read(topic)).flat_map(|(_, topic)| topic.positions.iter());
+    read.map(|(id, end)| (end - positions.get(id).unwrap_or(0)).max(0)).sum()
 }
 
 fn stopped(bronze: &BTreeMap<Arc<str>, TopicStatus>, silver: &BTreeMap<String, SilverStatus>) -> Vec<String> {

@@ -15,7 +15,7 @@ use crate::error::Result;
 use crate::pipeline::ancestry::Source;
 use crate::pipeline::at;
 use crate::pipeline::task::{Ending, retrying};
-use crate::record::{Positions, Range};
+use crate::record::{Offsets, Positions, Range};
 use crate::source::Delivery;
 use crate::table::BronzeTable;
 
@@ -29,7 +29,7 @@ impl Worker {
         let from = delivery.range.from;
         let mut committed = self.reader.committed.clone();
         let reached = tokio::select! {
-            reached = committed.wait_for(|p| p.get(&id).copied().unwrap_or(0) >= from) => reached.is_ok(),
+            reached = committed.wait_for(|p| p.get(&id).unwrap_or(0) >= from) => reached.is_ok(),
             ending = self.inbox.health.ended() => return Ok(self.told_to_end(ending)),
         };
         if !reached {
@@ -90,7 +90,7 @@ impl Worker {
     /// A topic of which Bronze holds something that we lack, those of earlier names first.
     fn behind(&self) -> Option<Source> {
         let lacks = |committed: &watch::Receiver<Positions>| {
-            committed.borrow().iter().any(|(id, end)| self.next.get(id).copied().unwrap_or(0) < *end)
+            committed.borrow().iter().any(|(id, end)| self.next.get(id).unwrap_or(0) < *end)
         };
         let earlier = self.ancestors.iter().rev().find(|source| lacks(&source.committed)).cloned();
         earlier.or_else(|| lacks(&self.reader.committed).then(|| self.own_source()))
@@ -119,7 +119,7 @@ impl Worker {
             }
             let mut block = block?;
             if self.reader.within_committed {
-                block.cut(source.committed.borrow().get(block.partition()).copied().unwrap_or(0));
+                block.cut(source.committed.borrow().get(block.partition()).unwrap_or(0));
             }
             if let Taken::Held(reason) = self.decode(&block, None, patience)? {
                 return Ok(Taken::Held(reason));
@@ -132,10 +132,10 @@ impl Worker {
             }
         }
         // Offsets that Bronze skipped (transaction markers, compacted topics) are passed as well.
-        for (id, end) in ends {
-            let next = self.next.get(&id).copied().unwrap_or(0);
+        for (id, end) in ends.partitions() {
+            let next = self.next.get(id).unwrap_or(0);
             if next < end {
-                self.pending.add(&id, Range { from: next, to: end }, 0, 0);
+                self.pending.add(id, Range { from: next, to: end }, 0, 0);
                 self.next.insert(id, end);
             }
         }
@@ -149,8 +149,8 @@ impl Worker {
         self.flush().await?;
         let mut waited = self.reader.committed.borrow().clone();
         if let Some(id) = &self.held {
-            let held = self.next.get(id).copied().unwrap_or(0) + 1;
-            waited.entry(id.clone()).and_modify(|end| *end = held.max(*end)).or_insert(held);
+            let held = self.next.get(id).unwrap_or(0) + 1;
+            waited.insert(id, waited.get(id).map_or(held, |end| held.max(end)));
         }
         let requests = self.reader.requests.clone();
         let topic = self.reader.connector.topic.clone();
@@ -163,7 +163,7 @@ impl Worker {
                 }
             }
         });
-        let mut ends: Option<Positions> = None;
+        let mut ends: Option<Offsets> = None;
         // Topics have no order among each other: what explains the record may arrive after it.
         let patient_until = Instant::now() + self.bounds.schema_wait;
         loop {
@@ -175,7 +175,7 @@ impl Worker {
                 Some(Ending::BrokenOff | Ending::AtOnce) => return Ok(None),
                 None => {}
             }
-            self.alone |= ends.as_ref().is_some_and(Positions::is_empty);
+            self.alone |= ends.as_ref().is_some_and(Offsets::is_empty);
             let reached = ends.as_ref().is_some_and(|ends| self.reader.connector.has_reached(ends));
             if self.alone && self.reader.connector.is_silent() || reached && Instant::now() >= patient_until {
                 self.waited = Some(waited);

@@ -54,7 +54,7 @@ impl Worker {
     }
 
     fn has_read(&self, sources: &[Source]) -> bool {
-        self.next.keys().any(|id| sources.iter().any(|source| source.topic == id.topic))
+        self.next.partitions().any(|(id, _)| sources.iter().any(|source| source.topic == id.topic))
     }
 
     /// What renamed columns of the table, as far as the schema-change topic has been read.
@@ -136,7 +136,7 @@ impl Worker {
             let Some(floor) = floor else { return Ok(()) };
             tracing::info!(table = %self.reader.name(), what = ?change.kind, "older rows are taken away, as in the source");
             self.decoded.push_floor(floor);
-            let next = self.next.get(&id).copied().unwrap_or(0);
+            let next = self.next.get(&id).unwrap_or(0);
             self.pending.add(&id, Range { from: next, to: change.offset + 1 }, 0, 0);
             self.next.insert(id, change.offset + 1);
         }

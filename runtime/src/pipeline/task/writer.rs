@@ -18,11 +18,11 @@ use super::upkeep::Upkeep;
 use super::{Ending, Health, retrying};
 use crate::change::{Changes, Floor};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Ranges, still_missing};
+use crate::record::Ranges;
 use crate::schema::widen::default_of;
 use crate::schema::{Rename, RenamedColumn};
 use crate::table::{
-    ChangesTable, Columns, KeyedTable, Location, News, Outcome, Pace, Packed, Rewritten, Selection, Settings, Settled,
+    ChangesTable, Columns, KeyedTable, Location, News, Outcome, OwnerRows, Pace, Packed, Rewritten, Selection, Settings, Settled,
     TableSpec,
 };
 
@@ -202,22 +202,27 @@ impl Writer {
         if self.table.epochs() != Some(epochs) {
             self.table.set_epochs(epochs);
         }
-        let outcome = retrying!(
-            &self.health,
-            self.table.flush(&selection, &rows, source_rows.as_deref(), &rejected, ranges, info.clone())
-        )?;
-        if matches!(outcome, Outcome::Fenced) {
-            return Ok(false);
-        }
-        if let Some(feed) = &mut self.feed {
-            retrying!(&self.health, feed.table.follow(&self.table))?;
+        let rows = OwnerRows {
+            selection: &selection,
+            output: &rows,
+            source_rows: source_rows.as_deref(),
+            rejected: &rejected,
+        };
+        let outcome = retrying!(&self.health, self.table.replace(rows, ranges, info.clone()))?;
+        match (&outcome, &mut self.feed) {
+            (Outcome::Fenced, _) => return Ok(false),
+            (_, None) => {}
+            (Outcome::Committed(committed), Some(feed)) => {
+                retrying!(&self.health, feed.table.follow_commit(&self.table, committed))?;
+            }
+            (_, Some(feed)) => retrying!(&self.health, feed.table.follow(&self.table))?,
         }
         Ok(true)
     }
 
     /// What of `ranges` another instance has left to commit.
     pub(in crate::pipeline) fn missing_of(&self, ranges: &Ranges) -> Result<Ranges> {
-        still_missing(ranges, self.table.positions()).ok_or_else(|| went_back(&self.name))
+        ranges.still_missing(self.table.positions()).ok_or_else(|| went_back(&self.name))
     }
 
     /// Upkeep that is due, between two commits.

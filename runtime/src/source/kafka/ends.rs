@@ -13,7 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Settings, client};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{PartitionId, Positions};
+use crate::record::{Offsets, PartitionId};
 use crate::source::KnownEnds;
 
 /// How often those who watch are given new ends.
@@ -44,7 +44,7 @@ impl EndsClient {
     ///
     /// # Errors
     /// `Unavailable` where the cluster does not answer.
-    pub fn ends(&self, partitions: &[PartitionId]) -> Result<Positions> {
+    pub fn ends(&self, partitions: &[PartitionId]) -> Result<Offsets> {
         // Events that nobody takes would pile up.
         while self.consumer.poll(Duration::ZERO).is_some() {}
         let mut list = TopicPartitionList::new();
@@ -53,7 +53,7 @@ impl EndsClient {
             list.add_partition_offset(&id.topic, id.partition, Offset::End).map_err(|e| self.silent(e))?;
         }
         if list.count() == 0 {
-            return Ok(Positions::new());
+            return Ok(Offsets::new());
         }
         let told = self.consumer.offsets_for_times(list, PATIENCE).map_err(|e| self.silent(e))?;
         let end = |id: &PartitionId| match told.find_partition(&id.topic, id.partition)? {
@@ -70,7 +70,7 @@ impl EndsClient {
     ///
     /// # Errors
     /// As [`Self::ends`].
-    pub fn ends_of_topics(&self, topics: &[&str]) -> Result<Positions> {
+    pub fn ends_of_topics(&self, topics: &[&str]) -> Result<Offsets> {
         let metadata = self.consumer.fetch_metadata(None, PATIENCE).map_err(|e| self.silent(e))?;
         self.ends(&partitions(&metadata, topics))
     }

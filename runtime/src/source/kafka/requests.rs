@@ -10,7 +10,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::{ENDS_TIMEOUT, Kafka, client};
 use crate::error::Result;
-use crate::record::{PartitionId, Positions};
+use crate::record::{Offsets, PartitionId};
 use crate::source::Request;
 
 impl Kafka<'_> {
@@ -34,7 +34,7 @@ impl Kafka<'_> {
     }
 
     /// The pipeline says from where the topic goes on.
-    fn begin_at(&mut self, topic: &Arc<str>, positions: &Positions, turn: u64) -> Result<()> {
+    fn begin_at(&mut self, topic: &Arc<str>, positions: &Offsets, turn: u64) -> Result<()> {
         let before = self.turns.insert(Arc::clone(topic), turn);
         if before.is_some_and(|before| before != turn) {
             for partition in self.unassign(topic)? {
@@ -96,18 +96,18 @@ impl Kafka<'_> {
         list
     }
 
-    fn ends_of(&self, topic: &str) -> Option<Positions> {
+    fn ends_of(&self, topic: &str) -> Option<Offsets> {
         if !self.wants(topic) {
-            return Some(Positions::new());
+            return Some(Offsets::new());
         }
         if self.lost.contains(topic) {
             return None;
         }
         let metadata = self.consumer.fetch_metadata(None, ENDS_TIMEOUT).ok()?;
-        let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Some(Positions::new()) };
+        let Some(found) = metadata.topics().iter().find(|t| t.name() == topic) else { return Some(Offsets::new()) };
         match found.error().map(RDKafkaErrorCode::from) {
             None => {}
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => return Some(Positions::new()),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition) => return Some(Offsets::new()),
             Some(_) => return None,
         }
         let topic: Arc<str> = Arc::from(topic);

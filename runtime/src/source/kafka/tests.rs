@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
-use crate::record::Positions;
+use crate::record::Offsets;
 use broker::Broker;
 
 /// Longest wait for anything here; waits of the source on a broker that does not answer are longer on purpose.
@@ -115,7 +115,7 @@ impl Run {
                 for id in &partitions {
                     self.begin(&id.topic);
                     self.followed.insert(id.topic.to_string());
-                    self.source.requests.begin(&id.topic, Positions::new(), 0);
+                    self.source.requests.begin(&id.topic, Offsets::new(), 0);
                 }
             }
             SourceEvent::Revoked { topics, done } => {
@@ -156,7 +156,7 @@ impl Run {
         assert_eq!(self.read.get(topic).map(Vec::as_slice).unwrap_or_default(), (0..count).collect::<Vec<_>>());
     }
 
-    fn end_of(&self, topic: &str) -> Option<Positions> {
+    fn end_of(&self, topic: &str) -> Option<Offsets> {
         let answer = async { tokio::time::timeout(LIMIT, self.source.requests.end_of(topic)).await };
         self.runtime.block_on(answer).expect("an answer in time")
     }
@@ -334,7 +334,7 @@ fn a_topic_whose_end_cannot_be_asked_for_is_not_taken_for_none() {
     run.until(|r| r.count("shop.a") == 3);
     let ends = run.end_of("shop").expect("an answer");
     assert_eq!(ends.into_values().collect::<Vec<_>>(), [2]);
-    assert_eq!(run.end_of("shop.none"), Some(Positions::new()));
+    assert_eq!(run.end_of("shop.none"), Some(Offsets::new()));
     let failed = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_INVALID_REQUEST; 8];
     broker.cluster.request_errors(RDKafkaApiKey::ListOffsets, &failed);
     assert_eq!(run.end_of("shop"), None);
@@ -498,7 +498,7 @@ fn a_topic_is_read_anew_in_another_turn() {
     run.until(|r| r.count("shop.a") == 50 && r.count("shop.b") == 5);
     run.begin("shop.a");
     let id = PartitionId { topic: "shop.a".into(), partition: 0 };
-    run.source.requests.begin(&"shop.a".into(), Positions::from([(id, 20)]), 2);
+    run.source.requests.begin(&"shop.a".into(), Offsets::from([(id, 20)]), 2);
     run.until(|r| r.count("shop.a") == 30);
     assert_eq!(run.read["shop.a"], (20..50).collect::<Vec<_>>());
     broker.fill("shop.a", 1, 10);

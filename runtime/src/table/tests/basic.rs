@@ -16,7 +16,7 @@ async fn rows_of_changed_owners_are_replaced() {
         (2, "b2", Op::Update, 13, 0, 2),
     ]);
     let outcome = copy(&mut table, &first, &ranges(&[(0, 0, 3), (1, 0, 1)])).await.unwrap();
-    assert_eq!(outcome, Outcome::Committed { version: 1 });
+    assert_eq!(outcome, Outcome::Committed(1));
     assert_eq!(rows(&location).await, map(&[(1, "a"), (2, "b2"), (3, "c")]));
 
     let second = of(&[
@@ -36,7 +36,7 @@ async fn rows_of_changed_owners_are_replaced() {
     );
     let mut table = open(&location).await;
     assert_eq!(table.version(), 2);
-    assert_eq!(table.positions().get(&partition(0)), Some(&7));
+    assert_eq!(table.positions().get(partition(0)), Some(7));
     let late = of(&[(2, "late", Op::Update, 19, 1, 1)]);
     copy(&mut table, &late, &ranges(&[(1, 1, 2)])).await.unwrap();
     assert_eq!(rows(&location).await, expected);
@@ -103,7 +103,7 @@ async fn a_restore_by_another_engine_is_followed() {
     copy(&mut table, &third, &ranges(&[(0, 6, 7), (1, 0, 1)])).await.unwrap();
     assert_eq!(rows(&location).await, map(&[(1, "a3"), (2, "b"), (3, "c")]));
     let mut table = open(&location).await;
-    assert_eq!(table.positions()[&partition(0)], 7);
+    assert_eq!(table.positions().get(partition(0)), Some(7));
     copy(&mut table, &of(&[(2, "b2", Op::Update, 9, 0, 7)]), &ranges(&[(0, 7, 8)])).await.unwrap();
     assert_eq!(rows(&location).await, map(&[(1, "a3"), (2, "b2"), (3, "c")]));
 }

@@ -70,7 +70,7 @@ async fn every_record_is_there_once_and_comes_back_in_order() {
     let day = 86_400_000;
     let first = [rows_of([block(0, 0..10), block(1, 0..4)], day)];
     let covered = [(0, 0, 10), (1, 0, 4)];
-    assert_eq!(append(&mut table, &first, &covered).await, Outcome::Committed { version: 1 });
+    assert_eq!(append(&mut table, &first, &covered).await, Outcome::Committed(1));
     let again = append(&mut table, &first, &covered).await;
     assert_eq!(again, Outcome::AlreadyCommitted { version: 1 });
     // flush borders differ after a restart: half of these rows are there already
@@ -245,7 +245,7 @@ async fn a_compaction_whose_files_the_table_itself_rewrote_meanwhile_is_dropped(
     let open = || BronzeTable::open_or_create(location.clone(), "bronze/shop.orders", super::model::settings());
     for is_opened_anew in [false, true] {
         let mut table = open().await.unwrap();
-        let from = table.positions().get(&partition(0)).copied().unwrap_or(0);
+        let from = table.positions().get(partition(0)).unwrap_or(0);
         for at in (from..from + 25).step_by(5) {
             append(&mut table, &[rows_of([block(0, at..at + 5)], 86_400_000)], &[(0, at, at + 5)]).await;
         }

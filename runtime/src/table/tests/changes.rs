@@ -69,7 +69,7 @@ struct Model {
 impl Model {
     fn apply(&mut self, events: &[(usize, i64, Event)], positions: &Positions) {
         for (number, offset, event) in events {
-            if positions.get(&partition(*number as i32)).is_some_and(|at| offset < at) {
+            if positions.get(partition(*number as i32)).is_some_and(|at| *offset < at) {
                 continue;
             }
             match event {
@@ -141,8 +141,7 @@ impl Instance {
         let files = self.feed.write(&news, &output, Some(&sources), &rejected).await?;
         let settled = news.settle(&self.table, &output, Some(&sources), &rejected)?;
         let info = Map::from_iter([("feed".to_string(), files)]);
-        let Settled { selection, output, source_rows } = settled;
-        self.table.flush(&selection, &output, Some(&source_rows), &[], covered, info).await
+        self.table.replace(settled.rows(), covered, info).await.map(version_of)
     }
 }
 
@@ -235,7 +234,7 @@ async fn begin_later(seed: u64) {
     let (changes, floors) = parts(&events, vec![0]);
     let selection = table.select(&changes, &floors).unwrap();
     let (output, sources, rejected) = transform(selection.upserts(), false);
-    table.flush(&selection, &output, Some(&sources), &rejected, &covered, Map::new()).await.unwrap();
+    table.replace(given(&selection, &output, &sources, &rejected), &covered, Map::new()).await.unwrap();
     let mut one = open(&root).await;
     let at = root.table("silver/orders_changes").unwrap();
     let begun = feed_rows(&at).await;
@@ -285,6 +284,7 @@ async fn a_feed_is_refused_where_it_cannot_work() {
         fields: fields(),
         key: vec![],
         partition_by: vec![],
+        freshness: Freshness::Newer,
         renamed: 0,
         generation: 0,
     };

@@ -19,7 +19,7 @@ async fn columns_are_added_filled_and_widened_in_one_commit() {
         vec![Arc::new(Int32Array::from_iter_values(ids)), selection.upserts().column(1).clone()],
     )
     .unwrap();
-    table.flush(&selection, &output, None, &[], &ranges(&[(0, 0, 3)]), Map::new()).await.unwrap();
+    table.replace(OwnerRows::copied(&selection, &output), &ranges(&[(0, 0, 3)]), Map::new()).await.unwrap();
     copy_narrow(&mut table, &narrow).await;
 
     let wide = Arc::new(Schema::new(vec![
@@ -41,7 +41,7 @@ async fn columns_are_added_filled_and_widened_in_one_commit() {
 
     // the widened key finds its owner, in this process and after a restart
     for _ in 0..2 {
-        let at = table.positions()[&partition(0)];
+        let at = table.positions().get(partition(0)).unwrap();
         let seq = 100 + at as u128;
         let next = of(&[(1, "c", Op::Update, seq, 0, at)]);
         copy(&mut table, &next, &ranges(&[(0, at, at + 1)])).await.unwrap();
@@ -58,7 +58,7 @@ async fn copy_narrow(table: &mut KeyedTable, narrow: &SchemaRef) {
     let gone = of(&[(2, "", Op::Delete, 9, 0, 3)]);
     let selection = table.select(&gone, &[]).unwrap();
     let none = RecordBatch::new_empty(narrow.clone());
-    table.flush(&selection, &none, None, &[], &ranges(&[(0, 3, 4)]), Map::new()).await.unwrap();
+    table.replace(OwnerRows::copied(&selection, &none), &ranges(&[(0, 3, 4)]), Map::new()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,9 +181,9 @@ async fn rows_written_for_the_columns_of_before_another_instance_added_one_are_m
         [("qty".to_string(), Arc::new(Int64Array::from(vec![7])) as ArrayRef)].into();
     assert!(matches!(quick.evolve(&wide, &fills).await.unwrap(), Outcome::Committed { .. }));
     let output = selection.upserts().clone();
-    let done = slow.flush(&selection, &output, None, &[], &ranges(&[(0, 1, 2)]), Map::new()).await.unwrap();
-    assert_eq!(done, Outcome::Fenced);
-    assert_eq!((slow.schema().fields(), slow.positions()[&partition(0)]), (wide.fields(), 1));
+    let done = slow.replace(OwnerRows::copied(&selection, &output), &ranges(&[(0, 1, 2)]), Map::new()).await.unwrap();
+    assert_eq!(version_of(done), Outcome::Fenced);
+    assert_eq!((slow.schema().fields(), slow.positions().get(partition(0))), (wide.fields(), Some(1)));
     // what it selects now it can fit to the new columns
     copy(&mut slow, &change, &ranges(&[(0, 1, 2)])).await.unwrap();
     assert_eq!(rows(&location).await, map(&[(1, "a"), (2, "b")]));

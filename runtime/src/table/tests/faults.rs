@@ -103,7 +103,7 @@ async fn run_keyed(seed: u64) {
         let (changes, floors) = parts(&events, vec![0]);
         let selection = table.select(&changes, &floors).unwrap();
         let (output, sources, rejected) = transform(selection.upserts(), false);
-        let flush = table.flush(&selection, &output, Some(&sources), &rejected, &covered, Map::new());
+        let flush = table.replace(given(&selection, &output, &sources, &rejected), &covered, Map::new());
         // a caller with a deadline: the flush is cut off wherever it stands
         match tokio::time::timeout(Duration::from_millis(1500), flush).await {
             Ok(Ok(_)) => {}
@@ -168,7 +168,7 @@ async fn run_keyed(seed: u64) {
         .enumerate()
         .map(|(p, log)| (partition(p as i32), Range { from: 0, to: log.len() as i64 }))
         .collect();
-    one.flush(&selection, &output, Some(&sources), &rejected, &covered, Map::new()).await.unwrap();
+    one.replace(given(&selection, &output, &sources, &rejected), &covered, Map::new()).await.unwrap();
     let decided = |id: &i64| last.0.get(id).is_some_and(|(_, n, op)| *op == Op::Delete || n % 10 != 2);
     let of = |all: Vec<(i64, String)>| all.into_iter().filter(|(id, _)| decided(id)).collect::<Vec<_>>();
     assert_eq!(of(rows(&sound).await), of(rows(&clean).await), "seed {seed}");
@@ -202,6 +202,7 @@ async fn faults_of_the_lake_lose_and_double_no_row_without_key() {
         renamed: 0,
         generation: 0,
         partition_by: vec![],
+        freshness: Freshness::Newer,
     };
     let open = || KeyedTable::open_or_create(location.clone(), spec.clone(), hasty());
     let mut table = insist(&chance, async || open().await).await;
@@ -215,7 +216,7 @@ async fn faults_of_the_lake_lose_and_double_no_row_without_key() {
         let (changes, floors) = parts(&events, vec![]);
         let selection = table.select(&changes, &floors).unwrap();
         let (output, sources, rejected) = transform(selection.upserts(), true);
-        let flush = table.flush(&selection, &output, Some(&sources), &rejected, &covered, Map::new());
+        let flush = table.replace(given(&selection, &output, &sources, &rejected), &covered, Map::new());
         let _ = tokio::time::timeout(Duration::from_millis(1500), flush).await;
         trouble(&chance, 15, false);
         match rng.random_range(0..100) {
@@ -254,10 +255,10 @@ async fn faults_of_the_lake_lose_and_double_no_record_of_bronze() {
         assert!(round < 3000, "seed {seed}: no end");
         let (mut covered, mut blocks) = (Ranges::new(), Vec::new());
         for (number, end) in ends.iter().enumerate() {
-            let at = table.positions().get(&partition(number as i32)).copied().unwrap_or(0);
+            let at = table.positions().get(partition(number as i32)).unwrap_or(0);
             let (from, to) = ((at - rng.random_range(0..3)).max(0), (at + rng.random_range(0..20)).min(*end));
             if from < to {
-                covered.insert(partition(number as i32), Range { from, to });
+                covered.add(partition(number as i32), Range { from, to });
                 blocks.push(block(number as i32, from..to));
             }
         }

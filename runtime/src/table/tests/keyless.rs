@@ -21,7 +21,7 @@ impl Model {
     pub(super) fn apply(&mut self, events: &[(usize, i64, Event)], positions: &crate::record::Positions) {
         let fresh: Vec<_> = events
             .iter()
-            .filter(|(p, offset, _)| positions.get(&partition(*p as i32)).is_none_or(|at| offset >= at))
+            .filter(|(p, offset, _)| positions.get(partition(*p as i32)).is_none_or(|at| *offset >= at))
             .collect();
         let newest =
             fresh.iter().filter_map(|(_, _, e)| if let Event::Truncate(seq) = e { Some(*seq) } else { None }).max();
@@ -121,6 +121,7 @@ async fn run(seed: u64, steps: usize) {
         renamed: 0,
         generation: 0,
         partition_by: vec![],
+        freshness: Freshness::Newer,
     };
     let open = || KeyedTable::open_or_create(location.clone(), spec.clone(), settings());
     let mut table = open().await.unwrap();
@@ -136,7 +137,7 @@ async fn run(seed: u64, steps: usize) {
         let selection = table.select(&changes, &floors).unwrap();
         let (output, sources, rejected) = transform(selection.upserts(), true);
         let compaction = if rng.random_bool(0.3) { table.plan_compaction(Pace::Steady) } else { None };
-        table.flush(&selection, &output, Some(&sources), &rejected, &covered, Map::new()).await.unwrap();
+        table.replace(given(&selection, &output, &sources, &rejected), &covered, Map::new()).await.unwrap();
         model.apply(&events, &before);
         let expected = model.sorted();
         assert_eq!(rows(&location).await, expected, "seed {seed} step {step}: after the flush");

@@ -3,6 +3,7 @@
 mod basic;
 mod broken;
 mod changes;
+mod differs;
 mod evolve;
 mod faults;
 pub(crate) mod faulty;
@@ -21,7 +22,7 @@ use datafusion::prelude::SessionContext;
 use serde_json::Map;
 
 use super::*;
-use crate::change::{Changes, Op};
+use crate::change::{Changes, Op, Records};
 use crate::error::Result;
 use crate::record::{PartitionId, Range, Ranges};
 use crate::schema::TableSchema;
@@ -47,6 +48,7 @@ pub(crate) fn spec() -> TableSpec {
         renamed: 0,
         generation: 0,
         partition_by: vec![],
+        freshness: Freshness::Newer,
     }
 }
 
@@ -68,13 +70,15 @@ pub(crate) fn changes(rows: &[(i64, String, Op, u128, i32, i64)], key: Vec<usize
     let values: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|r| r.1.as_str())));
     Changes {
         schema,
-        topic: TOPIC.into(),
         rows: RecordBatch::try_new(nullable, vec![ids, values]).unwrap(),
         ops: rows.iter().map(|r| r.2).collect(),
         sequences: rows.iter().map(|r| Sequence(r.3)).collect(),
         source_ts_ms: vec![1_700_000_000_000; rows.len()],
-        partitions: rows.iter().map(|r| r.4).collect(),
-        offsets: rows.iter().map(|r| r.5).collect(),
+        records: Some(Records {
+            topic: TOPIC.into(),
+            partitions: rows.iter().map(|r| r.4).collect(),
+            offsets: rows.iter().map(|r| r.5).collect(),
+        }),
     }
 }
 
@@ -95,7 +99,26 @@ pub(crate) fn ranges(all: &[(i32, i64, i64)]) -> Ranges {
 pub(crate) async fn copy(table: &mut KeyedTable, changes: &[Changes], ranges: &Ranges) -> Result<Outcome> {
     let selection = table.select(changes, &[])?;
     let output = selection.upserts().clone();
-    table.flush(&selection, &output, None, &[], ranges, Map::new()).await
+    let outcome = table.replace(OwnerRows::copied(&selection, &output), ranges, Map::new()).await?;
+    Ok(version_of(outcome))
+}
+
+pub(super) fn version_of(outcome: Outcome<Committed>) -> Outcome {
+    match outcome {
+        Outcome::Committed(committed) => Outcome::Committed(committed.version),
+        Outcome::AlreadyCommitted { version } => Outcome::AlreadyCommitted { version },
+        Outcome::Fenced => Outcome::Fenced,
+    }
+}
+
+/// What a transform gave for `selection`.
+pub(super) fn given<'a>(
+    selection: &'a Selection,
+    output: &'a RecordBatch,
+    sources: &'a [u32],
+    rejected: &'a [u32],
+) -> OwnerRows<'a> {
+    OwnerRows { selection, output, source_rows: Some(sources), rejected }
 }
 
 pub(crate) async fn query(location: &Location, sql: &str) -> Vec<RecordBatch> {

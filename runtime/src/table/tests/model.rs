@@ -11,6 +11,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::change::Floor;
+use crate::record::Origin;
 
 const PARTITIONS: usize = 3;
 
@@ -85,13 +86,13 @@ pub(super) fn deliver(
     let mut events = Vec::new();
     let mut covered = Ranges::new();
     for (number, log) in source.log.iter().enumerate() {
-        let at = positions.get(&partition(number as i32)).copied().unwrap_or(0);
+        let at = positions.get(partition(number as i32)).unwrap_or(0);
         let from = (at - rng.random_range(0..4)).max(0);
         let to = (at + rng.random_range(0..12)).min(log.len() as i64);
         if to <= from {
             continue;
         }
-        covered.insert(partition(number as i32), Range { from, to });
+        covered.add(partition(number as i32), Range { from, to });
         for offset in from..to {
             events.push((number, offset, log[offset as usize].clone()));
         }
@@ -107,9 +108,7 @@ pub(super) fn parts(events: &[(usize, i64, Event)], key: Vec<usize>) -> (Vec<Cha
             Event::Change(id, n, op, seq) => rows.push((*id, format!("n{n}"), *op, *seq, *number as i32, *offset)),
             Event::Truncate(seq) => floors.push(Floor {
                 sequence: Sequence(*seq),
-                topic: TOPIC.into(),
-                partition: *number as i32,
-                offset: *offset,
+                origin: Origin { input: partition(*number as i32).into(), offset: *offset },
             }),
         }
     }
@@ -157,7 +156,7 @@ impl Model {
     fn apply(&mut self, events: &[(usize, i64, Event)], positions: &crate::record::Positions) {
         let fresh: Vec<_> = events
             .iter()
-            .filter(|(p, offset, _)| positions.get(&partition(*p as i32)).is_none_or(|at| offset >= at))
+            .filter(|(p, offset, _)| positions.get(partition(*p as i32)).is_none_or(|at| *offset >= at))
             .collect();
         let newest =
             fresh.iter().filter_map(|(_, _, e)| if let Event::Truncate(seq) = e { Some(*seq) } else { None }).max();
@@ -272,8 +271,9 @@ async fn run(seed: u64, steps: usize) {
         let before = table.positions().clone();
         let selection = table.select(&changes, &floors).unwrap();
         let (output, sources, rejected) = transform(selection.upserts(), false);
-        let outcome = table.flush(&selection, &output, Some(&sources), &rejected, &covered, Map::new()).await.unwrap();
-        let moved = covered.iter().any(|(p, range)| before.get(p).is_none_or(|at| *at < range.to));
+        let outcome =
+            table.replace(given(&selection, &output, &sources, &rejected), &covered, Map::new()).await.unwrap();
+        let moved = covered.iter().any(|(p, range)| before.get(p).is_none_or(|at| at < range.to));
         assert_eq!(matches!(outcome, Outcome::Committed { .. }), moved || covered.is_empty(), "{outcome:?}");
         model.apply(&events, &before);
         foreign &= !moved;

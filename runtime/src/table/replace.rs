@@ -1,39 +1,63 @@
-//! Phase two of a flush: the rows the selected owners own now, in one commit with the positions.
+//! Phase two of a flush, the replacement: the rows the selected owners own now, in one commit with the positions.
 //!
 //! Receives a selection and what became of its rows. Promises, in this order: data files, deletion vectors, owners
 //! file, commit; memory follows only after the commit. When another commit came first, it is replayed into memory and
 //! the plan is made anew against the state it left; the data files stay, and rows in them that have lost meanwhile
 //! are hidden in the very commit that adds them. Never holds a half-applied plan.
 
-use std::sync::Arc;
-
-use arrow::array::{ArrayRef, BinaryBuilder, Decimal128Builder, RecordBatch, TimestampMicrosecondBuilder};
+use arrow::array::RecordBatch;
 use deltalake::kernel::Add;
 use roaring::RoaringBitmap;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::commit::{Commit, Committer, Put, REPLAYS_MAX, Standing, add_action, now_ms, remove_action};
-use super::files::{Codec, DataFile, pick, split};
+use super::change_set::ChangeSet;
+use super::commit::{Attempts, Commit, Put, add_action, now_ms, remove_action};
+use super::freshness::{Freshness, NO_ROWS};
 use super::index::Place;
 use super::key::Owner;
 use super::keyed::{KeyedTable, Owners};
+use super::lay::Laid;
 use super::live::{Hide, LiveFile};
 use super::multiset::{Effect, letter};
 use super::owners::{self, Entry, Kind};
-use super::schema::{SEQ_TYPE, batch_of, utc};
-use super::select::{Origin, Selection};
+use super::select::Selection;
 use super::vector::VectorFile;
 use super::{Outcome, retention};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Range, Ranges};
-use crate::schema::widen::align;
+use crate::record::{Origin, Ranges};
 use crate::sequence::Sequence;
 
-/// Where the output rows went: data files and, by source row, places in them.
-pub(super) struct Laid {
-    adds: Vec<(Add, u32)>,
-    /// (source row, new file, row in it), sorted
-    rows: Vec<(u32, u32, u32)>,
+/// What owners are to have in the place of what they have.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnerRows<'a> {
+    /// the owners, by their changes
+    pub selection: &'a Selection,
+    /// rows in columns of [`KeyedTable::schema`]; those it lacks are null, narrower ones are widened
+    pub output: &'a RecordBatch,
+    /// for each of them its row of [`Selection::upserts`], where one that is not named leaves its owner without rows;
+    /// `None`: one to one
+    pub source_rows: Option<&'a [u32]>,
+    /// rows of [`Selection::upserts`] that leave the owner as it was, sequence included
+    pub rejected: &'a [u32],
+}
+
+impl<'a> OwnerRows<'a> {
+    /// One row in `output` for each of [`Selection::upserts`].
+    pub fn copied(selection: &'a Selection, output: &'a RecordBatch) -> Self {
+        OwnerRows { selection, output, source_rows: None, rejected: &[] }
+    }
+}
+
+/// A commit that gave owners other rows.
+#[derive(Debug)]
+pub struct Committed {
+    /// version of the Delta table
+    pub version: u64,
+    /// what it did to the owners
+    pub changes: ChangeSet,
+    /// files of the table's feed that it names, see [`super::changes`]
+    pub(super) feed: Option<Vec<Add>>,
 }
 
 /// What one attempt is about to commit.
@@ -47,57 +71,87 @@ struct Plan {
     entries: Vec<Entry>,
 }
 
+impl Plan {
+    /// True when the owners have what they are to have.
+    fn is_empty(&self) -> bool {
+        self.sets.is_empty() && self.hide.is_empty() && self.entries.is_empty()
+    }
+
+    /// What the commit does, once it is made.
+    fn change_set(&self, laid: &Laid, selection: &Selection) -> ChangeSet {
+        let keyed = self.sets.iter().filter(|(_, _, from, to)| from == to).map(|(owner, ..)| *owner);
+        let images = self.effect.removed.iter().map(|(owner, _)| *owner);
+        ChangeSet {
+            written: laid.written.clone(),
+            stillborn: laid.written_rows(&self.stillborn),
+            gone: keyed.chain(images).collect(),
+            floor: selection.floor(),
+        }
+    }
+}
+
+/// The files of a feed that a commit names.
+fn feed_files(info: &Value) -> Option<Vec<Add>> {
+    Vec::deserialize(info).ok()
+}
+
 impl KeyedTable {
-    /// Phase two: makes `output` the rows of the selected owners, and the end of `ranges` the positions, in one
-    /// commit. `output` holds the columns of [`Self::schema`] (those it lacks are null, narrower ones are widened).
-    /// `source_rows` names for each output row its row of [`Selection::upserts`]; `None`: one to one. An upsert that
-    /// is not named leaves its owner without rows; one in `rejected` leaves the owner as it was, sequence included.
-    /// A range may begin below the positions: those rows were left out by [`Self::select`]. A commit of others that
+    /// True when rows marked `mark` take the place of what a keyed table has of the owner.
+    pub(super) fn replaces(&self, owner: Owner, mark: Sequence) -> bool {
+        let Owners::Keyed(index) = &self.owners else { return true };
+        let known = match self.freshness {
+            Freshness::Newer => index.sequence(owner),
+            // where there is no row, what was known of one says nothing
+            Freshness::Differs => index.sequence(owner).filter(|_| index.has_rows(owner)),
+        };
+        self.freshness.replaces(mark, known)
+    }
+
+    /// Phase two: makes `rows` what the selected owners have, and the ends of `progress` the positions, in one commit.
+    /// A range may begin below its position: those rows were left out by [`Self::select`]. A commit of others that
     /// comes first and makes the selection stale fences, too: other columns, a truncate, with `feed` in `info` (see
-    /// [`super::ChangesTable::write`]) another one with a feed, in a table without a key any that moves positions.
+    /// [`super::ChangesTable::write`]) another one with a feed, in a table without a key any that moves positions, and
+    /// where rows are replaced when they differ any that changes rows, if some were the same before it. There, what
+    /// differs in nothing and moves no position is no commit.
     ///
     /// Errors: whatever the lake answers; nothing is then known to be committed, and calling again, after a new
-    /// [`Self::select`], is right. `Config` when `output` does not fit the table.
-    pub async fn flush(
+    /// [`Self::select`], is right. `Config` when the rows do not fit the table.
+    pub async fn replace(
         &mut self,
-        selection: &Selection,
-        output: &RecordBatch,
-        source_rows: Option<&[u32]>,
-        rejected: &[u32],
-        ranges: &Ranges,
+        rows: OwnerRows<'_>,
+        progress: &Ranges,
         info: Map<String, Value>,
-    ) -> Result<Outcome> {
-        let had = ranges.len();
-        let ranges = clamp(ranges, selection);
-        if had > 0 && ranges.is_empty() {
-            return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
-        }
-        match self.committer.standing(&ranges) {
-            Standing::Ready => {}
-            Standing::Past => return Ok(Outcome::AlreadyCommitted { version: self.committer.version }),
-            Standing::Elsewhere => return Ok(Outcome::Fenced),
-        }
-        let upserts = selection.owners.len();
-        let rejected = marks(rejected, upserts)?;
+    ) -> Result<Outcome<Committed>> {
+        let selection = rows.selection;
+        let ranges = match self.committer.due(progress, &selection.positions) {
+            Ok(due) => due,
+            Err(ended) => return Ok(ended),
+        };
+        let rejected = marks(rows.rejected, selection.owners.len())?;
         let columns = self.committer.schema.all.clone();
-        let laid = self.lay(selection, output, source_rows, &rejected).await?;
+        let laid = self.lay(rows, &rejected).await?;
         crate::failpoint::pass("flush.after_data_file");
-        for _ in 0..REPLAYS_MAX {
+        let mut attempts = Attempts::of("WRITE", info);
+        loop {
             let plan = self.plan(selection, &laid, &rejected, &ranges)?;
-            let batch = uuid::Uuid::new_v4().to_string();
+            if self.freshness == Freshness::Differs && ranges.is_empty() && plan.is_empty() {
+                return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
+            }
             let (actions, restated) = self.actions(&plan, &laid, &ranges).await?;
             crate::failpoint::pass("flush.after_vector_file");
             if !plan.entries.is_empty() {
                 owners::write(&self.committer.store, self.committer.generation, &plan.entries).await?;
             }
-            match self.committer.put("WRITE", &batch, info.clone(), &actions).await? {
+            match attempts.put(&self.committer, &actions).await? {
                 Put::Written => {
                     crate::failpoint::pass("flush.after_commit");
-                    self.apply(plan, laid, restated, selection, &ranges)?;
-                    return Ok(Outcome::Committed { version: self.committer.version });
+                    let changes = plan.change_set(&laid, selection);
+                    self.apply(plan, &laid, restated, selection, &ranges)?;
+                    let feed = attempts.info().get("feed").and_then(feed_files);
+                    return Ok(Outcome::Committed(Committed { version: self.committer.version, changes, feed }));
                 }
                 Put::Taken(other) => {
-                    let stale = self.makes_stale(&other, &info);
+                    let stale = self.makes_stale(&other, &laid, attempts.info());
                     let floor = self.floor;
                     self.overtaken(*other).await?;
                     // the files are written under the names of before, in narrower types, or without what the rows of an
@@ -105,130 +159,27 @@ impl KeyedTable {
                     if self.committer.schema.all != columns {
                         return Ok(Outcome::Fenced);
                     }
-                    match self.committer.standing(&ranges) {
-                        Standing::Ready if stale || self.floor > floor => return Ok(Outcome::Fenced),
-                        Standing::Ready => {}
-                        Standing::Past => {
-                            return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
-                        }
-                        Standing::Elsewhere => return Ok(Outcome::Fenced),
+                    if let Some(ended) = self.committer.settled(&ranges) {
+                        return Ok(ended);
+                    }
+                    if stale || self.floor > floor {
+                        return Ok(Outcome::Fenced);
                     }
                 }
             }
         }
-        Err(Error::new(ErrorKind::Conflict, "other writers commit to the table faster than lode can follow"))
     }
 
     /// True when what was selected before `other` may be wrong after it, and must be selected anew.
-    fn makes_stale(&self, other: &Commit, info: &Map<String, Value>) -> bool {
+    fn makes_stale(&self, other: &Commit, laid: &Laid, info: &Map<String, Value>) -> bool {
         let generation = self.committer.generation;
-        let moved = || other.txns.keys().any(|id| Committer::partition_of(generation, id).is_some());
         match &self.owners {
+            // what was the same may be another by now
+            Owners::Keyed(_) if self.freshness == Freshness::Differs => laid.is_partial && other.changes_rows(),
             Owners::Keyed(_) => info.contains_key("feed") && (other.feed.is_some() || other.metadata.is_some()),
             // the rows of an image are counted from all changes that were applied
-            Owners::Multiset(_) => moved(),
+            Owners::Multiset(_) => other.moves(generation),
         }
-    }
-
-    /// Writes the output rows to data files.
-    async fn lay(
-        &self,
-        selection: &Selection,
-        output: &RecordBatch,
-        source_rows: Option<&[u32]>,
-        rejected: &[bool],
-    ) -> Result<Laid> {
-        let rows = output.num_rows();
-        let upserts = selection.owners.len();
-        let one_to_one: Vec<u32>;
-        let sources = match source_rows {
-            Some(sources) => sources,
-            None => {
-                one_to_one = (0..rows as u32).collect();
-                &one_to_one
-            }
-        };
-        if sources.len() != rows || (source_rows.is_none() && rows != upserts) {
-            return Err(Error::new(ErrorKind::Internal, "output rows and their source rows differ in number"));
-        }
-        if sources.iter().any(|s| rejected.get(*s as usize).is_none_or(|r| *r)) {
-            return Err(Error::new(ErrorKind::Internal, "an output row names a source row that is absent or rejected"));
-        }
-        if rows == 0 {
-            return Ok(Laid { adds: Vec::new(), rows: Vec::new() });
-        }
-        let batch = self.complete(selection, output, sources)?;
-        let schema = &self.committer.schema;
-        let mut laid = Laid { adds: Vec::new(), rows: Vec::with_capacity(rows) };
-        for (values, picked) in split(&batch, schema, self.committer.settings.partitions_max)? {
-            let mut file = DataFile::new(schema, Codec::Fast)?;
-            file.push(&pick(&batch, picked.as_ref())?)?;
-            let count = file.rows() as u32;
-            let number = laid.adds.len() as u32;
-            match &picked {
-                None => laid.rows.extend(sources.iter().enumerate().map(|(row, s)| (*s, number, row as u32))),
-                Some(picked) => {
-                    let of = |out: u32| sources.get(out as usize).copied().unwrap_or(0);
-                    laid.rows
-                        .extend(picked.values().iter().enumerate().map(|(row, out)| (of(*out), number, row as u32)));
-                }
-            }
-            let add = file.write(&self.committer.store, values, true).await?;
-            laid.adds.push((add, count));
-        }
-        laid.rows.sort_unstable();
-        if matches!(self.owners, Owners::Multiset(_)) && laid.rows.windows(2).any(|w| matches!(w, [a, b] if a.0 == b.0))
-        {
-            return Err(Error::new(
-                ErrorKind::Config,
-                "a table whose source has no key cannot have several rows for one",
-            )
-            .hint("give the source table a primary key, or let the transform return at most one row each"));
-        }
-        Ok(laid)
-    }
-
-    /// The output with the table's own columns.
-    fn complete(&self, selection: &Selection, output: &RecordBatch, sources: &[u32]) -> Result<RecordBatch> {
-        let schema = &self.committer.schema;
-        if let Some(stranger) =
-            output.schema_ref().fields().iter().find(|f| schema.data.field_with_name(f.name()).is_err())
-        {
-            return Err(Error::new(ErrorKind::Config, format!("the table has no column `{}`", stranger.name()))
-                .hint("`evolve` adds it"));
-        }
-        let rows = align(output, &schema.data)?;
-        let mut seq = Decimal128Builder::with_capacity(sources.len()).with_data_type(SEQ_TYPE);
-        let mut ts = TimestampMicrosecondBuilder::with_capacity(sources.len()).with_data_type(utc());
-        let keyless = matches!(self.owners, Owners::Multiset(_));
-        let mut owner = BinaryBuilder::new();
-        for source in sources {
-            let at = *source as usize;
-            let sequence = selection.sequences.get(at).copied().unwrap_or_default();
-            seq.append_value(i128::try_from(sequence.0).unwrap_or(i128::MAX));
-            let ms = selection.source_ts_ms.get(at).copied().unwrap_or(0);
-            ts.append_option(if ms == 0 { None } else { ms.checked_mul(1000) });
-            if keyless {
-                owner.append_value(selection.owners.get(at).copied().unwrap_or(0).to_be_bytes());
-            }
-        }
-        let (seq, ts, owner): (ArrayRef, ArrayRef, ArrayRef) =
-            (Arc::new(seq.finish()), Arc::new(ts.finish()), Arc::new(owner.finish()));
-        let columns = schema
-            .all
-            .fields()
-            .iter()
-            .map(|field| match field.name().as_str() {
-                super::SEQ => Ok(seq.clone()),
-                super::SOURCE_TS => Ok(ts.clone()),
-                super::OWNER if keyless => Ok(owner.clone()),
-                name => rows
-                    .column_by_name(name)
-                    .cloned()
-                    .ok_or_else(|| Error::new(ErrorKind::Internal, format!("column `{name}` is missing"))),
-            })
-            .collect::<Result<Vec<_>>>()?;
-        batch_of(schema.all.clone(), columns, rows.num_rows())
     }
 
     /// What to hide and to remember, against the state in memory now.
@@ -241,6 +192,7 @@ impl KeyedTable {
             effect: Effect::default(),
             entries: Vec::new(),
         };
+        let marks = laid.marks.as_deref().unwrap_or(&selection.sequences);
         let first_file = self.files.next();
         let floor = selection.floor();
         let mut at = 0;
@@ -259,7 +211,8 @@ impl KeyedTable {
                     if refused {
                         continue;
                     }
-                    if index.sequence(*owner).is_some_and(|known| *seq <= known) {
+                    let mark = marks.get(source).unwrap_or(seq);
+                    if !self.replaces(*owner, *mark) {
                         for (_, file, row) in own {
                             if let Some(born) = plan.stillborn.get_mut(*file as usize) {
                                 born.insert(*row);
@@ -272,9 +225,9 @@ impl KeyedTable {
                     scratch.iter().for_each(|place| hide(&mut plan.hide, *place));
                     let start = plan.places.len();
                     plan.places.extend(own.iter().map(|(_, file, row)| Place { file: first_file + file, row: *row }));
-                    plan.sets.push((*owner, *seq, start, plan.places.len()));
-                    if own.is_empty() {
-                        plan.entries.push(Entry::new(Kind::Gone, *owner, *seq, origin.clone()));
+                    plan.sets.push((*owner, *mark, start, plan.places.len()));
+                    if own.is_empty() && self.freshness == Freshness::Newer {
+                        plan.entries.extend(Entry::new(Kind::Gone, *owner, *seq, origin.as_ref()));
                     }
                 }
                 Owners::Multiset(_) => {
@@ -287,14 +240,17 @@ impl KeyedTable {
         match &self.owners {
             Owners::Keyed(index) => {
                 for gone in &selection.gone {
-                    if index.sequence(gone.owner).is_some_and(|known| gone.seq <= known) {
+                    let mark = if self.freshness == Freshness::Newer { gone.seq } else { NO_ROWS };
+                    if !self.replaces(gone.owner, mark) {
                         continue;
                     }
                     scratch.clear();
                     index.places(gone.owner, &mut scratch);
                     scratch.iter().for_each(|place| hide(&mut plan.hide, *place));
-                    plan.sets.push((gone.owner, gone.seq, 0, 0));
-                    plan.entries.push(Entry::new(Kind::Gone, gone.owner, gone.seq, gone.origin.clone()));
+                    plan.sets.push((gone.owner, mark, 0, 0));
+                    if self.freshness == Freshness::Newer {
+                        plan.entries.extend(Entry::new(Kind::Gone, gone.owner, gone.seq, gone.origin.as_ref()));
+                    }
                 }
                 if let Some(floor) = floor {
                     index.older_than(floor, |_, places| places.iter().for_each(|p| hide(&mut plan.hide, *p)));
@@ -307,21 +263,19 @@ impl KeyedTable {
                 set.take(selection.gone.iter().map(|gone| gone.owner), floor, &mut plan.effect);
                 plan.effect.removed.iter().for_each(|(_, place)| hide(&mut plan.hide, *place));
                 for (op, of) in &selection.applied {
-                    let mut entry = Entry::new(Kind::Applied, of.owner, of.seq, of.origin.clone());
-                    entry.op = letter(*op);
-                    plan.entries.push(entry);
+                    let entry = Entry::new(Kind::Applied, of.owner, of.seq, of.origin.as_ref());
+                    plan.entries.extend(entry.map(|entry| Entry { op: letter(*op), ..entry }));
                 }
             }
         }
-        if let (Owners::Keyed(index), Some((partition, range))) = (&self.owners, ranges.iter().next()) {
-            let origin =
-                Origin { topic: partition.topic.clone(), partition: partition.partition, offset: range.to - 1 };
+        if let (Owners::Keyed(index), Some((input, range))) = (&self.owners, ranges.iter().next()) {
+            let origin = Origin { input: input.clone(), offset: range.to - 1 };
             for (owner, seq) in self.bare.iter().filter(|(owner, _)| !index.has_rows(*owner)) {
-                plan.entries.push(Entry::new(Kind::Gone, *owner, *seq, origin.clone()));
+                plan.entries.extend(Entry::new(Kind::Gone, *owner, *seq, Some(&origin)));
             }
         }
         if let Some((seq, origin)) = &selection.floor {
-            plan.entries.push(Entry::new(Kind::Floor, 0, *seq, origin.clone()));
+            plan.entries.extend(Entry::new(Kind::Floor, 0, *seq, Some(origin)));
         }
         Ok(plan)
     }
@@ -380,7 +334,7 @@ impl KeyedTable {
     fn apply(
         &mut self,
         plan: Plan,
-        laid: Laid,
+        laid: &Laid,
         restated: Vec<(u32, Option<LiveFile>)>,
         selection: &Selection,
         ranges: &Ranges,
@@ -433,9 +387,7 @@ impl KeyedTable {
             self.committer.metadata = metadata;
             self.epochs_due = None;
         }
-        for (partition, range) in ranges {
-            self.committer.positions.insert(partition.clone(), range.to);
-        }
+        self.committer.positions.advance(ranges);
         self.committer.advance();
         Ok(())
     }
@@ -443,18 +395,6 @@ impl KeyedTable {
 
 fn hide(all: &mut Hide, place: Place) {
     all.entry(place.file).or_default().insert(place.row);
-}
-
-/// Ranges without what the table had when the selection was made.
-fn clamp(ranges: &Ranges, selection: &Selection) -> Ranges {
-    ranges
-        .iter()
-        .map(|(partition, range)| {
-            let from = selection.positions.get(partition).map_or(range.from, |at| range.from.max(*at));
-            (partition.clone(), Range { from, to: range.to })
-        })
-        .filter(|(_, range)| range.from < range.to)
-        .collect()
 }
 
 fn marks(rows: &[u32], of: usize) -> Result<Vec<bool>> {
