@@ -248,6 +248,7 @@ impl Recipe {
             renamed: schema.renamed,
             generation: self.generation,
             partition_by: self.plan.partition_by.clone(),
+            freshness: Freshness::Newer,
         };
         let writer = Writer::make(&self.place, &self.health, spec, &self.fills(schema)).await?;
         self.derivation.take_up(described, offer, writer.columns());

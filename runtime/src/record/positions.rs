@@ -117,8 +117,8 @@ pub struct Positions(BTreeMap<InputId, i64>);
 
 impl Positions {
     /// No input has a position.
-    pub fn new() -> Self {
-        Positions::default()
+    pub const fn new() -> Self {
+        Positions(BTreeMap::new())
     }
 
     /// Next offset of `input`; `None` where nothing was taken in.

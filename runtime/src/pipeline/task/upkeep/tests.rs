@@ -1,6 +1,5 @@
 //! Upkeep on real tables of a local disk, through a store that holds or refuses what a test says.
 
-use std::collections::HashMap;
 use std::path::Path;
 
 use super::*;
