@@ -13,7 +13,7 @@ pub(super) use registry::{Tasks, Turn};
 
 #[cfg(test)]
 pub(super) mod tests {
-    //! Both ends of a task that no registry knows.
+    //! A task's own end, without a registry.
 
     use std::sync::Arc;
 
@@ -23,8 +23,12 @@ pub(super) mod tests {
     use crate::pipeline::report::Reporter;
     use crate::table_id::TableId;
 
-    pub(in crate::pipeline) fn task(id: TableId) -> (Handle, Inbox) {
+    /// Of a task that is never told to end.
+    pub(in crate::pipeline) fn inbox(id: TableId) -> Inbox {
         let progress = Progress::new("shop", Room::new(1 << 20), Arc::new(Reporter::new("shop", false)));
-        Handle::new(id.clone(), Vec::new(), |told| Health::new(id, Arc::new(progress), told))
+        let (handle, inbox) = Handle::new(id.clone(), Vec::new(), |told| Health::new(id, Arc::new(progress), told));
+        // A task whose handle is gone is broken off.
+        std::mem::forget(handle);
+        inbox
     }
 }

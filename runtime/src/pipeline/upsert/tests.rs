@@ -9,7 +9,7 @@ use crate::record::Origin;
 use crate::change::Op;
 use crate::pipeline::reload::Serving;
 use crate::pipeline::report::Reporter;
-use crate::pipeline::task::tests::task;
+use crate::pipeline::task::tests::inbox;
 use crate::query::Lake;
 use crate::sequence::Sequence;
 use crate::table::Location;
@@ -42,8 +42,7 @@ fn opening(root: &Location, module: Option<Module>) -> Opening {
 }
 
 async fn open(opening: &Opening) -> Upsert {
-    let (_handle, inbox) = task(TableId::silver("orders"));
-    opening.open(&inbox).await.unwrap()
+    opening.open(&inbox(TableId::silver("orders"))).await.unwrap()
 }
 
 async fn write(table: &mut Upsert, changes: &[Row], over: &[(i32, i64, i64)]) -> Result<Counts> {

@@ -8,7 +8,7 @@ use serde_json::Map;
 use super::super::super::reload::Serving;
 use super::super::super::report::Reporter;
 use super::super::derivation::{Derivation, Offer};
-use super::super::tests::task;
+use super::super::tests::inbox;
 use super::*;
 use crate::change::Op;
 use crate::table::tests::faulty::{Shared, faulty, forgive, refuse};
@@ -25,7 +25,7 @@ fn place(root: &Location, feed: bool) -> Place {
 }
 
 fn health() -> Health {
-    task(TableId::silver("orders")).1.health
+    inbox(TableId::silver("orders")).health
 }
 
 async fn make(place: &Place) -> Writer {
