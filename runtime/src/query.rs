@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use datafusion::catalog::{SchemaProvider, TableProvider};
+use datafusion::common::TableReference;
 use datafusion::datasource::TableType;
 use datafusion::error::DataFusionError;
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
@@ -113,6 +114,7 @@ impl Lake {
     pub async fn query_table(&self, path: &str, sql: &str) -> Result<Vec<RecordBatch>> {
         let session = SessionContext::new();
         let name = path.rsplit('/').next().unwrap_or(path);
+        let name = TableReference::bare(name);
         session.register_table(name, provider(&self.root, path).await?).map_err(query_error)?;
         run(session.sql(sql).await.map_err(query_error)?).await
     }

@@ -35,7 +35,7 @@ fn the_demo_swaps_a_module_and_ends_in_a_check_that_passes() {
     assert!(ended.out.contains("the check passed: 15 tables"), "{}", ended.last_words());
     for table in ["customers", "sellers"] {
         let took_over = ended.out.lines().any(|line| {
-            line.starts_with(&format!("{table}: ")) && line.contains("took over") && line.contains("`Email`")
+            line.starts_with(&format!("silver.{table}: ")) && line.contains("took over") && line.contains("`Email`")
         });
         assert!(took_over, "nobody told what the swap changes in `{table}`\n{}", ended.last_words());
         // name, rows, differ, missing, too many, then a hash and a number for each of the two modules

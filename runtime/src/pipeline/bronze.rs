@@ -166,9 +166,8 @@ impl Writer {
         if from > next {
             let message =
                 format!("bronze `{}` [{}]: offsets {next} to {from} were not handed over", id.topic, id.partition);
-            return Err(
-                Error::new(ErrorKind::Internal, message).hint("start `lode` again: it reads on from offset `{next}`")
-            );
+            return Err(Error::new(ErrorKind::Internal, message)
+                .hint(format!("start `lode` again: it reads on from offset `{next}`")));
         }
         if to <= next {
             return Ok(());

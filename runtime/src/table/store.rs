@@ -111,7 +111,7 @@ impl Location {
         Ok(Arc::new(PrefixStore::new(self.root.clone(), self.folder()?)))
     }
 
-    /// The folder's path in [`Self::root_store`].
+    /// The folder's path in the storage's own root.
     pub(super) fn folder(&self) -> Result<Path> {
         Path::from_url_path(self.url.path())
             .map_err(|e| Error::new(ErrorKind::Config, format!("address `{}`", self.url)).caused_by(e))

@@ -200,7 +200,7 @@ impl Progress {
         }));
         let goes_on =
             bronze.values().any(|of| of.stopped.is_none()) || silver.values().any(|of| of.report.stopped.is_none());
-        if !goes_on && !(bronze.is_empty() && silver.is_empty()) {
+        if !goes_on && (!bronze.is_empty() || !silver.is_empty()) {
             reasons.push("every table has stopped".to_owned());
         }
         reasons

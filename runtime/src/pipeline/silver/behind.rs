@@ -30,7 +30,10 @@ impl Worker {
         let mut committed = self.reader.committed.clone();
         let reached = tokio::select! {
             reached = committed.wait_for(|p| p.get(&id).unwrap_or(0) >= from) => reached.is_ok(),
-            ending = self.inbox.health.ended() => return Ok(self.told_to_end(ending)),
+            ending = self.inbox.health.ended() => {
+                self.told_to_end(ending);
+                return Ok(());
+            }
         };
         if !reached {
             return Err(bronze_ended(&self.reader.topic));

@@ -22,8 +22,8 @@ use crate::record::Ranges;
 use crate::schema::widen::default_of;
 use crate::schema::{Rename, RenamedColumn};
 use crate::table::{
-    ChangesTable, Columns, KeyedTable, Location, News, Outcome, OwnerRows, Pace, Packed, Rewritten, Selection, Settings, Settled,
-    TableSpec,
+    ChangesTable, Columns, KeyedTable, Location, News, Outcome, OwnerRows, Pace, Packed, Rewritten, Selection,
+    Settings, Settled, TableSpec,
 };
 
 /// Time between two looks at the memory of an index.

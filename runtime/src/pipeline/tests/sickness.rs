@@ -108,3 +108,29 @@ async fn a_run_to_the_end_gives_a_table_up_that_is_refused_for_good() {
     assert!(error.to_string().contains("403"), "{error}");
     assert_eq!(shop.difference_of_others(&lake, &[SICK]).await, "");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_cut_stops_its_table_with_a_hint_and_the_others_go_on() {
+    for (path, told) in [("silver/t07", "silver.t07"), ("bronze/db.shop.t07", "bronze.db.shop.t07")] {
+        let (mut shop, lake) = (shop(), FaultyLake::new());
+        let run = Run::start(&shop, &lake, "", true);
+        run.task.await.expect("the run's own task").expect("a good end");
+        let (last, whole) = lake.cut_last_commit(path).await;
+        shop.work(6);
+        let run = Run::start(&shop, &lake, "", false);
+        run.until("the others are exact", async |status| {
+            status.stopped == [told] && shop.difference_of_others(&lake, &[SICK]).await.is_empty()
+        })
+        .await;
+        let status = run.status();
+        let silver = status.silver.get("t07").and_then(|table| table.report.stopped.clone());
+        let stopped = silver.or_else(|| status.bronze[topic(SICK).as_str()].stopped.clone()).expect("a reason");
+        assert!(stopped.hint.is_some(), "{stopped:?}");
+        // Put back as the hint says, the table goes on when somebody asks for it.
+        lake.put(&last, whole).await;
+        run.nudge.notify_one();
+        run.until("it is exact too", async |status| status.stopped.is_empty() && shop.is_exact(&lake, SICK).await)
+            .await;
+        drop(run.stop().await);
+    }
+}

@@ -1,16 +1,15 @@
 //! A Silver table from changes to commits and dead letters, on a local lake.
 
-
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 
 use super::*;
-use crate::record::Origin;
 use crate::change::Op;
 use crate::pipeline::reload::Serving;
 use crate::pipeline::report::Reporter;
 use crate::pipeline::task::tests::inbox;
 use crate::query::Lake;
+use crate::record::Origin;
 use crate::sequence::Sequence;
 use crate::table::Location;
 use crate::table::tests::{Row, TOPIC, lake, map, model, of, partition, query, ranges, rows};
@@ -87,7 +86,7 @@ async fn before_a_schema_is_known_only_dead_letters_are_written_and_floors_wait(
     let changes = [(1, "gone", Op::Create, 4, 0, 2), (2, "stays", Op::Create, 6, 0, 3)];
     write(&mut table, &changes, &[(0, 0, 4)]).await.unwrap();
     assert_eq!(rows(&root.table("silver/orders").unwrap()).await, map(&[(2, "stays")]));
-    assert_eq!(table.positions().get(&partition(0)), Some(4));
+    assert_eq!(table.positions().get(partition(0)), Some(4));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -101,7 +100,7 @@ async fn a_row_that_the_module_fails_on_is_a_dead_letter_and_the_rest_is_committ
     let found = letters(&root).await;
     assert_eq!(found.len(), 1);
     assert!(found[0].0 == 1 && found[0].1.contains("trapped"), "{found:?}");
-    assert_eq!(table.positions().get(&partition(0)), Some(3));
+    assert_eq!(table.positions().get(partition(0)), Some(3));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -141,6 +140,6 @@ async fn rows_of_a_structure_that_the_table_cannot_take_are_dead_letters_or_stop
         assert_eq!(written.unwrap().dead_letters, 1);
         let found = letters(&root).await;
         assert!(found.len() == 1 && found[0].1.contains("key"), "{found:?}");
-        assert_eq!(table.positions().get(&partition(0)), Some(2));
+        assert_eq!(table.positions().get(partition(0)), Some(2));
     }
 }

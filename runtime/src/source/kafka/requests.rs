@@ -54,7 +54,9 @@ impl Kafka<'_> {
     pub(super) fn unassign(&mut self, topic: &Arc<str>) -> Result<Vec<i32>> {
         let mut list = TopicPartitionList::new();
         let read: Vec<i32> = self.topics.remove(topic).into_iter().flat_map(BTreeMap::into_keys).collect();
-        read.iter().for_each(|partition| drop(list.add_partition(topic, *partition)));
+        for partition in &read {
+            list.add_partition(topic, *partition);
+        }
         let held = self.held.extract_if(.., |found| found.id.topic == *topic).map(|found| found.id.partition);
         let all = read.into_iter().chain(held).collect();
         self.paused.remove(topic);

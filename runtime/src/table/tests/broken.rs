@@ -57,7 +57,7 @@ async fn grown(location: &Location, versions: i64) {
 async fn goes_on(location: &Location, versions: i64) {
     let mut table = open(location).await.unwrap();
     let end = versions * 10;
-    assert_eq!(table.positions().get(&partition(0)), Some(end));
+    assert_eq!(table.positions().get(partition(0)), Some(end));
     let offsets = read_all(&table, &Positions::new()).await.remove(&0).unwrap_or_default();
     assert!(offsets.into_iter().eq(0..end));
     for version in versions..versions + 5 {
@@ -174,7 +174,7 @@ async fn a_newest_version_that_is_cut_is_named_and_once_moved_away_its_records_c
         // the way out that the hint names
         std::fs::remove_file(version_file(&location, 6)).unwrap();
         let mut table = open(&location).await.unwrap();
-        assert_eq!(table.positions().get(&partition(0)), Some(50));
+        assert_eq!(table.positions().get(partition(0)), Some(50));
         append(&mut table, 50, 60).await.unwrap();
         goes_on(&location, 6).await;
     }
@@ -202,7 +202,7 @@ async fn a_newest_version_of_no_bytes_is_a_version_without_rows() {
     grown(&location, 6).await;
     std::fs::write(version_file(&location, 6), "").unwrap();
     let mut table = open(&location).await.unwrap();
-    assert_eq!(table.positions().get(&partition(0)), Some(50));
+    assert_eq!(table.positions().get(partition(0)), Some(50));
     append(&mut table, 50, 60).await.unwrap();
     goes_on(&location, 6).await;
 }

@@ -64,7 +64,7 @@ async fn rows_and_their_offsets_are_one_commit() {
     assert_eq!(writer.table().version(), made + 1);
     assert_eq!(rows(&place.location).await, map(&[(1, "a"), (2, "b")]));
     let again = open(&place).await.unwrap().unwrap();
-    assert_eq!(again.table().positions().get(&partition(0)), Some(2));
+    assert_eq!(again.table().positions().get(partition(0)), Some(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +99,7 @@ async fn a_store_that_refuses_for_a_while_delays_a_commit_and_loses_nothing() {
     let mut writer = make(&place).await;
     for operation in ["put", "put_if_absent"] {
         chance.lock().unwrap().met.clear();
-        let at = writer.table().positions().get(&partition(0)).unwrap_or(0);
+        let at = writer.table().positions().get(partition(0)).unwrap_or(0);
         refuse(&chance, operation, "");
         let change = [(at, "v", Op::Create, 10 + at as u128, 0, at)];
         let over = [(0, at, at + 1)];
