@@ -15,8 +15,8 @@ use crate::variants::{OPEN_A, OPEN_B, OPEN_C, OPEN_D, OPEN_E, OPEN_M_A, OPEN_M_B
 
 const KILLS: usize = 20;
 const ATTEMPTS: usize = 60;
-/// Longest that a run may take to end after SIGTERM; it may wait a minute for its tables.
-const STOP_LIMIT: Duration = Duration::from_secs(90);
+/// Longest that a run may take to end after SIGTERM: half a minute, and something for a busy machine.
+const STOP_LIMIT: Duration = Duration::from_secs(40);
 
 fn small_flushes() -> Wanted {
     Wanted { flush_rows: 10, ..Wanted::default() }

@@ -15,6 +15,7 @@ pub(super) fn page(status: &Status) -> String {
     let mut page = Page::default();
     run(&mut page, status);
     topics(&mut page, status);
+    layers(&mut page, status);
     tables(&mut page, status);
     page.text
 }
@@ -49,58 +50,82 @@ fn topics(page: &mut Page, status: &Status) {
     for (topic, number, partition) in partitions() {
         page.known(&[("topic", topic), ("partition", &number)], partition.end);
     }
-    page.family("lode_bronze_offset", Kind::Gauge, "next offset of a Kafka partition, as committed by Bronze");
-    for (topic, number, partition) in partitions() {
-        page.known(&[("topic", topic), ("partition", &number)], partition.position);
-    }
     page.family("lode_source_lag_records", Kind::Gauge, "records of a Kafka partition that Bronze lacks");
     for (topic, number, partition) in partitions() {
         page.known(&[("topic", topic), ("partition", &number)], partition.lag);
     }
-    let mut each = |name, kind, help, value: fn(&TopicStatus) -> Option<f64>| {
-        page.family(name, kind, help);
+    page.family("lode_table_offset", Kind::Gauge, "next offset of a Kafka partition, as committed by Bronze");
+    for (topic, number, partition) in partitions() {
+        page.known(&[BRONZE, ("table", topic), ("partition", &number)], partition.position);
+    }
+    page.family("lode_table_records_total", Kind::Counter, "records appended to Bronze");
+    for (topic, of) in &status.bronze {
+        page.sample(&[BRONZE, ("table", topic)], of.records);
+    }
+}
+
+/// What tables of every layer have.
+fn layers(page: &mut Page, status: &Status) {
+    use Kind::Gauge;
+    type OfTopic = fn(&TopicStatus) -> Option<f64>;
+    type OfTable = fn(&SilverStatus) -> Option<f64>;
+    let mut each = |name, help, of_topic: OfTopic, of_table: OfTable| {
+        page.family(name, Gauge, help);
         for (topic, of) in &status.bronze {
-            page.known(&[("topic", topic)], value(of));
+            page.known(&[BRONZE, ("table", topic)], of_topic(of));
+        }
+        for (table, of) in &status.silver {
+            page.known(&[SILVER, ("table", table)], of_table(of));
         }
     };
-    use Kind::{Counter, Gauge};
-    each("lode_bronze_records_total", Counter, "records appended to Bronze", |t| Some(t.records as f64));
-    each("lode_bronze_freshness_seconds", Gauge, FRESHNESS, |t| t.freshness_seconds);
-    each("lode_bronze_last_commit_timestamp_seconds", Gauge, LAST_COMMIT, |t| t.commits.last_ms.map(seconds));
-    each("lode_bronze_stopped", Gauge, STOPPED, |t| Some(flag(t.stopped.is_some())));
-    let commits = status.bronze.iter().map(|(topic, of)| (&**topic, &of.commits));
-    page.commits("lode_bronze_commit_seconds", "time that a commit of Bronze took", "topic", commits);
+    each("lode_table_freshness_seconds", FRESHNESS, |t| t.freshness_seconds, |t| t.freshness_seconds);
+    each(
+        "lode_table_last_commit_timestamp_seconds",
+        "when the last commit was, since 1970",
+        |t| t.commits.last_ms.map(seconds),
+        |t| t.commits.last_ms.map(seconds),
+    );
+    each(
+        "lode_table_stopped",
+        "1 where it stopped; /status says why",
+        |t| Some(flag(t.stopped.is_some())),
+        |t| Some(flag(t.report.stopped.is_some())),
+    );
+    each(
+        "lode_table_retrying",
+        "1 where it tries again what failed; /status says what",
+        |t| Some(flag(t.retrying.is_some())),
+        |t| Some(flag(t.report.retrying.is_some())),
+    );
+    let topics = status.bronze.iter().map(|(topic, of)| (BRONZE, &**topic, &of.commits));
+    let tables = status.silver.iter().map(|(table, of)| (SILVER, table.as_str(), &of.commits));
+    page.commits("lode_table_commit_seconds", "time that a commit took, module included", topics.chain(tables));
 }
 
 fn tables(page: &mut Page, status: &Status) {
     let mut each = |name, kind, help, value: fn(&SilverStatus) -> Option<f64>| {
         page.family(name, kind, help);
         for (table, of) in &status.silver {
-            page.known(&[("table", table)], value(of));
+            page.known(&[SILVER, ("table", table)], value(of));
         }
     };
     use Kind::{Counter, Gauge};
-    each("lode_silver_changes_total", Counter, "changes taken in", |t| Some(t.changes as f64));
-    each("lode_silver_rows_written_total", Counter, "rows written", |t| Some(t.rows_written as f64));
-    each("lode_silver_dead_letters_total", Counter, "records and rows set aside", |t| Some(t.dead_letters as f64));
-    each("lode_silver_rejected_rows_total", Counter, "of these, rows that a module did not take", |t| {
+    each("lode_table_changes_total", Counter, "changes taken in", |t| Some(t.changes as f64));
+    each("lode_table_rows_written_total", Counter, "rows written", |t| Some(t.rows_written as f64));
+    each("lode_table_dead_letters_total", Counter, "records and rows set aside", |t| Some(t.dead_letters as f64));
+    each("lode_table_rejected_rows_total", Counter, "of these, rows that a module did not take", |t| {
         Some(t.rejected_rows as f64)
     });
-    each("lode_silver_lag_records", Gauge, "records in Bronze that the table has not committed", |t| {
-        Some(t.lag as f64)
-    });
-    each("lode_silver_freshness_seconds", Gauge, FRESHNESS, |t| t.freshness_seconds);
-    each("lode_silver_last_commit_timestamp_seconds", Gauge, LAST_COMMIT, |t| t.commits.last_ms.map(seconds));
-    each("lode_silver_caught_up", Gauge, "1 once the table has met Bronze since it started", |t| {
+    each("lode_table_lag_records", Gauge, "records in Bronze that the table has not committed", |t| Some(t.lag as f64));
+    each("lode_table_caught_up", Gauge, "1 once the table has met Bronze since it started", |t| {
         Some(flag(t.caught_up))
     });
-    each("lode_silver_stopped", Gauge, STOPPED, |t| Some(flag(t.report.stopped.is_some())));
-    each("lode_silver_files", Gauge, "data files", |t| Some(t.extent?.files as f64));
-    each("lode_silver_vectors", Gauge, "data files with a deletion vector", |t| Some(t.extent?.vectors as f64));
-    each("lode_silver_bytes", Gauge, "size of the data files", |t| Some(t.extent?.bytes as f64));
-    each("lode_silver_rows", Gauge, "rows that readers see", |t| Some(t.extent?.rows as f64));
-    each("lode_silver_hidden_rows", Gauge, "rows that deletion vectors hide", |t| Some(t.extent?.hidden_rows as f64));
-    each("lode_silver_index_bytes", Gauge, "memory that the index takes", |t| Some(t.index_bytes? as f64));
+    each("lode_table_files", Gauge, "data files", |t| Some(t.extent?.files as f64));
+    each("lode_table_vectors", Gauge, "data files with a deletion vector", |t| Some(t.extent?.vectors as f64));
+    each("lode_table_bytes", Gauge, "size of the data files", |t| Some(t.extent?.bytes as f64));
+    each("lode_table_rows", Gauge, "rows that readers see", |t| Some(t.extent?.rows as f64));
+    each("lode_table_hidden_rows", Gauge, "rows that deletion vectors hide", |t| Some(t.extent?.hidden_rows as f64));
+    each("lode_table_index_bytes", Gauge, "memory that the index takes", |t| Some(t.index_bytes? as f64));
     each("lode_module_calls_total", Counter, "calls of the table's module", |t| Some(t.module_use.calls as f64));
     each("lode_module_seconds_total", Counter, "time that batches spent in the module", |t| Some(t.module_use.seconds));
     each("lode_module_memory_bytes", Gauge, "the most linear memory that one call came to", |t| {
@@ -109,16 +134,14 @@ fn tables(page: &mut Page, status: &Status) {
     page.family("lode_module_info", Kind::Gauge, "the module that serves the table");
     for (table, of) in &status.silver {
         if let Some(sha256) = &of.report.module {
-            page.sample(&[("table", table), ("sha256", sha256)], 1);
+            page.sample(&[SILVER, ("table", table), ("sha256", sha256)], 1);
         }
     }
-    let commits = status.silver.iter().map(|(table, of)| (table.as_str(), &of.commits));
-    page.commits("lode_silver_commit_seconds", "time that a commit took, module included", "table", commits);
 }
 
 const FRESHNESS: &str = "age of the newest record committed, by Kafka's timestamp; it grows while a topic is quiet";
-const LAST_COMMIT: &str = "when the last commit was, since 1970";
-const STOPPED: &str = "1 where it stopped; /status says why";
+const BRONZE: (&str, &str) = ("layer", "bronze");
+const SILVER: (&str, &str) = ("layer", "silver");
 
 #[derive(Debug, Clone, Copy)]
 enum Kind {
@@ -175,17 +198,17 @@ impl Page {
         &mut self,
         name: &'static str,
         help: &str,
-        label: &str,
-        all: impl Iterator<Item = (&'a str, &'a Commits)>,
+        all: impl Iterator<Item = ((&'a str, &'a str), &'a str, &'a Commits)>,
     ) {
         self.family(name, Kind::Histogram, help);
-        for (of, commits) in all {
+        for (layer, table, commits) in all {
+            let table = ("table", table);
             for (bound, count) in commits.up_to() {
-                self.line("_bucket", &[(label, of), ("le", &bound.to_string())], count);
+                self.line("_bucket", &[layer, table, ("le", &bound.to_string())], count);
             }
-            self.line("_bucket", &[(label, of), ("le", "+Inf")], commits.count);
-            self.line("_sum", &[(label, of)], commits.seconds);
-            self.line("_count", &[(label, of)], commits.count);
+            self.line("_bucket", &[layer, table, ("le", "+Inf")], commits.count);
+            self.line("_sum", &[layer, table], commits.seconds);
+            self.line("_count", &[layer, table], commits.count);
         }
     }
 }
@@ -255,19 +278,18 @@ mod tests {
         assert_eq!((at("lode_start_time_seconds", &[]), at("lode_ready", &[])), (Some(1.5), Some(0.0)));
         assert_eq!(at("lode_records_read_total", &[]), Some(11.0));
         assert_eq!(at("lode_source_lag_records", &[("topic", TOPIC), ("partition", "0")]), Some(2.0));
-        assert_eq!(at("lode_bronze_offset", &[("topic", TOPIC), ("partition", "1")]), Some(3.0));
-        let table = [("table", "orders")];
-        assert_eq!(at("lode_silver_changes_total", &table), Some((1_u64 << 53) as f64));
-        assert_eq!((at("lode_silver_caught_up", &table), at("lode_silver_stopped", &table)), (Some(1.0), Some(0.0)));
-        assert_eq!(at("lode_silver_commit_seconds_count", &table), Some(0.0));
+        assert_eq!(at("lode_table_offset", &[BRONZE, ("table", TOPIC), ("partition", "1")]), Some(3.0));
+        let table = [SILVER, ("table", "orders")];
+        assert_eq!(at("lode_table_changes_total", &table), Some((1_u64 << 53) as f64));
+        assert_eq!((at("lode_table_caught_up", &table), at("lode_table_stopped", &table)), (Some(1.0), Some(0.0)));
+        assert_eq!(at("lode_table_commit_seconds_count", &table), Some(0.0));
     }
 
     #[test]
     fn what_is_not_known_is_left_out() {
         let read = Exposition::parse(&page(&status())).unwrap();
         assert_eq!(read.of("lode_source_lag_records").count(), 1, "of the partition whose end is known");
-        for name in
-            ["lode_silver_files", "lode_silver_freshness_seconds", "lode_module_memory_bytes", "lode_module_info"]
+        for name in ["lode_table_files", "lode_table_freshness_seconds", "lode_module_memory_bytes", "lode_module_info"]
         {
             assert_eq!(read.of(name).count(), 0, "{name}");
             assert!(read.families().any(|family| family == name), "{name}");
