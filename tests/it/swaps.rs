@@ -107,20 +107,20 @@ fn a_hundred_swaps_under_load_lose_nothing_and_each_row_has_its_author() {
             marks.insert(hash.clone(), mark);
             replace(&pipeline, &bytes);
             wait_for(&mut run, &format!("swap {swap} to a good module"), || {
-                report(&pipeline, OPEN_B.name)["tables"]["orders"]["module"] == hash
+                report(&pipeline, OPEN_B.name)["tables"]["silver.orders"]["module"] == hash
             });
         } else {
             let (behaviour, word) = *HARMFUL.choose(&mut rng).expect("a harmful one");
             let bytes = module(behaviour, "order_id", swap);
             let hash = sha256(&bytes);
-            let serving = report(&pipeline, OPEN_B.name)["tables"]["orders"]["module"].clone();
+            let serving = report(&pipeline, OPEN_B.name)["tables"]["silver.orders"]["module"].clone();
             replace(&pipeline, &bytes);
-            let refused = || report(&pipeline, OPEN_B.name)["tables"]["orders"]["refused"].clone();
+            let refused = || report(&pipeline, OPEN_B.name)["tables"]["silver.orders"]["refused"].clone();
             wait_for(&mut run, &format!("refusal {swap} of {behaviour:?}"), || refused()["sha256"] == hash);
             let reason = refused()["reason"].as_str().unwrap_or_default().to_owned();
             assert!(reason.contains(word), "{behaviour:?} was refused with `{reason}`");
             assert_eq!(
-                report(&pipeline, OPEN_B.name)["tables"]["orders"]["module"],
+                report(&pipeline, OPEN_B.name)["tables"]["silver.orders"]["module"],
                 serving,
                 "{behaviour:?} took over"
             );
@@ -165,7 +165,7 @@ fn a_module_that_rejects_live_rows_is_rolled_back() {
     });
     let bad = module(Behaviour::RejectAbove(100), "order_id", 1);
     replace(&pipeline, &bad);
-    let orders = || report(&pipeline, OPEN_B.name)["tables"]["orders"].clone();
+    let orders = || report(&pipeline, OPEN_B.name)["tables"]["silver.orders"].clone();
     wait_for(&mut run, "a commit after the swap", || commits_by(&pipeline, "orders", &sha256(&bad)) > 0);
     let source = Source::Kafka { brokers: broker.address().to_owned(), topics: topics(OPEN_B.name) };
     pipeline.write(OPEN_B.name, &source, &sections("20s"));
@@ -196,7 +196,7 @@ fn params_follow_the_pipeline_file_and_a_pinned_table_takes_no_other_module() {
     let source = Source::Kafka { brokers: broker.address().to_owned(), topics: topics(OPEN_B.name) };
     let pipeline = Pipeline::new(OPEN_B.name, &source, &wanted(1, &sha256(&first)));
     replace(&pipeline, &first);
-    let orders = || report(&pipeline, OPEN_B.name)["tables"]["orders"].clone();
+    let orders = || report(&pipeline, OPEN_B.name)["tables"]["silver.orders"].clone();
     let newest_mark =
         || pipeline.query("SELECT max(mark) AS mark FROM silver.orders")[0]["mark"].as_i64().unwrap_or_default();
     let mut run = pipeline.start();
@@ -263,7 +263,7 @@ fn a_changed_pipeline_file_adds_and_removes_tables_and_a_broken_one_does_nothing
 
     // Removed: the table stays as it is, and nobody writes to it.
     pipeline.write(OPEN_B.name, &source, &few("[silver.customers]\ntransform = \"shop_customers.wasm\"\n"));
-    wait_for(&mut run, "the removal of a table", || report(&pipeline, OPEN_B.name)["tables"]["tags"].is_null());
+    wait_for(&mut run, "the removal of a table", || report(&pipeline, OPEN_B.name)["tables"]["silver.tags"].is_null());
     assert!(run.signal("TERM"));
     run.end(LIMIT).expect_code(0);
     lake::expect_silver(&pipeline, &OPEN_B.truth, Some("orders,order_items,payments"));

@@ -217,6 +217,12 @@ impl Progress {
         self.reporter.start(id);
     }
 
+    /// A topic's Bronze table starts, perhaps again. Whose it is, its Silver tables say.
+    pub(super) fn start_bronze(&self, id: &TableId) {
+        self.table(id, |t| (t.counts.stopped, t.counts.hint) = (None, None));
+        self.reporter.start_bronze(id);
+    }
+
     /// A table is no longer asked for.
     pub(super) fn forget(&self, id: &TableId) {
         locked(&self.tables).remove(id);

@@ -189,6 +189,11 @@ impl Reporter {
         self.change_table(id, |entry| (entry.here, entry.stopped) = (true, None));
     }
 
+    /// A Bronze table starts, perhaps again: of one that is well nothing is said.
+    pub(super) fn start_bronze(&self, id: &TableId) {
+        self.change(|report| report.tables.get_mut(id).into_iter().for_each(|entry| entry.stopped = None));
+    }
+
     /// A table is another instance's.
     pub(super) fn release(&self, id: &TableId) {
         self.change_table(id, |entry| (entry.here, entry.stopped, entry.retrying) = (false, None, None));

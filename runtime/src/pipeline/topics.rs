@@ -86,7 +86,7 @@ impl Pipeline {
             words: self.words.clone(),
             progress: Arc::clone(&self.progress),
         };
-        self.progress.start(&id, topic);
+        self.progress.start_bronze(&id);
         let handle = self.tasks.start(&id, Vec::new(), |inbox| bronze.work(inbox));
         route.relay.change(|recipients| {
             recipients.turn += 1;
