@@ -365,6 +365,7 @@ impl Pipeline {
         let renewed = (self.open_root)(&self.config).and_then(|root| Ok((letters(&root, &self.settings)?, root)));
         match renewed {
             Ok((letters, root)) => {
+                self.connectors.renew(root.clone());
                 (self.letters, self.root) = (Arc::new(letters), root);
                 self.keep_letters();
             }

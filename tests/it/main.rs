@@ -18,5 +18,6 @@ mod server;
 mod sharing;
 mod source;
 mod streaming;
+mod structure;
 mod swaps;
 mod variants;

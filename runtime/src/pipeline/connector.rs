@@ -18,14 +18,20 @@ const CLASSIFY_RECORDS_MAX: usize = 10_000;
 
 /// The connectors of a pipeline, by the name of their schema-change topic.
 pub(super) struct Connectors {
-    root: Location,
+    /// with the credentials of the last time that the lake was opened
+    root: Mutex<Location>,
     settings: Settings,
     by_topic: Mutex<HashMap<String, Arc<Connector>>>,
 }
 
 impl Connectors {
     pub(super) fn new(root: Location, settings: Settings) -> Self {
-        Connectors { root, settings, by_topic: Mutex::default() }
+        Connectors { root: Mutex::new(root), settings, by_topic: Mutex::default() }
+    }
+
+    /// The lake was opened once more.
+    pub(super) fn renew(&self, root: Location) {
+        *self.root.lock().unwrap_or_else(PoisonError::into_inner) = root;
     }
 
     /// The connector of the schema-change topic, new or known.
@@ -42,7 +48,8 @@ impl Connectors {
     /// Takes in what Bronze has of a connector's schema-change topic, once.
     pub(super) async fn take_in(&self, connector: &Connector) -> Result<()> {
         let read = async {
-            let location = self.root.table(&format!("bronze/{}", connector.topic))?;
+            let root = self.root.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let location = root.table(&format!("bronze/{}", connector.topic))?;
             if positions_of(&location).await?.is_empty() {
                 return Ok(());
             }
