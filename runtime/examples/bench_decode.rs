@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lodestream::decode::{Decoded, Decoder, Epochs, Evidence, Patience, SchemaHistory, Settings, Step};
-use lodestream::record::{Block, PartitionId, Record};
+use lodestream::model::positions::PartitionId;
+use lodestream::model::record::{Block, Record};
 
 const COLUMNS: [(&str, &str); 12] = [
     ("order_id", "bigint"),

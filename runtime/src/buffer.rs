@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use crate::config::Flush;
-use crate::record::{InputId, Range, Ranges};
+use crate::model::positions::{InputId, Range, Ranges};
 
 /// What the tables of a pipeline may buffer together. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::record::PartitionId;
+    use crate::model::positions::PartitionId;
 
     const KB: usize = 1_000;
 

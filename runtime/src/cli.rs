@@ -18,9 +18,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::config::{Config, Server};
 use crate::demo::{self, Fault};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::Location;
+use crate::lake::query::Lake;
 use crate::pipeline::lake_options;
-use crate::query::Lake;
-use crate::table::Location;
 use print::Form;
 
 /// Carries database changes from Kafka into Delta tables.

@@ -1,7 +1,7 @@
 //! From Kafka records of Debezium to typed changes.
 //!
-//! Receives [`Block`](crate::record::Block)s of one source table's topic, and the records of the connector's
-//! schema-change topic. Promises [`Changes`](crate::change::Changes) whose every value is what the database held, in the
+//! Receives [`Block`](crate::model::record::Block)s of one source table's topic, and the records of the connector's
+//! schema-change topic. Promises [`Changes`](crate::model::change::Changes) whose every value is what the database held, in the
 //! order of the topic, or a [`BadRecord`] that says why not. A record that may be explained by a structure that is not
 //! known yet is held, without a trace, until it is or until nothing more can come. Never clips, guesses or nulls a value,
 //! never panics on what a record holds, never recurses deeper than a fixed limit, and allocates nothing a row.

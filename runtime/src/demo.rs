@@ -29,8 +29,8 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::query::Lake;
 use crate::pipeline::{self, Pipeline, Summary};
-use crate::query::Lake;
 use broker::{Broker, Producer};
 use play::Play;
 use screen::Screen;

@@ -5,11 +5,7 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod error;
-pub mod record;
-pub mod sequence;
-pub mod schema;
-pub mod change;
-pub mod table_id;
+pub mod model;
 pub mod config;
 pub mod failpoint;
 
@@ -17,9 +13,7 @@ pub mod source;
 pub mod decode;
 pub mod buffer;
 pub mod transform;
-pub mod table;
-pub mod deadletter;
-pub mod query;
+pub mod lake;
 pub mod connector;
 pub mod pipeline;
 pub mod server;

@@ -11,61 +11,54 @@
 //! touches no lake, opens no table and sends into no queue that may be full.
 
 mod ancestry;
-mod bronze;
-mod columns;
 mod connector;
-mod plan;
-mod progress;
+mod control;
+mod observe;
 mod rebuild;
 mod relay;
-mod reload;
-mod report;
 mod settings;
 mod sharing;
-mod silver;
 mod task;
 mod topics;
-mod trial;
-mod upsert;
-mod watch;
 
 #[cfg(test)]
 mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-pub use progress::{
+pub use observe::progress::{
     CLASSES, Commits, Fill, ModuleUse, Partition, Progress, SilverStatus, Status, Summary, TableCounts, TopicStatus,
 };
+pub use observe::report::{Refusal, Report, TableReport};
 pub use rebuild::{Rebuilt, rebuild};
-pub use report::{Refusal, Report, TableReport};
 pub use settings::{kafka_settings, lake_options, module_limits, table_settings};
 
 use crate::buffer::Room;
 use crate::config::{self, Config, Flush};
-use crate::deadletter::DeadLetters;
 use crate::decode::{self, TopicKind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::query::Lake;
-use crate::record::Positions;
+use crate::lake::dead_letters::DeadLetters;
+use crate::lake::query::Lake;
+use crate::lake::{Location, Settings};
+use crate::model::positions::Positions;
+use crate::model::table_id::{Layer, TableId};
 use crate::source::{self, Budget, Requests, Source, SourceEvent};
-use crate::table::{Location, Settings};
-use crate::table_id::{Layer, TableId};
 use crate::transform::{Engine, Module};
 use ancestry::Bronzes;
 use connector::Connectors;
+use control::reload::{Reloader, load_modules};
+use control::watch::Watch;
+use observe::report::{Reporter, keep_module};
 use relay::Relay;
-use reload::{Reloader, Serving, load_modules};
-use report::{Reporter, keep_module};
 use sharing::Sharing;
+use task::serving::Serving;
 use task::upkeep::LettersUpkeep;
 use task::{Ending, Order, Tasks, Turn};
-use watch::Watch;
 
 /// Time a graceful stop may take; the rest of half a minute is for what follows.
 const STOP_TIMEOUT: Duration = Duration::from_secs(25);
@@ -94,7 +87,7 @@ impl Bounds {
 }
 
 /// What tasks tell the router.
-enum Word {
+enum Notice {
     /// the topic's Bronze table is open, and carries this as far as it tells
     Opened { topic: Arc<str>, kind: TopicKind },
     /// the lake has no Bronze table of the topic
@@ -133,8 +126,8 @@ pub struct Pipeline {
     /// Silver table → the topic it comes from
     tables: HashMap<String, Arc<str>>,
     tasks: Tasks,
-    words: mpsc::UnboundedSender<Word>,
-    heard: mpsc::UnboundedReceiver<Word>,
+    words: mpsc::UnboundedSender<Notice>,
+    heard: mpsc::UnboundedReceiver<Notice>,
     /// with the other instances of the pipeline
     sharing: Sharing,
     requests: Requests,
@@ -328,11 +321,11 @@ impl Pipeline {
         Ok(None)
     }
 
-    fn hear(&mut self, word: Word) {
+    fn hear(&mut self, word: Notice) {
         match word {
-            Word::Opened { topic, kind } => self.bronze_opened(&topic, kind),
-            Word::NoBronze(topic) => self.no_bronze(&topic),
-            Word::Listened { topic, tells } => self.listened(&topic, tells),
+            Notice::Opened { topic, kind } => self.bronze_opened(&topic, kind),
+            Notice::NoBronze(topic) => self.no_bronze(&topic),
+            Notice::Listened { topic, tells } => self.listened(&topic, tells),
         }
     }
 
@@ -477,14 +470,6 @@ impl Pipeline {
 /// The dead letters of the lake at `root`.
 fn letters(root: &Location, settings: &Settings) -> Result<DeadLetters> {
     DeadLetters::new(root, Lake::new(root.clone()), settings.clone())
-}
-
-/// Ends at `due`, or never.
-async fn at(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// Resolves when what ends has no more time: a run that is broken off, or one to its end that is told to stop while tables

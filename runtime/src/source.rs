@@ -23,7 +23,9 @@ pub use ends::{KnownEnds, Reach};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, ErrorKind, Result, panicked};
-use crate::record::{Block, Offsets, PartitionId, Range};
+use crate::model::positions::PartitionId;
+use crate::model::positions::{Offsets, Range};
+use crate::model::record::Block;
 
 /// Records of a block before it is handed over.
 pub(crate) const BLOCK_ROWS_MAX: usize = 4096;

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
-use lodestream::change::{Changes, Op, Records};
-use lodestream::record::{Origin, Range, Ranges};
-use lodestream::schema::TableSchema;
-use lodestream::sequence::Sequence;
-use lodestream::table::{Freshness, KeyedTable, Location, Maintained, Outcome, OwnerRows, Pace, Settings, TableSpec};
+use lodestream::lake::{Freshness, KeyedTable, Location, Maintained, Outcome, OwnerRows, Pace, Settings, TableSpec};
+use lodestream::model::change::{Changes, Op, Records};
+use lodestream::model::positions::{Origin, Range, Ranges};
+use lodestream::model::schema::TableSchema;
+use lodestream::model::sequence::Sequence;
 
 use counting::{Counting, Written};
 use rows::{Random, cpu, fields, rows};

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::config::{Config, Source};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::lake_error;
 use crate::pipeline::module_limits;
-use crate::table::lake_error;
 use crate::transform::Engine;
 
 #[derive(Serialize)]

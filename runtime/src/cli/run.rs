@@ -9,9 +9,9 @@ use tokio::sync::Notify;
 use super::lake;
 use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::{BronzeTable, ChangesTable, KeyedTable};
 use crate::pipeline::{Options, Pipeline, Progress, Summary, table_settings};
 use crate::server::Server;
-use crate::table::{BronzeTable, ChangesTable, KeyedTable};
 
 /// How a run is wanted.
 pub(super) struct Wanted {
@@ -176,8 +176,8 @@ pub(super) async fn maintain(config: &Config) -> Result<()> {
         );
     }
     let mut paths: Vec<String> = lake.tables("silver").await?.into_iter().map(|t| format!("silver/{t}")).collect();
-    if lake.has_table(crate::deadletter::TABLE).await? {
-        paths.push(crate::deadletter::TABLE.to_owned());
+    if lake.has_table(crate::lake::DEAD_LETTERS).await? {
+        paths.push(crate::lake::DEAD_LETTERS.to_owned());
     }
     for path in paths {
         let Some(mut table) = KeyedTable::open(root.table(&path)?, settings.clone()).await? else { continue };

@@ -16,12 +16,13 @@ use super::{lake, lake_root};
 use crate::config::Config;
 use crate::decode;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::query::Lake;
+use crate::lake::{Location, delta_table, lake_error, positions_of};
+use crate::model::positions::Offsets;
+use crate::model::positions::PartitionId;
+use crate::model::table_id::TableId;
 use crate::pipeline::{Refusal, Report, TableReport, kafka_settings};
-use crate::query::Lake;
-use crate::record::{Offsets, PartitionId};
 use crate::source::kafka::EndsClient;
-use crate::table::{Location, delta_table, lake_error, positions_of};
-use crate::table_id::TableId;
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -128,7 +129,7 @@ async fn look(config: &Config) -> Result<Status> {
     });
     let mut report = report.unwrap_or_default();
     let letters = count_letters(&lake).await.unwrap_or_else(|error| {
-        note(crate::deadletter::TABLE, error);
+        note(crate::lake::DEAD_LETTERS, error);
         BTreeMap::new()
     });
     let mut tables = Vec::new();
@@ -258,9 +259,9 @@ async fn read(root: &Location, layer: &str, name: &str) -> Result<TableStatus> {
 
 async fn count_letters(lake: &Lake) -> Result<BTreeMap<String, u64>> {
     let mut counts = BTreeMap::new();
-    if lake.has_table(crate::deadletter::TABLE).await? {
-        let sql = format!("SELECT \"table\" AS t, count(*) AS n FROM {} GROUP BY 1", crate::deadletter::TABLE);
-        for batch in lake.query_table(crate::deadletter::TABLE, &sql).await? {
+    if lake.has_table(crate::lake::DEAD_LETTERS).await? {
+        let sql = format!("SELECT \"table\" AS t, count(*) AS n FROM {} GROUP BY 1", crate::lake::DEAD_LETTERS);
+        for batch in lake.query_table(crate::lake::DEAD_LETTERS, &sql).await? {
             let cell = |name: &str, row| {
                 batch.column_by_name(name).and_then(|c| arrow::util::display::array_value_to_string(c, row).ok())
             };
@@ -277,7 +278,7 @@ async fn count_letters(lake: &Lake) -> Result<BTreeMap<String, u64>> {
 /// Prints dead letters, newest first.
 pub(super) async fn dead_letters(config: &Config, table: Option<&str>, limit: usize, form: Form) -> Result<()> {
     let lake = lake(config)?;
-    if !lake.has_table(crate::deadletter::TABLE).await? {
+    if !lake.has_table(crate::lake::DEAD_LETTERS).await? {
         if form == Form::Table {
             println!("no dead letters");
         }
@@ -287,7 +288,7 @@ pub(super) async fn dead_letters(config: &Config, table: Option<&str>, limit: us
     let sql = format!(
         "SELECT \"time\", stage, \"table\", topic, \"partition\", \"offset\", reason, module FROM {} {only} \
          ORDER BY \"time\" DESC, topic, \"partition\", \"offset\" LIMIT {limit}",
-        crate::deadletter::TABLE
+        crate::lake::DEAD_LETTERS
     );
-    print::batches(&lake.query_table(crate::deadletter::TABLE, &sql).await?, form)
+    print::batches(&lake.query_table(crate::lake::DEAD_LETTERS, &sql).await?, form)
 }

@@ -116,7 +116,7 @@ impl Cluster {
         match status {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => {
-                let told: Told = serde_json::from_slice(&body).map_err(|e| self.nonsense().caused_by(e))?;
+                let told: StatusBody = serde_json::from_slice(&body).map_err(|e| self.nonsense().caused_by(e))?;
                 let error = |trace: Option<String>| trace.map(|trace| causes(&trace));
                 let task = |t: TaskTold| Task { id: t.id, state: t.state, worker: t.worker_id, error: error(t.trace) };
                 Ok(Some(Status {
@@ -208,7 +208,7 @@ fn causes(trace: &str) -> String {
 }
 
 #[derive(Deserialize)]
-struct Told {
+struct StatusBody {
     connector: ConnectorTold,
     #[serde(default)]
     tasks: Vec<TaskTold>,

@@ -6,7 +6,7 @@
 use serde_json::Value;
 
 use super::table_name::TableName;
-use crate::record::Record;
+use crate::model::record::Record;
 
 /// What a topic carries.
 #[derive(Debug, Clone, PartialEq, Eq)]

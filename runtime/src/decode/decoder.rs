@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::bad_record::{BadRecord, shorten};
 use super::current_table::CurrentTable;
 use super::dialect::mysql::binlog::{Moment, SourceEvent, SourcePosition};
-use super::format::json::envelope::{Action, Parsed, Reader};
+use super::format::json::envelope::{Action, EnvelopeReader, Parsed};
 use super::format::json::source_block::Snapshot;
 use super::order::epochs::{Epochs, Lost, Place};
 use super::output::{Decoded, RowMark};
@@ -20,8 +20,10 @@ use super::settings::Settings;
 use super::step::{Patience, Step, Stop};
 use super::table_name::TableName;
 use super::value::modes::{BinaryHandling, Evidence, Modes};
-use crate::change::{Floor, Op};
-use crate::record::{self, Block, PartitionId, Record};
+use crate::model::change::{Floor, Op};
+use crate::model::positions::Origin;
+use crate::model::positions::PartitionId;
+use crate::model::record::{Block, Record};
 
 /// Decodes the records of one source table's topic.
 pub struct Decoder {
@@ -33,7 +35,7 @@ pub struct Decoder {
     ancestors: Vec<(Arc<str>, Moment)>,
     settings: Settings,
     epochs: Epochs,
-    reader: Reader,
+    reader: EnvelopeReader,
     plans: Plans,
     current: CurrentTable,
     scratch: Vec<u8>,
@@ -48,7 +50,7 @@ struct Known<'a> {
 }
 
 /// A record that is taken apart.
-struct Taken<'a> {
+struct Opened<'a> {
     value: &'a [u8],
     key_bytes: &'a [u8],
     parsed: &'a Parsed,
@@ -68,7 +70,7 @@ impl Decoder {
             ancestors: Vec::new(),
             settings,
             epochs: Epochs::new(),
-            reader: Reader::default(),
+            reader: EnvelopeReader::default(),
             plans: Plans::default(),
             current: CurrentTable::default(),
             scratch: Vec::new(),
@@ -118,7 +120,7 @@ impl Decoder {
             Ok(Some(place)) => {
                 self.epochs.accept_statement(&event, &place);
                 let told_in = PartitionId { topic: Arc::clone(topic), partition };
-                let origin = record::Origin { input: told_in.into(), offset: change.offset };
+                let origin = Origin { input: told_in.into(), offset: change.offset };
                 Ok(Some(Floor { sequence: place.sequence, origin }))
             }
             Err(Lost::Jump) => Err(JUMP.to_owned()),
@@ -276,7 +278,7 @@ impl Decoder {
             _ => None,
         };
         let key_bytes = record.key.unwrap_or_default();
-        let taken = Taken { value, key_bytes, parsed: &parsed, key, partition, offset: record.offset, bytes };
+        let taken = Opened { value, key_bytes, parsed: &parsed, key, partition, offset: record.offset, bytes };
         let base = std::mem::take(&mut self.current.base);
         let event = SourceEvent {
             base: &base,
@@ -297,7 +299,7 @@ impl Decoder {
     #[inline]
     fn event(
         &mut self,
-        taken: &Taken<'_>,
+        taken: &Opened<'_>,
         event: &SourceEvent<'_>,
         known: Known<'_>,
         out: &mut Decoded,
@@ -324,7 +326,7 @@ impl Decoder {
         let rows = if truncated { 0 } else { self.rows(taken, event.base, mark, known, out)? };
         for sequence in truncated.then_some(place.sequence).into_iter().chain(place.floor) {
             let told_in = PartitionId { topic: Arc::clone(&self.topic), partition: taken.partition };
-            let origin = record::Origin { input: told_in.into(), offset: taken.offset };
+            let origin = Origin { input: told_in.into(), offset: taken.offset };
             out.push_floor(Floor { sequence, origin });
         }
         self.epochs.accept(lane, event, place);
@@ -363,13 +365,13 @@ impl Decoder {
     #[inline]
     fn rows(
         &mut self,
-        taken: &Taken<'_>,
+        taken: &Opened<'_>,
         base: &str,
         mark: RowMark,
         known: Known<'_>,
         out: &mut Decoded,
     ) -> Result<usize, Stop> {
-        let Taken { value, key_bytes, parsed, key, .. } = *taken;
+        let Opened { value, key_bytes, parsed, key, .. } = *taken;
         let image = self.image(taken, mark.op)?;
         let plan_key = self.plan_key(parsed, base, image, key, known);
         let Decoder { plans, reader, settings, current, topic, scratch, .. } = self;
@@ -420,7 +422,7 @@ impl Decoder {
 
     /// Layout of the image that a change's rows are made of, which is then in the reader: of a delete, the one before it.
     #[inline]
-    fn image(&mut self, taken: &Taken<'_>, op: Op) -> Result<Option<usize>, Stop> {
+    fn image(&mut self, taken: &Opened<'_>, op: Op) -> Result<Option<usize>, Stop> {
         let parsed = taken.parsed;
         if op != Op::Delete {
             return match parsed.image {
@@ -439,7 +441,7 @@ impl Decoder {
 }
 
 /// Reads the image before an update of a table without a key into the reader; answers its layout's number.
-fn image_before(reader: &mut Reader, taken: &Taken<'_>) -> Result<Option<u32>, Stop> {
+fn image_before(reader: &mut EnvelopeReader, taken: &Opened<'_>) -> Result<Option<u32>, Stop> {
     let Some(before) = taken.parsed.before else {
         return Err(Stop::Bad(
             "an update of a table without a primary key has no image before the change; use Debezium's envelope for it"

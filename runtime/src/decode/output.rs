@@ -14,8 +14,8 @@ use super::format::json::cursor::Token;
 use super::schema::structure::Structure;
 use super::value::codec::{Codec, Misfit};
 use super::value::column::Column;
-use crate::change::{Changes, Floor, Op, Records};
-use crate::sequence::Sequence;
+use crate::model::change::{Changes, Floor, Op, Records};
+use crate::model::sequence::Sequence;
 
 /// A chunk larger than this is closed, so that no column outgrows 32-bit offsets.
 const CHUNK_BYTES_MAX: usize = 1 << 30;

@@ -9,7 +9,7 @@ use super::classify::schema_topic;
 use super::format::embedded_schema::Field;
 use super::format::json::cursor::Cursor;
 use super::format::json::layout::Layout;
-use super::schema::history::{Entry, SchemaHistory};
+use super::schema::history::{SchemaHistory, StructureFrom};
 use super::schema::structure::Structure;
 use super::settings::Settings;
 use super::step::Patience;
@@ -154,7 +154,12 @@ impl Plans {
     }
 
     /// The history's structure that has exactly the row's fields: the one in force, else a later, else an earlier one.
-    fn chosen(&self, key: &PlanKey, entries: &[Entry], row: &Row<'_>) -> Option<Result<Arc<Structure>, Arc<str>>> {
+    fn chosen(
+        &self,
+        key: &PlanKey,
+        entries: &[StructureFrom],
+        row: &Row<'_>,
+    ) -> Option<Result<Arc<Structure>, Arc<str>>> {
         let comparable = |at: &usize| {
             entries.get(*at).is_some_and(|e| e.position.base == row.base)
                 || !entries.iter().any(|e| e.position.base == row.base)
@@ -267,7 +272,7 @@ impl Plans {
         settings: &Settings,
         fields: &[Field],
         members: &[&str],
-        (entries, renamed): (&[Entry], i64),
+        (entries, renamed): (&[StructureFrom], i64),
         row: &Row<'_>,
     ) -> Result<Arc<Structure>, NoPlan> {
         let known = entries.iter().rev().find_map(|e| e.structure.as_ref()?.as_ref().ok());
@@ -295,7 +300,7 @@ impl Plans {
 }
 
 /// The last renaming before a position of the source.
-fn renamed(entries: &[Entry], in_force: Option<usize>) -> i64 {
+fn renamed(entries: &[StructureFrom], in_force: Option<usize>) -> i64 {
     let known = in_force.and_then(|at| entries.get(..=at)).unwrap_or_default().iter().rev();
     let mut known = known.filter_map(|e| e.structure.as_ref()?.as_ref().ok());
     known.next().map_or(0, |structure| structure.schema.renamed)
@@ -309,7 +314,7 @@ fn columns_of<'a>(image: &'a Layout, flattened: bool, structure: Option<&Structu
     image.names.iter().map(String::as_str).filter(|name| !added(name)).collect()
 }
 
-fn unexplained(entries: &[Entry], in_force: Option<usize>, members: &[&str], row: &Row<'_>) -> NoPlan {
+fn unexplained(entries: &[StructureFrom], in_force: Option<usize>, members: &[&str], row: &Row<'_>) -> NoPlan {
     let table = row.table;
     let told_in = schema_topic(row.topic).unwrap_or("<topic.prefix>");
     let structure = in_force.and_then(|at| entries.get(at)?.structure.as_ref()?.as_ref().ok());

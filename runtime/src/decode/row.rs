@@ -5,14 +5,14 @@
 //! not fit.
 
 use super::dialect::mysql::types::type_word;
-use super::format::json::cursor::{Kind, Token};
+use super::format::json::cursor::{Token, ValueKind};
 use super::output::{Chunk, RowMark};
 use super::plan::Plan;
 use super::schema::structure::Structure;
 use super::step::Stop;
 use super::value::codec::{Codec, Misfit};
 use super::value::column::Column;
-use crate::change::Op;
+use crate::model::change::Op;
 
 /// The bytes that tokens point into, and a buffer to work in.
 pub(crate) struct Texts<'a> {
@@ -139,7 +139,7 @@ fn upsert(
         let Some(ours) = step.image.and_then(|at| image.get(at)) else {
             return Err(Unwritten::Bad("the row image lacks a column of the primary key"));
         };
-        if ours.kind == Kind::Null {
+        if ours.kind == ValueKind::Null {
             return Err(Unwritten::Bad("a column of the primary key is null"));
         }
         if let Some(theirs) = step.key.and_then(|at| key.and_then(|key| key.get(at))) {
@@ -178,7 +178,7 @@ fn delete(
             (None, Some(ours)) => (*ours, value),
             (None, None) => return Err(Unwritten::Bad("the record's key lacks a column of the primary key")),
         };
-        if token.kind == Kind::Null {
+        if token.kind == ValueKind::Null {
             return Err(Unwritten::Bad("a column of the primary key is null"));
         }
         chunk.append(column, step.codec, token, text, scratch).map_err(|m| Unwritten::Misfit(column, step.codec, m))?;

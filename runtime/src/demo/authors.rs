@@ -14,7 +14,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::table::SEQ;
+use crate::lake::SEQ;
 
 /// Hash of the module by key and sequence of the row, both as texts; an empty hash: the commit names none.
 pub(super) type Authors = HashMap<(String, String), String>;

@@ -13,11 +13,10 @@ use super::event::topic;
 use super::rules::{Texts, Version, expected};
 use super::schema::Table;
 use super::store::{Row, Store};
-use crate::deadletter;
 use crate::error::{Error, ErrorKind, Result};
-use crate::query::Lake;
-use crate::record::Offsets;
-use crate::table::SEQ;
+use crate::lake::query::Lake;
+use crate::lake::{DEAD_LETTERS, SEQ};
+use crate::model::positions::Offsets;
 
 /// Differences of a table that are told in full.
 const TOLD: usize = 3;
@@ -201,11 +200,11 @@ async fn check_bronze(place: &Place<'_>, ends: &Offsets, findings: &mut Findings
 async fn check_dead_letters(place: &Place<'_>, store: &Store, findings: &mut Findings) -> Result<()> {
     let mut set_aside: BTreeSet<i64> = BTreeSet::new();
     let reviews = topic(Table::Reviews);
-    if place.lake.has_table(deadletter::TABLE).await? {
+    if place.lake.has_table(DEAD_LETTERS).await? {
         let sql = format!(
             "SELECT d.topic AS topic, b._key AS k FROM {} d LEFT JOIN bronze.\"{reviews}\" b \
              ON d.topic = '{reviews}' AND d.\"partition\" = b._partition AND d.\"offset\" = b._offset",
-            deadletter::TABLE
+            DEAD_LETTERS
         );
         for batch in place.lake.query(&sql).await? {
             for (topic, key) in texts(&batch, "topic")?.into_iter().zip(texts(&batch, "k")?) {

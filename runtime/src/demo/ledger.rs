@@ -11,7 +11,8 @@ use std::time::UNIX_EPOCH;
 use serde_json::Value;
 
 use super::broker::Appended;
-use crate::record::{InputId, Offsets, PartitionId};
+use crate::model::positions::PartitionId;
+use crate::model::positions::{InputId, Offsets};
 
 /// How long a record's way is remembered, in milliseconds.
 const WINDOW_MS: i64 = 10_000;

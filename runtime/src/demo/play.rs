@@ -14,10 +14,10 @@ use super::screen::{Screen, Sight};
 use super::simulator::{Counts, Simulator};
 use super::stage::Stage;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::Location;
+use crate::model::positions::Offsets;
+use crate::model::table_id::TableId;
 use crate::pipeline::{Progress, Report, TableReport};
-use crate::record::Offsets;
-use crate::table::Location;
-use crate::table_id::TableId;
 
 /// How often the lake's logs are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

@@ -17,8 +17,8 @@ use super::rules::Version;
 use super::schema::Table;
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::Location;
 use crate::pipeline::lake_options;
-use crate::table::Location;
 
 /// The module that the demo swaps, and what takes its place.
 const CONTACTS: &str = "online_store_contacts.wasm";

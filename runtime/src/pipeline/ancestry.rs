@@ -13,15 +13,15 @@ use futures::future::select_all;
 use tokio::sync::watch;
 
 use crate::decode::{Lineage, topic_of};
-use crate::record::Positions;
-use crate::table::{Location, positions_of};
+use crate::lake::{Location, positions_of};
+use crate::model::positions::Positions;
 
 /// How often is looked how far another instance got.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// A Bronze table and how far it is committed.
 #[derive(Debug, Clone)]
-pub(super) struct Source {
+pub(super) struct AppendedTopic {
     pub(super) topic: Arc<str>,
     pub(super) bronze: Location,
     pub(super) committed: watch::Receiver<Positions>,
@@ -30,7 +30,7 @@ pub(super) struct Source {
 /// The Bronze tables of a pipeline, by topic.
 #[derive(Debug, Default)]
 pub(super) struct Bronzes {
-    sources: Mutex<HashMap<Arc<str>, Source>>,
+    sources: Mutex<HashMap<Arc<str>, AppendedTopic>>,
     /// the lake, where other instances may write what is not written here
     shared: Option<Location>,
 }
@@ -41,7 +41,7 @@ impl Bronzes {
         Bronzes { sources: Mutex::default(), shared: Some(root) }
     }
 
-    pub(super) fn add(&self, source: Source) {
+    pub(super) fn add(&self, source: AppendedTopic) {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner).insert(Arc::clone(&source.topic), source);
     }
 
@@ -50,7 +50,7 @@ impl Bronzes {
         self.sources.lock().unwrap_or_else(PoisonError::into_inner).remove(topic);
     }
 
-    fn get(&self, topic: &str) -> Option<Source> {
+    fn get(&self, topic: &str) -> Option<AppendedTopic> {
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         let known = sources.get(topic);
         let Some(root) = &self.shared else { return known.cloned() };
@@ -68,7 +68,7 @@ impl Bronzes {
     }
 
     /// The Bronze tables of `lineage`, of a table whose own topic is `topic`; topics that have none.
-    pub(super) fn of(&self, topic: &str, lineage: &Lineage) -> (Vec<Source>, Vec<String>) {
+    pub(super) fn of(&self, topic: &str, lineage: &Lineage) -> (Vec<AppendedTopic>, Vec<String>) {
         let (mut found, mut missing) = (Vec::new(), Vec::new());
         for ancestor in &lineage.ancestors {
             let Some(name) = topic_of(topic, &ancestor.table) else { continue };
@@ -82,7 +82,7 @@ impl Bronzes {
 }
 
 /// A Bronze table that another instance appends, or none: its positions as its log tells them.
-fn watch_others(topic: &str, bronze: Location) -> Source {
+fn watch_others(topic: &str, bronze: Location) -> AppendedTopic {
     let (told, committed) = watch::channel(Positions::new());
     let at = bronze.clone();
     tokio::spawn(async move {
@@ -100,12 +100,12 @@ fn watch_others(topic: &str, bronze: Location) -> Source {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     });
-    Source { topic: topic.into(), bronze, committed }
+    AppendedTopic { topic: topic.into(), bronze, committed }
 }
 
 /// Ends when one of `sources` has committed more, or with `others` when another instance goes on with it; never without
 /// one.
-pub(super) async fn grown(sources: &mut [Source], others: bool) {
+pub(super) async fn grown(sources: &mut [AppendedTopic], others: bool) {
     let grown = sources.iter_mut().map(|source| {
         async {
             // a Bronze table that has ended commits no more

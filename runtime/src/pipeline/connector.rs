@@ -10,8 +10,10 @@ use tokio::sync::{OnceCell, watch};
 
 use crate::decode::{self, Evidence, Lineage, SchemaChange, SchemaChangeKind, SchemaHistory, TableName, TopicKind};
 use crate::error::Result;
-use crate::record::{Block, Offsets, PartitionId, Positions};
-use crate::table::{BronzeTable, Location, Settings, positions_of};
+use crate::lake::{BronzeTable, Location, Settings, positions_of};
+use crate::model::positions::PartitionId;
+use crate::model::positions::{Offsets, Positions};
+use crate::model::record::Block;
 
 /// Records of a topic that are looked at to find out what it carries.
 const CLASSIFY_RECORDS_MAX: usize = 10_000;
@@ -96,7 +98,7 @@ pub(super) struct Connector {
     /// the schema-change topic
     pub(super) topic: String,
     history: RwLock<SchemaHistory>,
-    clearings: Mutex<HashMap<TableName, Vec<Clearing>>>,
+    truncates: Mutex<HashMap<TableName, Vec<Truncate>>>,
     evidence: Mutex<Evidence>,
     positions: Mutex<Offsets>,
     changes: watch::Sender<u64>,
@@ -106,7 +108,7 @@ pub(super) struct Connector {
 
 /// A statement that left a table without the rows it had, and the Kafka partition of the record that told it.
 #[derive(Debug, Clone)]
-pub(super) struct Clearing {
+pub(super) struct Truncate {
     pub(super) told_in: PartitionId,
     pub(super) change: SchemaChange,
 }
@@ -116,7 +118,7 @@ impl Connector {
         Connector {
             topic: topic.to_owned(),
             history: RwLock::default(),
-            clearings: Mutex::default(),
+            truncates: Mutex::default(),
             evidence: Mutex::default(),
             positions: Mutex::default(),
             changes: watch::Sender::new(0),
@@ -148,9 +150,9 @@ impl Connector {
     fn note(&self, told_in: &PartitionId, change: SchemaChange) {
         match change.kind {
             SchemaChangeKind::Truncated | SchemaChangeKind::Recreated => {
-                let mut all = self.clearings.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut all = self.truncates.lock().unwrap_or_else(PoisonError::into_inner);
                 let of_table = all.entry(change.table.clone()).or_default();
-                of_table.push(Clearing { told_in: told_in.clone(), change });
+                of_table.push(Truncate { told_in: told_in.clone(), change });
             }
             SchemaChangeKind::PartitionsEmptied => {
                 let table = &change.table;
@@ -162,9 +164,9 @@ impl Connector {
 
     /// What cleared `table`, under this name or one it had before, and was told at or past `next`; in the order of the
     /// topic.
-    pub(super) fn clearings(&self, table: &TableName, lineage: &Lineage, next: &Positions) -> Vec<Clearing> {
-        let all = self.clearings.lock().unwrap_or_else(PoisonError::into_inner);
-        let fresh = |c: &&Clearing| next.get(&c.told_in).is_none_or(|next| c.change.offset >= next);
+    pub(super) fn truncates(&self, table: &TableName, lineage: &Lineage, next: &Positions) -> Vec<Truncate> {
+        let all = self.truncates.lock().unwrap_or_else(PoisonError::into_inner);
+        let fresh = |c: &&Truncate| next.get(&c.told_in).is_none_or(|next| c.change.offset >= next);
         let own = all.get(table).into_iter().flatten();
         let own =
             own.filter(|c| !lineage.since.as_ref().is_some_and(|m| m.follows(&c.change.position, c.change.ts_ms)));
@@ -173,7 +175,7 @@ impl Connector {
             let of = all.get(&ancestor.table).into_iter().flatten();
             of.filter(|c| until.follows(&c.change.position, c.change.ts_ms))
         });
-        let mut found: Vec<Clearing> = own.chain(earlier).filter(fresh).cloned().collect();
+        let mut found: Vec<Truncate> = own.chain(earlier).filter(fresh).cloned().collect();
         found.sort_by_key(|c| c.change.offset);
         found
     }

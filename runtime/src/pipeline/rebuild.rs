@@ -13,21 +13,21 @@ use futures::StreamExt;
 use serde_json::Map;
 use tokio::sync::watch;
 
-use super::ancestry::{Bronzes, Source};
+use super::ancestry::{AppendedTopic, Bronzes};
 use super::settings::decode_settings;
-use super::silver::Reader;
+use super::task::silver::SilverTask;
+use super::task::silver::upsert::Opening;
 use super::task::{Ending, Tasks, Turn};
 use super::topics::feed_name;
-use super::upsert::Opening;
 use super::{Bounds, Pipeline};
 use crate::config::{Config, Flush};
 use crate::decode::{self, Decoded, Decoder, Patience, TableName, TopicKind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::query::Lake;
-use crate::record::{InputId, Positions};
+use crate::lake::query::Lake;
+use crate::lake::{BronzeTable, Rebuild};
+use crate::model::positions::{InputId, Positions};
+use crate::model::table_id::TableId;
 use crate::source::Requests;
-use crate::table::{BronzeTable, Rebuild};
-use crate::table_id::TableId;
 
 /// Rounds in which the new table takes in what the old one took in meanwhile, before they are exchanged.
 const ROUNDS: usize = 3;
@@ -162,7 +162,7 @@ impl Pipeline {
         topic: &Arc<str>,
         source: &TableName,
         rebuild: &Rebuild,
-        plan: &super::plan::Plan,
+        plan: &super::task::silver::plan::SilverSpec,
         wanted: &Positions,
     ) -> Result<()> {
         let own: Positions = wanted.partitions().filter(|(id, _)| id.topic == *topic).collect();
@@ -179,12 +179,12 @@ impl Pipeline {
         for (topic, positions) in earlier {
             let (sender, committed) = watch::channel(positions);
             kept.push(sender);
-            bronzes.add(Source { bronze: self.bronze_location(&topic)?, topic, committed });
+            bronzes.add(AppendedTopic { bronze: self.bronze_location(&topic)?, topic, committed });
         }
         // Nobody waits for a row: few large files.
         let flush = Flush { rows: self.config.flush.rows.max(FLUSH_ROWS), ..self.config.flush };
         let (_bounds, bounds) = watch::channel(Bounds { flush, ..Bounds::of(&self.config) });
-        let reader = Reader {
+        let task = SilverTask {
             bronzes: Arc::new(bronzes),
             topic: Arc::clone(topic),
             source: source.clone(),
@@ -212,7 +212,7 @@ impl Pipeline {
         };
         let id = TableId::silver(name);
         let mut tasks = Tasks::new(Arc::clone(&self.progress), true);
-        tasks.start(&id, Vec::new(), |inbox| reader.work(inbox)).end(Ending::Complete);
+        tasks.start(&id, Vec::new(), |inbox| task.work(inbox)).end(Ending::Complete);
         match tasks.next().await {
             Turn::Ended => Ok(()),
             Turn::Failed | Turn::Due(_) | Turn::Stopped(_) => Err(tasks.error_of(&id)),

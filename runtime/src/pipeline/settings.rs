@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::config::{self, Config};
 use crate::decode;
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::Settings;
 use crate::source::kafka;
-use crate::table::Settings;
 use crate::transform::Limits;
 
 /// The lake's options, secrets included, read where they are kept.

@@ -12,13 +12,14 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::task::{Ending, Handle, Order};
-use super::{Pipeline, Word};
+use super::{Notice, Pipeline};
 use crate::decode::{self, TopicKind};
 use crate::error::{Action, Result};
-use crate::record::{Offsets, PartitionId};
+use crate::lake::{BronzeTable, positions_of};
+use crate::model::positions::Offsets;
+use crate::model::positions::PartitionId;
+use crate::model::table_id::TableId;
 use crate::source::Delivery;
-use crate::table::{BronzeTable, positions_of};
-use crate::table_id::TableId;
 
 /// Time a table gets to commit what it holds before it is given away; what it has not committed by then, the next owner
 /// reads.
@@ -83,7 +84,7 @@ impl Pipeline {
                     tracing::error!(%topic, %error, hint = error.next_step(), "what tells of tables cannot be read from Bronze");
                     false
                 });
-                let _ = words.send(Word::Listened { topic, tells });
+                let _ = words.send(Notice::Listened { topic, tells });
             });
         }
     }

@@ -6,20 +6,21 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::bronze::Bronze;
-use super::plan::Plan;
 use super::relay::Relay;
 use super::settings::decode_settings;
-use super::silver::Reader;
 use super::task::Handle;
-use super::upsert::Opening;
+use super::task::bronze::Bronze;
+use super::task::silver::SilverTask;
+use super::task::silver::plan::SilverSpec;
+use super::task::silver::upsert::Opening;
 use super::{Pipeline, Route, ancestry};
 use crate::decode::{self, TableName, TopicKind};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{PartitionId, Positions};
+use crate::lake::Location;
+use crate::model::positions::PartitionId;
+use crate::model::positions::Positions;
+use crate::model::table_id::TableId;
 use crate::source::Delivery;
-use crate::table::Location;
-use crate::table_id::TableId;
 
 impl Pipeline {
     /// Partitions were found: those of a topic that is open go on from where its Bronze stands.
@@ -67,7 +68,7 @@ impl Pipeline {
         };
         let Some(route) = self.routes.get_mut(topic) else { return };
         route.is_open = false;
-        let source = ancestry::Source {
+        let source = ancestry::AppendedTopic {
             topic: Arc::clone(topic),
             bronze: location.clone(),
             committed: route.committed.subscribe(),
@@ -159,7 +160,7 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn add_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) {
+    pub(super) fn add_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: SilverSpec) {
         let name = plan.name.clone();
         let names: Vec<String> = std::iter::once(name.clone()).chain(plan.changes.then(|| feed_name(&name))).collect();
         let taken = names.iter().find_map(|name| Some((name, self.tables.get(name).filter(|other| *other != topic)?)));
@@ -202,7 +203,7 @@ impl Pipeline {
                 continue;
             }
             for topic in &earlier {
-                // Kafka may have the old topic no more; Bronze has it. Word of it brings us here again.
+                // Kafka may have the old topic no more; Bronze has it. Notice of it brings us here again.
                 if !self.routes.contains_key(topic) && !self.absent.contains(topic) {
                     self.take_up(topic, true);
                 }
@@ -219,14 +220,14 @@ impl Pipeline {
     }
 
     /// How the pipeline file wants the source table: by its sections, else as a typed copy where it asks for copies.
-    pub(super) fn plans(&self, source: &TableName) -> Vec<Plan> {
+    pub(super) fn plans(&self, source: &TableName) -> Vec<SilverSpec> {
         let TableName { database, table } = source;
         let full = format!("{database}.{table}");
         let sections = self.config.silver.iter().filter(|s| s.from == *table || s.from == full);
-        let plans: Vec<Plan> = sections
+        let plans: Vec<SilverSpec> = sections
             .map(|section| {
                 let module = section.transform.as_ref().and_then(|_| self.serving.get(&section.name));
-                Plan {
+                SilverSpec {
                     name: section.name.clone(),
                     module,
                     partition_by: section.partition_by.clone(),
@@ -246,11 +247,11 @@ impl Pipeline {
         let name: String =
             table.chars().map(|c| if c.is_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' }).collect();
         let on_incompatible = self.config.on_incompatible;
-        let copy = Plan { name, module: None, partition_by: Vec::new(), changes: false, on_incompatible };
+        let copy = SilverSpec { name, module: None, partition_by: Vec::new(), changes: false, on_incompatible };
         mirrored.then_some(copy).into_iter().collect()
     }
 
-    fn start_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: Plan) -> Result<()> {
+    fn start_silver(&mut self, topic: &Arc<str>, table: &TableName, plan: SilverSpec) -> Result<()> {
         let Some(route) = self.routes.get_mut(topic) else {
             return Err(Error::new(ErrorKind::Internal, format!("topic `{topic}` has no route")));
         };
@@ -269,7 +270,7 @@ impl Pipeline {
             letters: Arc::clone(&self.letters),
             serving: Arc::clone(&self.serving),
         };
-        let reader = Reader {
+        let task = SilverTask {
             topic: Arc::clone(topic),
             source: table.clone(),
             follows_schema: overrides.is_empty(),
@@ -289,7 +290,7 @@ impl Pipeline {
         };
         self.progress.start(&id, topic);
         let reads = vec![TableId::bronze(Arc::clone(topic))];
-        let handle = self.tasks.start(&id, reads, |inbox| reader.work(inbox));
+        let handle = self.tasks.start(&id, reads, |inbox| task.work(inbox));
         if !route.silvers.contains(&name) {
             route.silvers.push(name);
         }
@@ -303,7 +304,7 @@ impl Pipeline {
     /// Starts the table again, as the pipeline file and the serving modules have it by now.
     pub(super) fn start_again(&mut self, id: &TableId) {
         match id.layer {
-            crate::table_id::Layer::Bronze => self.start_bronze(&id.name),
+            crate::model::table_id::Layer::Bronze => self.start_bronze(&id.name),
             _ => {
                 let Some(topic) = self.tables.get(&*id.name).cloned() else { return };
                 let Some(TopicKind::Rows { table, .. }) = self.routes.get(&topic).map(|route| route.kind.clone())

@@ -21,13 +21,17 @@ pub(super) fn page(status: &Status) -> String {
 }
 
 fn run(page: &mut Page, status: &Status) {
-    page.family("lode_info", Kind::Gauge, "the pipeline and the program that runs it");
+    page.family("lode_info", MetricKind::Gauge, "the pipeline and the program that runs it");
     page.sample(&[("pipeline", &status.pipeline), ("version", status.version)], 1);
-    page.family("lode_start_time_seconds", Kind::Gauge, "when the run started, since 1970");
+    page.family("lode_start_time_seconds", MetricKind::Gauge, "when the run started, since 1970");
     page.sample(&[], seconds(status.started_ms));
-    page.family("lode_ready", Kind::Gauge, "1 once the source is taken up and every table has caught up, as /readyz");
+    page.family(
+        "lode_ready",
+        MetricKind::Gauge,
+        "1 once the source is taken up and every table has caught up, as /readyz",
+    );
     page.sample(&[], u8::from(status.ready));
-    page.family("lode_records_read_total", Kind::Counter, "records read from the source");
+    page.family("lode_records_read_total", MetricKind::Counter, "records read from the source");
     page.sample(&[], status.records);
     for (name, help, bytes) in [
         ("lode_source_buffer_bytes", "records read and not yet taken in", status.source_buffer.bytes),
@@ -35,7 +39,7 @@ fn run(page: &mut Page, status: &Status) {
         ("lode_table_buffer_bytes", "what tables have taken in and not committed", status.table_buffer.bytes),
         ("lode_table_buffer_limit_bytes", "beyond which tables commit early", status.table_buffer.limit_bytes),
     ] {
-        page.family(name, Kind::Gauge, help);
+        page.family(name, MetricKind::Gauge, help);
         page.sample(&[], bytes);
     }
 }
@@ -46,19 +50,19 @@ fn topics(page: &mut Page, status: &Status) {
             of.partitions.iter().map(move |(number, partition)| (&**topic, number.to_string(), partition))
         })
     };
-    page.family("lode_source_end_offset", Kind::Gauge, "exclusive end of a Kafka partition, as last known");
+    page.family("lode_source_end_offset", MetricKind::Gauge, "exclusive end of a Kafka partition, as last known");
     for (topic, number, partition) in partitions() {
         page.known(&[("topic", topic), ("partition", &number)], partition.end);
     }
-    page.family("lode_source_lag_records", Kind::Gauge, "records of a Kafka partition that Bronze lacks");
+    page.family("lode_source_lag_records", MetricKind::Gauge, "records of a Kafka partition that Bronze lacks");
     for (topic, number, partition) in partitions() {
         page.known(&[("topic", topic), ("partition", &number)], partition.lag);
     }
-    page.family("lode_table_offset", Kind::Gauge, "next offset of a Kafka partition, as committed by Bronze");
+    page.family("lode_table_offset", MetricKind::Gauge, "next offset of a Kafka partition, as committed by Bronze");
     for (topic, number, partition) in partitions() {
         page.known(&[BRONZE, ("table", topic), ("partition", &number)], partition.position);
     }
-    page.family("lode_table_records_total", Kind::Counter, "records appended to Bronze");
+    page.family("lode_table_records_total", MetricKind::Counter, "records appended to Bronze");
     for (topic, of) in &status.bronze {
         page.sample(&[BRONZE, ("table", topic)], of.records);
     }
@@ -66,7 +70,7 @@ fn topics(page: &mut Page, status: &Status) {
 
 /// What tables of every layer have.
 fn layers(page: &mut Page, status: &Status) {
-    use Kind::Gauge;
+    use MetricKind::Gauge;
     type OfTopic = fn(&TopicStatus) -> Option<f64>;
     type OfTable = fn(&SilverStatus) -> Option<f64>;
     let mut each = |name, help, of_topic: OfTopic, of_table: OfTable| {
@@ -109,7 +113,7 @@ fn tables(page: &mut Page, status: &Status) {
             page.known(&[SILVER, ("table", table)], value(of));
         }
     };
-    use Kind::{Counter, Gauge};
+    use MetricKind::{Counter, Gauge};
     each("lode_table_changes_total", Counter, "changes taken in", |t| Some(t.changes as f64));
     each("lode_table_rows_written_total", Counter, "rows written", |t| Some(t.rows_written as f64));
     each("lode_table_dead_letters_total", Counter, "records and rows set aside", |t| Some(t.dead_letters as f64));
@@ -131,7 +135,7 @@ fn tables(page: &mut Page, status: &Status) {
     each("lode_module_memory_bytes", Gauge, "the most linear memory that one call came to", |t| {
         (t.module_use.calls > 0).then_some(t.module_use.memory_bytes as f64)
     });
-    page.family("lode_module_info", Kind::Gauge, "the module that serves the table");
+    page.family("lode_module_info", MetricKind::Gauge, "the module that serves the table");
     for (table, of) in &status.silver {
         if let Some(sha256) = &of.report.module {
             page.sample(&[SILVER, ("table", table), ("sha256", sha256)], 1);
@@ -144,7 +148,7 @@ const BRONZE: (&str, &str) = ("layer", "bronze");
 const SILVER: (&str, &str) = ("layer", "silver");
 
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum MetricKind {
     Counter,
     Gauge,
     Histogram,
@@ -160,12 +164,12 @@ struct Page {
 
 impl Page {
     /// Samples of `name` follow.
-    fn family(&mut self, name: &'static str, kind: Kind, help: &str) {
+    fn family(&mut self, name: &'static str, kind: MetricKind, help: &str) {
         self.name = name;
         let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-            Kind::Histogram => "histogram",
+            MetricKind::Counter => "counter",
+            MetricKind::Gauge => "gauge",
+            MetricKind::Histogram => "histogram",
         };
         let _ = write!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
     }
@@ -200,7 +204,7 @@ impl Page {
         help: &str,
         all: impl Iterator<Item = ((&'a str, &'a str), &'a str, &'a Commits)>,
     ) {
-        self.family(name, Kind::Histogram, help);
+        self.family(name, MetricKind::Histogram, help);
         for (layer, table, commits) in all {
             let table = ("table", table);
             for (bound, count) in commits.up_to() {

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::record::{Offsets, PartitionId};
+use crate::model::positions::Offsets;
+use crate::model::positions::PartitionId;
 
 /// What is known of one Kafka partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -33,7 +33,7 @@ use rdkafka::message::Message;
 use super::{BLOCK_BYTES_MAX, BLOCK_ROWS_MAX, Budget, Delivery, Full, Outlet, Source, SourceEvent};
 use crate::config::Setting;
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::PartitionId;
+use crate::model::positions::PartitionId;
 pub use ends::{EndsClient, keep_known};
 use group::Group;
 pub(crate) use group::Membership;

@@ -21,7 +21,9 @@ use tokio::sync::oneshot;
 
 use super::{BLOCK_BYTES_MAX, Budget, Delivery, Full, Outlet, Request, Source, SourceEvent};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Block, Offsets, PartitionId, Range, Record};
+use crate::model::positions::PartitionId;
+use crate::model::positions::{Offsets, Range};
+use crate::model::record::{Block, Record};
 
 /// Longest line that is read, in bytes.
 const LINE_BYTES_MAX: u64 = 256 << 20;
@@ -68,7 +70,7 @@ struct Open {
 }
 
 /// What is known of a topic.
-enum Stand {
+enum TopicState {
     /// announced; nothing was said yet
     Asked,
     /// nobody can say yet from where it goes on
@@ -80,7 +82,7 @@ enum Stand {
 }
 
 struct Topic {
-    stand: Stand,
+    stand: TopicState,
     /// some of its records were passed over in this round: nothing more of it may be handed over before the next
     is_behind: bool,
     /// what was passed over can be handed over: another round is worth it
@@ -134,7 +136,7 @@ impl<'a> Replay<'a> {
                 let _ = reply.send(self.ends_of(&topic));
             }
             while !self.topics.values().any(|topic| topic.is_due) {
-                let is_behind = |topic: &Topic| topic.is_behind && !matches!(topic.stand, Stand::Left);
+                let is_behind = |topic: &Topic| topic.is_behind && !matches!(topic.stand, TopicState::Left);
                 if !drained && !self.topics.values().any(is_behind) {
                     drained = true;
                     self.outlet.send(SourceEvent::Drained);
@@ -153,7 +155,10 @@ impl<'a> Replay<'a> {
     /// A topic that was passed over for want of room is worth another round once there is some.
     fn make_room_due(&mut self) {
         for (name, topic) in &mut self.topics {
-            if topic.is_behind && matches!(topic.stand, Stand::Told { .. }) && self.outlet.budget.has_room_again(name) {
+            if topic.is_behind
+                && matches!(topic.stand, TopicState::Told { .. })
+                && self.outlet.budget.has_room_again(name)
+            {
                 topic.is_due = true;
             }
         }
@@ -166,18 +171,18 @@ impl<'a> Replay<'a> {
             Request::Begin { topic, positions, turn } => {
                 let Some(known) = self.topics.get_mut(&topic) else { return };
                 match &known.stand {
-                    Stand::Told { turn: before, .. } if *before == turn => return,
+                    TopicState::Told { turn: before, .. } if *before == turn => return,
                     // It is waited for, and nothing of it was passed over.
-                    Stand::Asked => known.is_due = known.is_behind,
+                    TopicState::Asked => known.is_due = known.is_behind,
                     _ => (known.is_behind, known.is_due) = (true, true),
                 }
-                known.stand = Stand::Told { positions, turn };
+                known.stand = TopicState::Told { positions, turn };
                 self.close(&topic);
             }
-            Request::Wait { topic } => self.pass_over(&topic, Some(Stand::Awaited)),
-            Request::Leave { topic } => self.pass_over(&topic, Some(Stand::Left)),
+            Request::Wait { topic } => self.pass_over(&topic, Some(TopicState::Awaited)),
+            Request::Leave { topic } => self.pass_over(&topic, Some(TopicState::Left)),
             Request::Recall { topic } => {
-                self.pass_over(&topic, Some(Stand::Asked));
+                self.pass_over(&topic, Some(TopicState::Asked));
                 let partitions = self.seen.keys().filter(|id| id.topic == topic).cloned().collect();
                 self.outlet.send(SourceEvent::Found(partitions));
             }
@@ -197,7 +202,7 @@ impl<'a> Replay<'a> {
     }
 
     /// Hands nothing more of the topic over in this round.
-    fn pass_over(&mut self, topic: &Arc<str>, stand: Option<Stand>) {
+    fn pass_over(&mut self, topic: &Arc<str>, stand: Option<TopicState>) {
         self.close(topic);
         if let Some(known) = self.topics.get_mut(topic) {
             known.is_behind = true;
@@ -291,7 +296,7 @@ impl<'a> Replay<'a> {
             Some((known, _)) => Arc::clone(known),
             None => {
                 let name: Arc<str> = Arc::from(topic);
-                let topic = Topic { stand: Stand::Asked, is_behind: false, is_due: false };
+                let topic = Topic { stand: TopicState::Asked, is_behind: false, is_due: false };
                 self.topics.insert(Arc::clone(&name), topic);
                 self.outlet.budget.meet(&name);
                 self.outlet.send(SourceEvent::Found(vec![PartitionId { topic: Arc::clone(&name), partition }]));
@@ -307,11 +312,11 @@ impl<'a> Replay<'a> {
             let Some(topic) = self.topics.get_mut(&id.topic) else { return Ok(false) };
             match &topic.stand {
                 _ if topic.is_behind => return Ok(false),
-                Stand::Left | Stand::Awaited => {
+                TopicState::Left | TopicState::Awaited => {
                     topic.is_behind = true;
                     return Ok(false);
                 }
-                Stand::Told { positions, .. } => {
+                TopicState::Told { positions, .. } => {
                     let from = positions.get(id).copied().unwrap_or(0);
                     if !self.hand_over_parents(id) {
                         return Ok(false);
@@ -319,8 +324,8 @@ impl<'a> Replay<'a> {
                     self.open.insert(id.clone(), Open { block: Block::new(id.clone()), from, next: from });
                     return Ok(true);
                 }
-                Stand::Asked if self.outlet.stopped() => return Ok(false),
-                Stand::Asked => {
+                TopicState::Asked if self.outlet.stopped() => return Ok(false),
+                TopicState::Asked => {
                     if let Ok(request) = self.outlet.requests.recv_timeout(REQUEST_WAIT) {
                         self.heed(request);
                     }
@@ -343,7 +348,7 @@ impl<'a> Replay<'a> {
         let begun = Instant::now();
         loop {
             let Some(open) = self.open.get_mut(id).filter(|open| !open.block.is_empty()) else { return true };
-            let Some(Topic { stand: Stand::Told { positions, turn }, .. }) = self.topics.get_mut(&id.topic) else {
+            let Some(Topic { stand: TopicState::Told { positions, turn }, .. }) = self.topics.get_mut(&id.topic) else {
                 return true;
             };
             let full = match self.outlet.budget.take(&id.topic, open.block.bytes()) {

@@ -11,7 +11,7 @@ use super::columns::bytes_of;
 use super::describe::{Prepared, Write};
 use super::piece::{Job, Piece, Rows};
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::widen::widen;
+use crate::model::schema::widen::widen;
 
 /// How much a log line matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -37,11 +37,11 @@ pub struct ColumnRef {
 #[derive(Clone)]
 pub struct Prepared {
     pub(super) module: Module,
-    pub(super) plan: Arc<Plan>,
+    pub(super) plan: Arc<Exchange>,
 }
 
 /// What a description comes to.
-pub(super) struct Plan {
+pub(super) struct Exchange {
     pub(super) params: String,
     /// the columns the module reads, in its order
     pub(super) reads: Vec<Read>,
@@ -98,7 +98,7 @@ impl Module {
             Error::new(ErrorKind::Config, format!("module `{}` does not take this table: {message}", self.name()))
                 .hint("change the module, or what the pipeline file gives it")
         })?;
-        let plan = Plan::new(description, params, relations, &offered, self.limits.columns)
+        let plan = Exchange::new(description, params, relations, &offered, self.limits.columns)
             .map_err(|e| self.broken(&format!("gave a description that breaks the contract: {e}")))?;
         Ok(Prepared { module: self.clone(), plan: Arc::new(plan) })
     }
@@ -137,19 +137,19 @@ impl Prepared {
     }
 }
 
-impl Plan {
+impl Exchange {
     fn new(
         description: WitDescription,
         params: String,
         relations: &[Relation<'_>],
         offered: &[WitRelation],
         most: usize,
-    ) -> Result<Plan, String> {
+    ) -> Result<Exchange, String> {
         let WitDescription { reads, writes, key } = description;
         if reads.len() > most || writes.len() > most || key.len() > writes.len() {
             return Err(format!("more columns than `{most}`, or a key of more columns than there are"));
         }
-        let mut plan = Plan {
+        let mut plan = Exchange {
             params,
             reads: Vec::with_capacity(reads.len()),
             fields: Vec::with_capacity(reads.len()),
@@ -160,51 +160,8 @@ impl Plan {
             columns: Vec::new(),
         };
         let mut wanted = HashSet::new();
-        for reference in reads {
-            let (column, name, field) = resolve(reference, relations)?;
-            let data_type = crossing_type(field.data_type())
-                .ok_or_else(|| format!("column `{name}` of type `{}` can be passed but not read", field.data_type()))?;
-            let offered_field = offered.get(column.relation).and_then(|r| r.fields.get(column.field));
-            plan.fields.push(offered_field.cloned().ok_or("a column that was not offered")?);
-            plan.reads.push(Read { name, data_type });
-            if wanted.insert(column) {
-                plan.columns.push(column);
-            }
-        }
-        let mut fields = Vec::with_capacity(writes.len());
-        let mut names = HashSet::new();
-        let mut placed = vec![false; plan.computed];
-        for write in writes {
-            let (field, write) = match write {
-                WitOutputField::Computed(computed) => {
-                    let WitField { name, format, nullable } = computed.field;
-                    let place = computed.column as usize;
-                    match placed.get_mut(place) {
-                        Some(taken @ false) => *taken = true,
-                        Some(true) => return Err(format!("computed column {place} is named twice")),
-                        None => return Err(format!("computed column {place} of `{}`", plan.computed)),
-                    }
-                    (Field::new(name, parse_format(&format)?, true), Write::Computed { place, nullable })
-                }
-                WitOutputField::Passed(passed) => {
-                    let (column, from, field) = resolve(passed.from, relations)?;
-                    if wanted.insert(column) {
-                        plan.columns.push(column);
-                    }
-                    let nullable = field.is_nullable() || column.relation > 0;
-                    (field.clone().with_name(passed.name).with_nullable(nullable), Write::Passed(from))
-                }
-            };
-            check_name(field.name())?;
-            if !names.insert(field.name().to_lowercase()) {
-                return Err(format!("two output columns are named `{}`", field.name()));
-            }
-            fields.push(field);
-            plan.writes.push(write);
-        }
-        if fields.is_empty() {
-            return Err("it has no output column".to_owned());
-        }
+        plan.take_reads(reads, relations, offered, &mut wanted)?;
+        let mut fields = plan.take_writes(writes, relations, &mut wanted)?;
         let writes_count = fields.len();
         for index in key {
             let outside = || format!("key column {index} of `{}`", writes_count);
@@ -217,6 +174,72 @@ impl Plan {
         }
         plan.schema = Arc::new(Schema::new(fields));
         Ok(plan)
+    }
+
+    /// The columns that the module reads; `wanted`: those that are among [`Self::columns`].
+    fn take_reads(
+        &mut self,
+        reads: Vec<WitColumnRef>,
+        relations: &[Relation<'_>],
+        offered: &[WitRelation],
+        wanted: &mut HashSet<ColumnRef>,
+    ) -> Result<(), String> {
+        for reference in reads {
+            let (column, name, field) = resolve(reference, relations)?;
+            let data_type = crossing_type(field.data_type())
+                .ok_or_else(|| format!("column `{name}` of type `{}` can be passed but not read", field.data_type()))?;
+            let offered_field = offered.get(column.relation).and_then(|r| r.fields.get(column.field));
+            self.fields.push(offered_field.cloned().ok_or("a column that was not offered")?);
+            self.reads.push(Read { name, data_type });
+            if wanted.insert(column) {
+                self.columns.push(column);
+            }
+        }
+        Ok(())
+    }
+
+    /// The columns that the module writes or passes on, as those of a table.
+    fn take_writes(
+        &mut self,
+        writes: Vec<WitOutputField>,
+        relations: &[Relation<'_>],
+        wanted: &mut HashSet<ColumnRef>,
+    ) -> Result<Vec<Field>, String> {
+        let mut fields = Vec::with_capacity(writes.len());
+        let mut names = HashSet::new();
+        let mut placed = vec![false; self.computed];
+        for write in writes {
+            let (field, write) = match write {
+                WitOutputField::Computed(computed) => {
+                    let WitField { name, format, nullable } = computed.field;
+                    let place = computed.column as usize;
+                    match placed.get_mut(place) {
+                        Some(taken @ false) => *taken = true,
+                        Some(true) => return Err(format!("computed column {place} is named twice")),
+                        None => return Err(format!("computed column {place} of `{}`", self.computed)),
+                    }
+                    (Field::new(name, parse_format(&format)?, true), Write::Computed { place, nullable })
+                }
+                WitOutputField::Passed(passed) => {
+                    let (column, from, field) = resolve(passed.from, relations)?;
+                    if wanted.insert(column) {
+                        self.columns.push(column);
+                    }
+                    let nullable = field.is_nullable() || column.relation > 0;
+                    (field.clone().with_name(passed.name).with_nullable(nullable), Write::Passed(from))
+                }
+            };
+            check_name(field.name())?;
+            if !names.insert(field.name().to_lowercase()) {
+                return Err(format!("two output columns are named `{}`", field.name()));
+            }
+            fields.push(field);
+            self.writes.push(write);
+        }
+        if fields.is_empty() {
+            return Err("it has no output column".to_owned());
+        }
+        Ok(fields)
     }
 }
 

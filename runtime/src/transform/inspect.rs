@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// What a module file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum BinaryKind {
     /// a component of the contract's world
     Component,
     /// a core module whose exports follow the canonical ABI, with its world embedded
@@ -18,7 +18,7 @@ pub(super) enum Kind {
 }
 
 /// Reads `bytes` and checks contract version and imports. No code is compiled or run.
-pub(super) fn inspect(bytes: &[u8], name: &str) -> Result<Kind> {
+pub(super) fn inspect(bytes: &[u8], name: &str) -> Result<BinaryKind> {
     if !bytes.starts_with(b"\0asm") {
         return Err(Error::new(
             ErrorKind::Module,
@@ -34,19 +34,22 @@ pub(super) fn inspect(bytes: &[u8], name: &str) -> Result<Kind> {
     check_version(&found, name)?;
     check_imports(&found, name)?;
     Ok(match (found.component, found.embedded_world) {
-        (true, _) => Kind::Component,
-        (false, true) => Kind::CoreWithWorld,
-        (false, false) => Kind::Core,
+        (true, _) => BinaryKind::Component,
+        (false, true) => BinaryKind::CoreWithWorld,
+        (false, false) => BinaryKind::Core,
     })
 }
 
 /// The component that `bytes` are or become.
-pub(super) fn to_component(bytes: &[u8], kind: Kind) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
+pub(super) fn to_component(
+    bytes: &[u8],
+    kind: BinaryKind,
+) -> Result<Vec<u8>, Box<dyn std::error::Error + Send + Sync>> {
     let with_world;
     let core = match kind {
-        Kind::Component => return Ok(bytes.to_vec()),
-        Kind::CoreWithWorld => bytes,
-        Kind::Core => {
+        BinaryKind::Component => return Ok(bytes.to_vec()),
+        BinaryKind::CoreWithWorld => bytes,
+        BinaryKind::Core => {
             let mut resolve = wit_parser::Resolve::default();
             let package = resolve.push_source("transform.wit", WIT)?;
             let world = resolve.select_world(&[package], Some("transform"))?;

@@ -6,7 +6,7 @@
 
 use crate::decode::dialect::mysql::binlog::{Binlog, SourceEvent, is_ahead};
 use crate::decode::format::json::source_block::Snapshot;
-use crate::sequence::Sequence;
+use crate::model::sequence::Sequence;
 
 /// A jump back with a source time this much newer is not a late delivery, in milliseconds.
 pub(crate) const LATE_MAX_MS: i64 = 60_000;
@@ -109,14 +109,14 @@ impl Epochs {
         }
     }
 
-    fn ordinal_of(&self, reach: Option<&Reach>, event: &SourceEvent<'_>) -> Result<(u16, Order), Lost> {
+    fn ordinal_of(&self, reach: Option<&Reach>, event: &SourceEvent<'_>) -> Result<(u16, EpochOrder), Lost> {
         let count = u16::try_from(self.binlogs.len()).map_err(|_| Lost::TooLarge)?;
         let having = |from: usize, to: usize| {
             (from..to).filter(|n| self.binlogs.get(*n).is_some_and(|b| b.may_hold(event))).map(|n| n as u16)
         };
         let all = self.binlogs.len();
         let Some(reach) = reach else {
-            return Ok((having(0, all).next().unwrap_or(count), Order::Ahead));
+            return Ok((having(0, all).next().unwrap_or(count), EpochOrder::Ahead));
         };
         let current = reach.newest.epoch();
         let here = Sequence::new(current, event.file, event.pos, 0, 0).ok_or(Lost::TooLarge)?;
@@ -125,22 +125,22 @@ impl Epochs {
         let same = reach.last.may_hold(event);
         if is_ahead(here, reach.newest) {
             if same {
-                return Ok((current, Order::Ahead));
+                return Ok((current, EpochOrder::Ahead));
             }
             // another partition may have seen the new server first, as a jump
             return Ok(match (above(), earlier()) {
-                (Some(above), _) => (above, Order::Ahead),
-                (None, Some(earlier)) if event.ts_ms < reach.ts_ms => (earlier, Order::Late),
-                _ => (current, Order::Ahead),
+                (Some(above), _) => (above, EpochOrder::Ahead),
+                (None, Some(earlier)) if event.ts_ms < reach.ts_ms => (earlier, EpochOrder::Late),
+                _ => (current, EpochOrder::Ahead),
             });
         }
         if !same && event.ts_ms >= reach.ts_ms {
-            return Ok((above().unwrap_or(count), Order::Ahead));
+            return Ok((above().unwrap_or(count), EpochOrder::Ahead));
         }
         if same && event.ts_ms > reach.ts_ms.saturating_add(LATE_MAX_MS) {
-            return Ok((current, Order::Jump));
+            return Ok((current, EpochOrder::Jump));
         }
-        Ok((earlier().unwrap_or(current), Order::Late))
+        Ok((earlier().unwrap_or(current), EpochOrder::Late))
     }
 
     fn place_streamed(
@@ -150,7 +150,7 @@ impl Epochs {
         at: impl Fn(u16) -> Result<Sequence, Lost>,
     ) -> Result<Place, Lost> {
         let (ordinal, order) = self.ordinal_of(reach, event)?;
-        if order == Order::Jump {
+        if order == EpochOrder::Jump {
             return Err(Lost::Jump);
         }
         let sequence = at(ordinal)?;
@@ -159,7 +159,7 @@ impl Epochs {
             sequence,
             floor: due.map(|(_, run)| run.sequence),
             ordinal,
-            advances: order == Order::Ahead,
+            advances: order == EpochOrder::Ahead,
             run: None,
             ends_run: due.map(|(at, _)| at),
         })
@@ -172,7 +172,7 @@ impl Epochs {
         at: impl Fn(u16) -> Result<Sequence, Lost>,
     ) -> Result<Place, Lost> {
         let (ordinal, order) = self.ordinal_of(reach, event)?;
-        let own = if order == Order::Ahead { at(ordinal)? } else { Sequence::MIN };
+        let own = if order == EpochOrder::Ahead { at(ordinal)? } else { Sequence::MIN };
         let newest = reach.map_or(own, |r| r.newest.max(own));
         Ok(Place {
             sequence: read_after(newest),
@@ -202,7 +202,7 @@ impl Epochs {
                 let (ordinal, order) = self.ordinal_of(reach, event)?;
                 let own = at(ordinal)?;
                 // another partition may be far ahead: only its own past tells a late first reading from a new one
-                let behind = order != Order::Ahead || reach.is_some_and(|r| r.newest >= own);
+                let behind = order != EpochOrder::Ahead || reach.is_some_and(|r| r.newest >= own);
                 let newest = self.partitions.iter().map(|r| r.newest).max();
                 let sequence = match newest {
                     Some(newest) if behind => read_after(newest),
@@ -248,7 +248,7 @@ impl Epochs {
         // the newest row tells which servers have come; the schema-change topic may be ahead of it or behind
         let Some(newest) = self.partitions.iter().max_by_key(|r| r.newest) else { return Ok(None) };
         let (ordinal, order) = self.ordinal_of(Some(newest), event)?;
-        if order == Order::Jump {
+        if order == EpochOrder::Jump {
             return Err(Lost::Jump);
         }
         let sequence = Sequence::new(ordinal, event.file, event.pos, 0, RANK).ok_or(Lost::TooLarge)?;
@@ -303,7 +303,7 @@ impl Epochs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
+enum EpochOrder {
     Ahead,
     Late,
     Jump,

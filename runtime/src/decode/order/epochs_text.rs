@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::epochs::{Epochs, Reach, Run};
 use crate::decode::dialect::mysql::binlog::Binlog;
 use crate::error::{Error, ErrorKind, Result};
-use crate::sequence::Sequence;
+use crate::model::sequence::Sequence;
 
 impl std::fmt::Display for Epochs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -16,8 +16,8 @@ use crate::decode::bad_record::BadSchemaChange;
 use crate::decode::dialect::mysql::binlog::{Moment, SourcePosition};
 use crate::decode::dialect::mysql::schema_topic::{self, Announcement, Statement, TableChange};
 use crate::decode::table_name::TableName;
-use crate::record::Record;
-use crate::schema::{Rename, RenamedColumn, TableSchemaRef};
+use crate::model::record::Record;
+use crate::model::schema::{Rename, RenamedColumn, TableSchemaRef};
 
 /// What the source did to a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,7 +65,7 @@ pub struct SchemaChange {
 
 /// A structure and the position it holds from.
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub(crate) struct StructureFrom {
     pub(crate) position: SourcePosition,
     /// `None`: the table is gone. An error: why Delta cannot have its columns' names
     pub(crate) structure: Option<Result<Arc<Structure>, Arc<str>>>,
@@ -74,7 +74,7 @@ pub(crate) struct Entry {
 /// Structures of all tables of one connector, in source order.
 #[derive(Debug, Clone, Default)]
 pub struct SchemaHistory {
-    tables: HashMap<TableName, Arc<Vec<Entry>>>,
+    tables: HashMap<TableName, Arc<Vec<StructureFrom>>>,
     /// renamed columns, in the order of the topic
     renames: HashMap<TableName, Vec<(SourcePosition, Arc<Rename>)>>,
     /// renamed tables
@@ -127,7 +127,7 @@ impl SchemaHistory {
         self.renames.get(table).into_iter().flatten().map(|(_, rename)| Arc::clone(rename)).collect()
     }
 
-    pub(crate) fn entries(&self, table: &TableName) -> Option<&Arc<Vec<Entry>>> {
+    pub(crate) fn entries(&self, table: &TableName) -> Option<&Arc<Vec<StructureFrom>>> {
         self.tables.get(table)
     }
 
@@ -255,7 +255,7 @@ impl SchemaHistory {
     /// if that one is known to be gone.
     fn was_another(&self, table: &TableName, position: &SourcePosition, if_not_exists: bool) -> bool {
         let entries = self.tables.get(table).map(|e| e.as_slice()).unwrap_or_default();
-        let before = |e: &&Entry| !e.position.reaches(position);
+        let before = |e: &&StructureFrom| !e.position.reaches(position);
         entries.iter().rev().find(before).is_some_and(|e| !if_not_exists || e.structure.is_none())
     }
 
@@ -325,9 +325,9 @@ impl SchemaHistory {
         {
             structure = Some(Ok(Arc::clone(old)));
         }
-        let after = |e: &Entry| position.precedes(&e.position);
+        let after = |e: &StructureFrom| position.precedes(&e.position);
         let at = entries.iter().position(after).unwrap_or(entries.len());
-        entries.insert(at, Entry { position: position.clone(), structure });
+        entries.insert(at, StructureFrom { position: position.clone(), structure });
         if entries.len() > ENTRIES_MAX {
             entries.remove(0);
         }

@@ -3,7 +3,7 @@
 //! Receives a table's entries of the history. Promises the last one at or before a position, and within which positions
 //! it stays that one, so that the next record costs two comparisons.
 
-use super::history::Entry;
+use super::history::StructureFrom;
 
 /// The entry in force within some positions of one binlog.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +19,7 @@ pub(crate) struct InForce {
 impl InForce {
     /// The entry in force at file and position `at` of the binlog `base`. A table of which nothing is told in that binlog
     /// is looked up in the others.
-    pub(crate) fn at(entries: &[Entry], revision: u64, base: &str, at: (u64, u64)) -> InForce {
+    pub(crate) fn at(entries: &[StructureFrom], revision: u64, base: &str, at: (u64, u64)) -> InForce {
         let told_here = entries.iter().any(|e| e.position.base == base);
         let mut found = InForce { revision, from: (0, 0), to: (u64::MAX, u64::MAX), entry: None };
         for (index, entry) in entries.iter().enumerate() {

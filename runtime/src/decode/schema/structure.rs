@@ -10,7 +10,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use crate::decode::table_name::TableName;
 use crate::decode::value::column_type::{ColumnSpec, ColumnType};
-use crate::schema::{SOURCE_NAME, TableSchema, TableSchemaRef};
+use crate::model::schema::{SOURCE_NAME, TableSchema, TableSchemaRef};
 
 /// A table's columns, types, key and defaults as they were for a while.
 #[derive(Debug)]

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::record::{Block, PartitionId, Record};
+use crate::model::positions::PartitionId;
+use crate::model::record::{Block, Record};
 
 /// One captured record.
 pub(super) struct Line {

@@ -3,7 +3,7 @@
 use crate::decode::dialect::mysql::binlog::SourceEvent;
 use crate::decode::format::json::source_block::Snapshot;
 use crate::decode::order::epochs::{Epochs, LATE_MAX_MS, Lost};
-use crate::sequence::Sequence;
+use crate::model::sequence::Sequence;
 
 struct Table(Epochs);
 

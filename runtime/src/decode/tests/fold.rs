@@ -11,10 +11,10 @@ use base64::Engine;
 use serde_json::Value;
 
 use super::capture;
-use crate::change::{Changes, Op};
 use crate::decode::value::time_text as moment;
-use crate::schema::{SOURCE_NAME, TableSchema};
-use crate::sequence::Sequence;
+use crate::model::change::{Changes, Op};
+use crate::model::schema::{SOURCE_NAME, TableSchema};
+use crate::model::sequence::Sequence;
 
 /// A row: column name and plain form of the value.
 type Row = BTreeMap<String, Option<String>>;

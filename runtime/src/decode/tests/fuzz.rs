@@ -8,7 +8,8 @@ use rand::{Rng, SeedableRng};
 
 use super::capture::{Capture, load};
 use crate::decode::{Decoded, Decoder, Evidence, Patience, SchemaHistory, Settings, Step, classify};
-use crate::record::{Block, PartitionId, Record};
+use crate::model::positions::PartitionId;
+use crate::model::record::{Block, Record};
 
 const PIECES: [&[u8]; 16] = [
     b"{",

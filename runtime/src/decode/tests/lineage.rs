@@ -1,7 +1,7 @@
 //! Names that tables had, told by statements.
 
 use crate::decode::{Lineage, SchemaHistory, TableName, topic_of};
-use crate::record::Record;
+use crate::model::record::Record;
 
 fn name(table: &str) -> TableName {
     TableName { database: "shop".into(), table: table.into() }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Decimal128Type, Int64Type, TimestampMicrosecondType};
 
-use crate::change::{Changes, Floor, Op};
 use crate::decode::{BadRecord, Decoded, Decoder, Evidence, Patience, SchemaHistory, Settings, Step};
-use crate::record::{Block, PartitionId, Record};
+use crate::model::change::{Changes, Floor, Op};
+use crate::model::positions::PartitionId;
+use crate::model::record::{Block, Record};
 
 const TOPIC: &str = "p.shop.t";
 

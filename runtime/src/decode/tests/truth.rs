@@ -10,7 +10,7 @@ use super::fold::{State, differences};
 use crate::decode::{
     Decoded, Decoder, Evidence, Patience, SchemaHistory, Settings, Step, TableName, TopicKind, classify,
 };
-use crate::record::PartitionId;
+use crate::model::positions::PartitionId;
 
 struct Run {
     history: SchemaHistory,
@@ -223,7 +223,7 @@ fn every_record_shows_the_op_and_the_time_that_a_json_reader_finds() {
             let letter = payload["op"].as_str().or(payload["__op"].as_str());
             let ms = payload["source"]["ts_ms"].as_i64().or(payload["__source_ts_ms"].as_i64());
             let (op, found) = crate::decode::op_and_time(line.as_bytes());
-            assert_eq!(op.map(crate::change::Op::letter), letter.filter(|l| "rcud".contains(l)), "{line}");
+            assert_eq!(op.map(crate::model::change::Op::letter), letter.filter(|l| "rcud".contains(l)), "{line}");
             assert_eq!(found, ms, "{line}");
             shown += usize::from(op.is_some());
         }

@@ -12,7 +12,7 @@ use super::modes::{self, BinaryHandling, DecimalHandling, Modes, TimePrecision};
 use super::scalar::{self, Digits};
 use super::time_text;
 use crate::decode::format::embedded_schema::Field;
-use crate::decode::format::json::cursor::{Kind, Token};
+use crate::decode::format::json::cursor::{Token, ValueKind};
 use crate::decode::format::json::escape;
 use crate::decode::format::json::number::{int64, int128};
 
@@ -158,8 +158,8 @@ impl Codec {
     pub(crate) fn int8(self, token: Token, value: &[u8]) -> Result<i8, Misfit> {
         match (self, token.kind) {
             // a converter may write TINYINT(1) as a boolean
-            (Codec::Int8, Kind::True) => Ok(1),
-            (Codec::Int8, Kind::False) => Ok(0),
+            (Codec::Int8, ValueKind::True) => Ok(1),
+            (Codec::Int8, ValueKind::False) => Ok(0),
             (Codec::Int8, _) => i8::try_from(integer(token, value)?).map_err(|_| OUT_OF_RANGE),
             _ => Err(WRONG_KIND),
         }
@@ -169,8 +169,8 @@ impl Codec {
     #[inline]
     pub(crate) fn int16(self, token: Token, value: &[u8]) -> Result<i16, Misfit> {
         match (self, token.kind) {
-            (Codec::Int16, Kind::True) => Ok(1),
-            (Codec::Int16, Kind::False) => Ok(0),
+            (Codec::Int16, ValueKind::True) => Ok(1),
+            (Codec::Int16, ValueKind::False) => Ok(0),
             (Codec::Int16, _) => i16::try_from(integer(token, value)?).map_err(|_| OUT_OF_RANGE),
             _ => Err(WRONG_KIND),
         }
@@ -181,8 +181,8 @@ impl Codec {
     pub(crate) fn int32(self, token: Token, value: &[u8]) -> Result<i32, Misfit> {
         match (self, token.kind) {
             (Codec::Int32 | Codec::Year, _) => i32::try_from(integer(token, value)?).map_err(|_| OUT_OF_RANGE),
-            (Codec::Date, Kind::Number) => time_text::date_of_days(integer(token, value)?).ok_or(OUT_OF_RANGE),
-            (Codec::Date, Kind::Text | Kind::Escaped) => time_text::date_of_text(value).ok_or(WRONG_KIND),
+            (Codec::Date, ValueKind::Number) => time_text::date_of_days(integer(token, value)?).ok_or(OUT_OF_RANGE),
+            (Codec::Date, ValueKind::Text | ValueKind::Escaped) => time_text::date_of_text(value).ok_or(WRONG_KIND),
             _ => Err(WRONG_KIND),
         }
     }
@@ -233,8 +233,8 @@ impl Codec {
     /// A value of a column of booleans.
     pub(crate) fn bit(self, token: Token, value: &[u8]) -> Result<bool, Misfit> {
         match (self, token.kind, value) {
-            (Codec::Bit, Kind::True, _) | (Codec::Bit, Kind::Number, b"1") => Ok(true),
-            (Codec::Bit, Kind::False, _) | (Codec::Bit, Kind::Number, b"0") => Ok(false),
+            (Codec::Bit, ValueKind::True, _) | (Codec::Bit, ValueKind::Number, b"1") => Ok(true),
+            (Codec::Bit, ValueKind::False, _) | (Codec::Bit, ValueKind::Number, b"0") => Ok(false),
             _ => Err(WRONG_KIND),
         }
     }
@@ -244,8 +244,8 @@ impl Codec {
     #[inline]
     pub(crate) fn bytes(self, token: Token, text: &[u8], value: &[u8], out: &mut Vec<u8>) -> Result<(), Misfit> {
         match (self, token.kind) {
-            (Codec::Text, Kind::Text) => out.extend_from_slice(value),
-            (Codec::Text | Codec::Json, Kind::Escaped) => {
+            (Codec::Text, ValueKind::Text) => out.extend_from_slice(value),
+            (Codec::Text | Codec::Json, ValueKind::Escaped) => {
                 escape::unescape(token.of(text), out).ok_or(Misfit::Value("holds half of a surrogate pair"))?;
             }
             (Codec::Json, _) => out.extend_from_slice(value),
@@ -279,7 +279,7 @@ const TOO_PRECISE: Misfit = Misfit::Value("has more digits than the type");
 
 #[inline]
 fn integer(token: Token, value: &[u8]) -> Result<i64, Misfit> {
-    if token.kind != Kind::Number {
+    if token.kind != ValueKind::Number {
         return Err(WRONG_KIND);
     }
     int64(value)
@@ -287,7 +287,7 @@ fn integer(token: Token, value: &[u8]) -> Result<i64, Misfit> {
 }
 
 fn number<T: std::str::FromStr>(token: Token, value: &[u8]) -> Result<T, Misfit> {
-    if token.kind != Kind::Number {
+    if token.kind != ValueKind::Number {
         return Err(WRONG_KIND);
     }
     std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or(WRONG_KIND)
@@ -296,11 +296,11 @@ fn number<T: std::str::FromStr>(token: Token, value: &[u8]) -> Result<T, Misfit>
 /// BIGINT UNSIGNED: the mode `long` writes values past 2^63 as negative numbers, `precise` writes base64.
 fn unsigned(token: Token, value: &[u8]) -> Result<i128, Misfit> {
     let n = match token.kind {
-        Kind::Number => match int128(value).ok_or(WRONG_KIND)? {
+        ValueKind::Number => match int128(value).ok_or(WRONG_KIND)? {
             n if n < 0 => i128::from(i64::try_from(n).map_err(|_| OUT_OF_RANGE)?.cast_unsigned()),
             n => n,
         },
-        Kind::Text | Kind::Escaped => small_base64(value)?,
+        ValueKind::Text | ValueKind::Escaped => small_base64(value)?,
         _ => return Err(WRONG_KIND),
     };
     if u64::try_from(n).is_ok() { Ok(n) } else { Err(OUT_OF_RANGE) }
@@ -319,7 +319,7 @@ fn form_of(token: Token, value: &[u8], scale: i8, form: Option<DecimalHandling>)
     }
     let whole = Token { kind: token.kind, start: 0, end: value.len() as u32 };
     modes::decimal(scale, whole, value).ok_or(match token.kind {
-        Kind::Text => Misfit::Unsettled("decimal_handling"),
+        ValueKind::Text => Misfit::Unsettled("decimal_handling"),
         _ => WRONG_KIND,
     })
 }
@@ -345,11 +345,11 @@ fn decimal(
     form: Option<DecimalHandling>,
 ) -> Result<i128, Misfit> {
     let digits = match (form_of(token, value, scale, form)?, token.kind) {
-        (DecimalHandling::String, Kind::Text | Kind::Escaped) => scalar::digits(value).ok_or(WRONG_KIND)?,
-        (DecimalHandling::Precise, Kind::Text | Kind::Escaped) => {
+        (DecimalHandling::String, ValueKind::Text | ValueKind::Escaped) => scalar::digits(value).ok_or(WRONG_KIND)?,
+        (DecimalHandling::Precise, ValueKind::Text | ValueKind::Escaped) => {
             Digits { unscaled: small_base64(value)?, scale: i32::from(written), significant: 0 }
         }
-        (DecimalHandling::Double, Kind::Number) => double_digits(value)?,
+        (DecimalHandling::Double, ValueKind::Number) => double_digits(value)?,
         _ => return Err(WRONG_KIND),
     };
     digits.rescale(precision, scale).ok_or(TOO_PRECISE)
@@ -364,7 +364,7 @@ fn big_decimal(
 ) -> Result<(), Misfit> {
     let signed = i8::try_from(scale).unwrap_or(i8::MAX);
     match (form_of(token, value, signed, form)?, token.kind) {
-        (DecimalHandling::String, Kind::Text | Kind::Escaped) => {
+        (DecimalHandling::String, ValueKind::Text | ValueKind::Escaped) => {
             let body = value.strip_prefix(b"-").unwrap_or(value);
             let points = body.iter().filter(|b| **b == b'.').count();
             if body.is_empty() || points > 1 || body.iter().any(|b| !b.is_ascii_digit() && *b != b'.') {
@@ -372,7 +372,7 @@ fn big_decimal(
             }
             out.extend_from_slice(value);
         }
-        (DecimalHandling::Precise, Kind::Text | Kind::Escaped) => {
+        (DecimalHandling::Precise, ValueKind::Text | ValueKind::Escaped) => {
             let mut buffer = [0u8; 64];
             let len = BASE64.decode_slice(value, &mut buffer).map_err(|_| WRONG_KIND)?;
             if len == 0 {
@@ -380,7 +380,7 @@ fn big_decimal(
             }
             scalar::write_big_endian(buffer.get(..len).unwrap_or_default(), usize::from(scale), out);
         }
-        (DecimalHandling::Double, Kind::Number) => {
+        (DecimalHandling::Double, ValueKind::Number) => {
             let n = double_digits(value)?.rescale(38, signed).ok_or(TOO_PRECISE)?;
             scalar::write_big_endian(&n.to_be_bytes(), usize::from(scale), out);
         }
@@ -392,7 +392,7 @@ fn big_decimal(
 #[inline]
 fn datetime(token: Token, value: &[u8], unit: Option<Unit>) -> Result<i64, Misfit> {
     match token.kind {
-        Kind::Number => {
+        ValueKind::Number => {
             let n = integer(token, value)?;
             match unit {
                 Some(unit) => unit.micros(n).and_then(time_text::in_range).ok_or(OUT_OF_RANGE),
@@ -400,7 +400,7 @@ fn datetime(token: Token, value: &[u8], unit: Option<Unit>) -> Result<i64, Misfi
                 None => Err(Misfit::Unsettled("time_precision")),
             }
         }
-        Kind::Text | Kind::Escaped => time_text::micros_of_text(value).ok_or(WRONG_KIND),
+        ValueKind::Text | ValueKind::Escaped => time_text::micros_of_text(value).ok_or(WRONG_KIND),
         _ => Err(WRONG_KIND),
     }
 }
@@ -408,20 +408,20 @@ fn datetime(token: Token, value: &[u8], unit: Option<Unit>) -> Result<i64, Misfi
 #[inline]
 fn timestamp(token: Token, value: &[u8], unit: Option<Unit>) -> Result<i64, Misfit> {
     match (token.kind, unit) {
-        (Kind::Text | Kind::Escaped, _) => time_text::micros_of_text(value).ok_or(WRONG_KIND),
-        (Kind::Number, Some(_)) => datetime(token, value, unit),
+        (ValueKind::Text | ValueKind::Escaped, _) => time_text::micros_of_text(value).ok_or(WRONG_KIND),
+        (ValueKind::Number, Some(_)) => datetime(token, value, unit),
         _ => Err(WRONG_KIND),
     }
 }
 
 fn time(token: Token, value: &[u8], unit: Option<Unit>, places: Option<u8>, out: &mut Vec<u8>) -> Result<(), Misfit> {
     let micros = match (token.kind, unit) {
-        (Kind::Number, Some(unit)) => unit.micros(integer(token, value)?).ok_or(OUT_OF_RANGE)?,
-        (Kind::Number, None) => match integer(token, value)? {
+        (ValueKind::Number, Some(unit)) => unit.micros(integer(token, value)?).ok_or(OUT_OF_RANGE)?,
+        (ValueKind::Number, None) => match integer(token, value)? {
             0 => 0,
             _ => return Err(Misfit::Unsettled("time_precision")),
         },
-        (Kind::Text | Kind::Escaped, _) => time_text::time_of_text(value).ok_or(WRONG_KIND)?,
+        (ValueKind::Text | ValueKind::Escaped, _) => time_text::time_of_text(value).ok_or(WRONG_KIND)?,
         _ => return Err(WRONG_KIND),
     };
     time_text::write_time(micros, places, out).ok_or(OUT_OF_RANGE)
@@ -429,7 +429,7 @@ fn time(token: Token, value: &[u8], unit: Option<Unit>, places: Option<u8>, out:
 
 fn bits(token: Token, value: &[u8], length: u8) -> Result<u64, Misfit> {
     let n = match token.kind {
-        Kind::Text | Kind::Escaped => {
+        ValueKind::Text | ValueKind::Escaped => {
             let mut buffer = [0u8; 16];
             let len = BASE64.decode_slice(value, &mut buffer).map_err(|_| WRONG_KIND)?;
             let (low, high) = buffer.split_at(8);
@@ -438,8 +438,8 @@ fn bits(token: Token, value: &[u8], length: u8) -> Result<u64, Misfit> {
             }
             low.first_chunk::<8>().map_or(0, |low| u64::from_le_bytes(*low))
         }
-        Kind::True => 1,
-        Kind::False => 0,
+        ValueKind::True => 1,
+        ValueKind::False => 0,
         _ => return Err(WRONG_KIND),
     };
     if length < 64 && n >> length != 0 { Err(OUT_OF_RANGE) } else { Ok(n) }

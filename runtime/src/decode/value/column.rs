@@ -15,7 +15,7 @@ use arrow::error::ArrowError;
 
 use super::codec::{Codec, Misfit, WRONG_KIND};
 use super::column_type::ColumnType;
-use crate::decode::format::json::cursor::{Kind, Token};
+use crate::decode::format::json::cursor::{Token, ValueKind};
 use crate::decode::format::json::escape;
 
 enum Data {
@@ -102,13 +102,13 @@ impl Column {
         text: &[u8],
         scratch: &mut Vec<u8>,
     ) -> Result<(), Misfit> {
-        if token.kind == Kind::Null {
+        if token.kind == ValueKind::Null {
             self.append_null();
             return Ok(());
         }
         let value = match (token.kind, codec) {
-            (Kind::Escaped, Codec::Text | Codec::Json) => b"",
-            (Kind::Escaped, _) => {
+            (ValueKind::Escaped, Codec::Text | Codec::Json) => b"",
+            (ValueKind::Escaped, _) => {
                 scratch.clear();
                 escape::unescape(token.of(text), scratch).ok_or(WRONG_KIND)?;
                 scratch.as_slice()

@@ -6,7 +6,7 @@
 
 use super::column_type::ColumnType;
 use super::time_text::TIME_MICROS_MAX;
-use crate::decode::format::json::cursor::{Kind, Token};
+use crate::decode::format::json::cursor::{Token, ValueKind};
 use crate::decode::format::json::number::int64;
 
 /// The connector's `time.precision.mode`: what a number of a DATETIME or TIME column counts.
@@ -100,12 +100,12 @@ impl Evidence {
     /// Takes in one value of a bare record.
     pub(crate) fn observe(&mut self, column: ColumnType, token: Token, text: &[u8]) {
         match column {
-            ColumnType::DateTime { places } if token.kind == Kind::Number => {
+            ColumnType::DateTime { places } if token.kind == ValueKind::Number => {
                 if let Some(n) = int64(token.of(text)) {
                     self.observe_time(datetime(n, places));
                 }
             }
-            ColumnType::Time { places } if token.kind == Kind::Number => {
+            ColumnType::Time { places } if token.kind == ValueKind::Number => {
                 if let Some(n) = int64(token.of(text)) {
                     self.observe_time(time(n, places));
                 }
@@ -149,8 +149,8 @@ fn time(n: i64, places: Option<u8>) -> Option<(TimePrecision, bool)> {
 /// How a DECIMAL with `scale` fractional digits is written, where the value can be only one of the three.
 pub(crate) fn decimal(scale: i8, token: Token, text: &[u8]) -> Option<DecimalHandling> {
     match token.kind {
-        Kind::Number => return Some(DecimalHandling::Double),
-        Kind::Text => {}
+        ValueKind::Number => return Some(DecimalHandling::Double),
+        ValueKind::Text => {}
         _ => return None,
     }
     let text = token.of(text);

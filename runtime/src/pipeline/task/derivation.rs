@@ -13,14 +13,14 @@ use arrow::compute::take;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use serde_json::Value;
 
-use super::super::columns::{arrow_error, kept_key, offered, source_key, with_defaults};
-use super::super::progress::ModuleUse;
-use super::super::reload::Serving;
-use super::super::trial::Recent;
+use super::columns::{arrow_error, kept_key, offered, source_key, with_defaults};
 use crate::error::{Error, ErrorKind, Result};
-use crate::schema::TableSchema;
-use crate::schema::widen::align;
-use crate::table::Columns;
+use crate::lake::Columns;
+use crate::model::schema::TableSchema;
+use crate::model::schema::widen::align;
+use crate::pipeline::observe::progress::ModuleUse;
+use crate::pipeline::task::recent::Recent;
+use crate::pipeline::task::serving::Serving;
 use crate::transform::{Module, Prepared, Relation};
 
 /// Batches in which a module that took over can be taken back.

@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::Health;
 use crate::error::Result;
-use crate::pipeline::trial::Recent;
+use crate::model::table_id::TableId;
+use crate::pipeline::task::recent::Recent;
 use crate::source::Delivery;
-use crate::table_id::TableId;
 use crate::transform::Module;
 
 /// Deliveries that wait for a table.

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 
 use super::Ending;
 use crate::error::Error;
-use crate::pipeline::progress::Progress;
-use crate::table_id::TableId;
+use crate::model::table_id::TableId;
+use crate::pipeline::observe::progress::Progress;
 
 /// Pause after the first failure; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);

@@ -16,9 +16,9 @@ use tokio::task::AbortHandle;
 use super::health::jittered;
 use super::{Ending, Handle, Health, Inbox};
 use crate::error::{Action, Error, ErrorKind, Result, panicked};
-use crate::pipeline::at;
-use crate::pipeline::progress::Progress;
-use crate::table_id::TableId;
+use crate::model::table_id::TableId;
+use crate::pipeline::observe::progress::Progress;
+use crate::pipeline::task::at;
 
 /// Pause before a table is opened anew for the first time; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);

@@ -16,9 +16,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::Ending;
-use crate::deadletter::{self, DeadLetters};
 use crate::error::{Action, Error, ErrorKind, Result, panicked};
-use crate::table::{Maintained, Pace, Rewritten, Vacuumed};
+use crate::lake::DEAD_LETTERS;
+use crate::lake::dead_letters::DeadLetters;
+use crate::lake::{Maintained, Pace, Rewritten, Vacuumed};
 
 /// Time between two vacuums of a table that is written to.
 const VACUUM_INTERVAL: Duration = Duration::from_secs(3600);
@@ -122,10 +123,10 @@ pub(in crate::pipeline) struct LettersUpkeep {
 impl LettersUpkeep {
     pub(in crate::pipeline) fn start(letters: &Arc<DeadLetters>) -> Self {
         let (ending, ended) = oneshot::channel();
-        let work = keep(Arc::downgrade(letters), Upkeep::new(deadletter::TABLE), ended);
+        let work = keep(Arc::downgrade(letters), Upkeep::new(DEAD_LETTERS), ended);
         let task = tokio::spawn(async move {
             if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
-                tell(deadletter::TABLE, "upkeep", &panicked("the upkeep of the dead letters", &*panic));
+                tell(DEAD_LETTERS, "upkeep", &panicked("the upkeep of the dead letters", &*panic));
             }
         });
         LettersUpkeep { ending: Some(ending), task }

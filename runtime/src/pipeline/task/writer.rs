@@ -12,19 +12,19 @@ use arrow::array::ArrayRef;
 use arrow::datatypes::SchemaRef;
 use serde_json::{Map, Value};
 
-use super::super::progress::Stand;
 use super::derivation::Derived;
 use super::upkeep::Upkeep;
 use super::{Ending, Health, retrying};
-use crate::change::{Changes, Floor};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::Ranges;
-use crate::schema::widen::default_of;
-use crate::schema::{Rename, RenamedColumn};
-use crate::table::{
-    ChangesTable, Columns, KeyedTable, Location, News, Outcome, OwnerRows, Pace, Packed, Rewritten, Selection,
-    Settings, Settled, TableSpec,
+use crate::lake::{
+    ChangesTable, Columns, FeedSelection, KeyedTable, Location, NewestRows, Outcome, OwnerRows, Pace, Packed,
+    Rewritten, Selection, Settings, TableSpec,
 };
+use crate::model::change::{Changes, Floor};
+use crate::model::positions::Ranges;
+use crate::model::schema::widen::default_of;
+use crate::model::schema::{Rename, RenamedColumn};
+use crate::pipeline::observe::progress::TableState;
 
 /// Time between two looks at the memory of an index.
 const INDEX_INTERVAL: Duration = Duration::from_secs(10);
@@ -62,7 +62,7 @@ pub(in crate::pipeline) enum Selected {
     /// of each owner the newest change
     Newest(Selection),
     /// every change that the feed lacks, and of these the table takes the newest
-    ForFeed(News),
+    ForFeed(FeedSelection),
 }
 
 impl Selected {
@@ -191,7 +191,7 @@ impl Writer {
                 let files =
                     retrying!(&self.health, feed.table.write(&lacking, &rows, source_rows.as_deref(), &rejected))?;
                 info.insert("feed".to_owned(), files);
-                let Settled { selection, output, source_rows } =
+                let NewestRows { selection, output, source_rows } =
                     lacking.settle(&self.table, &rows, source_rows.as_deref(), &rejected)?;
                 (selection, output, Some(source_rows), Vec::new())
             }
@@ -242,12 +242,12 @@ impl Writer {
     }
 
     /// How the table stands, as committed.
-    pub(in crate::pipeline) fn stand(&mut self) -> Stand {
+    pub(in crate::pipeline) fn stand(&mut self) -> TableState {
         // Of some tables it takes a look at every owner.
         if self.index_bytes.is_none_or(|(_, at)| at.elapsed() >= INDEX_INTERVAL) {
             self.index_bytes = Some((self.table.index_size().1, Instant::now()));
         }
-        Stand {
+        TableState {
             positions: self.table.positions().clone(),
             extent: Some(self.table.extent()),
             index_bytes: self.index_bytes.map(|(bytes, _)| bytes),

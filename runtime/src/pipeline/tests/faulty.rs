@@ -14,8 +14,8 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
 };
 
-use crate::query::Lake;
-use crate::table::Location;
+use crate::lake::Location;
+use crate::lake::query::Lake;
 
 /// How requests for a part of the lake fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

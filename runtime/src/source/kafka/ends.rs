@@ -13,7 +13,8 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Settings, client};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::{Offsets, PartitionId};
+use crate::model::positions::Offsets;
+use crate::model::positions::PartitionId;
 use crate::source::KnownEnds;
 
 /// How often those who watch are given new ends.

@@ -14,7 +14,7 @@ use super::client::{self, Meaning, meaning, refused};
 use super::takeup::check_position;
 use super::{Kafka, REQUEST_TIMEOUT};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::PartitionId;
+use crate::model::positions::PartitionId;
 use crate::source::SourceEvent;
 
 /// How long the search for a stray waits until everything that was fetched has been polled: a seek throws it away.

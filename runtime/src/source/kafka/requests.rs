@@ -10,7 +10,8 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::{ENDS_TIMEOUT, Kafka, client};
 use crate::error::Result;
-use crate::record::{Offsets, PartitionId};
+use crate::model::positions::Offsets;
+use crate::model::positions::PartitionId;
 use crate::source::Request;
 
 impl Kafka<'_> {

@@ -17,7 +17,7 @@ use super::reading::Reading;
 use super::sharing::Role;
 use super::{ENDS_TIMEOUT, Kafka, REQUEST_TIMEOUT};
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::PartitionId;
+use crate::model::positions::PartitionId;
 use crate::source::SourceEvent;
 
 /// How long a start waits for the broker, and a run to the end for every partition of the first topics.

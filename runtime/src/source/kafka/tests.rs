@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 
 use super::*;
-use crate::record::Offsets;
+use crate::model::positions::Offsets;
 use broker::Broker;
 
 /// Longest wait for anything here; waits of the source on a broker that does not answer are longer on purpose.

@@ -470,8 +470,8 @@ fn a_guest_cannot_multiply_passed_columns_without_bound() {
 #[test]
 fn a_component_is_taken_as_it_is() {
     let core = Guest::default().wasm();
-    let component = inspect::to_component(&core, inspect::Kind::Core).unwrap();
-    assert_eq!(inspect::inspect(&component, "c").unwrap(), inspect::Kind::Component);
+    let component = inspect::to_component(&core, inspect::BinaryKind::Core).unwrap();
+    assert_eq!(inspect::inspect(&component, "c").unwrap(), inspect::BinaryKind::Component);
     assert_eq!(run(&component, &numbers([5, 6])).unwrap().rows.num_rows(), 2);
     let newer = Guest { version: "0.2.0", ..Guest::default() };
     assert!(inspect::inspect(&newer.wasm(), "c").unwrap_err().to_string().contains("version `0.2.0`"));

@@ -4,7 +4,7 @@
 //! order only where there is one: within one binlog by file and position, between two by the source's time.
 
 use crate::decode::format::json::source_block::Snapshot;
-use crate::sequence::Sequence;
+use crate::model::sequence::Sequence;
 
 /// Where something stands in a binlog.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]

@@ -121,13 +121,13 @@ fn words(ddl: &str) -> Vec<Word> {
     out
 }
 
-struct Reader<'a> {
+struct Statement<'a> {
     words: &'a [Word],
     at: usize,
     database: &'a str,
 }
 
-impl Reader<'_> {
+impl Statement<'_> {
     fn take(&mut self, keyword: &str) -> bool {
         let there = self.words.get(self.at).is_some_and(|w| w.is(keyword));
         self.at += usize::from(there);
@@ -163,7 +163,7 @@ impl Reader<'_> {
 pub(crate) fn read(ddl: &str, database: &str) -> Effects {
     let words = words(ddl);
     let mut effects = Effects::default();
-    let mut r = Reader { words: &words, at: 0, database };
+    let mut r = Statement { words: &words, at: 0, database };
     // MariaDB: SET STATEMENT <variables> FOR <statement>
     if r.take("SET") && r.take("STATEMENT") {
         while r.at < words.len() && !r.take("FOR") {
@@ -201,7 +201,7 @@ pub(crate) fn read(ddl: &str, database: &str) -> Effects {
     effects
 }
 
-fn rename(r: &mut Reader<'_>, effects: &mut Effects) {
+fn rename(r: &mut Statement<'_>, effects: &mut Effects) {
     while let (Some(old), true, Some(new)) = (r.table(), r.take("TO"), r.table()) {
         effects.tables.push((old, new));
         if !r.sign(',') {
@@ -210,7 +210,7 @@ fn rename(r: &mut Reader<'_>, effects: &mut Effects) {
     }
 }
 
-fn alter(r: &mut Reader<'_>, table: &TableName, effects: &mut Effects) {
+fn alter(r: &mut Statement<'_>, table: &TableName, effects: &mut Effects) {
     let mut depth = 0;
     while r.at < r.words.len() {
         if r.sign('(') {

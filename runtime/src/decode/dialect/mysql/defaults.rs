@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::ArrayRef;
 
-use crate::decode::format::json::cursor::{Kind, Token};
+use crate::decode::format::json::cursor::{Token, ValueKind};
 use crate::decode::value::codec::Codec;
 use crate::decode::value::column::one_value;
 use crate::decode::value::column_type::ColumnType;
@@ -17,8 +17,8 @@ pub(crate) fn ddl_default(column_type: ColumnType, text: &str) -> Option<ArrayRe
     let end = u32::try_from(text.len()).ok()?;
     let whole = |kind| Token { kind, start: 0, end };
     let token = match column_type {
-        ColumnType::Int8 | ColumnType::Int16 if text.eq_ignore_ascii_case("true") => whole(Kind::True),
-        ColumnType::Int8 | ColumnType::Int16 if text.eq_ignore_ascii_case("false") => whole(Kind::False),
+        ColumnType::Int8 | ColumnType::Int16 if text.eq_ignore_ascii_case("true") => whole(ValueKind::True),
+        ColumnType::Int8 | ColumnType::Int16 if text.eq_ignore_ascii_case("false") => whole(ValueKind::False),
         ColumnType::Int8
         | ColumnType::Int16
         | ColumnType::Int32
@@ -26,10 +26,10 @@ pub(crate) fn ddl_default(column_type: ColumnType, text: &str) -> Option<ArrayRe
         | ColumnType::UInt64
         | ColumnType::Float32
         | ColumnType::Float64
-        | ColumnType::Year => whole(Kind::Number),
+        | ColumnType::Year => whole(ValueKind::Number),
         ColumnType::Bit | ColumnType::Bits { .. } => return bit_default(column_type, text),
         ColumnType::Binary | ColumnType::Json => return None,
-        _ => whole(Kind::Text),
+        _ => whole(ValueKind::Text),
     };
     one_value(column_type, Codec::of_ddl(column_type), text, token)
 }

@@ -11,7 +11,7 @@ pub(crate) const DEPTH_MAX: u32 = 128;
 
 /// What a value is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ValueKind {
     Null,
     True,
     False,
@@ -27,7 +27,7 @@ pub(crate) enum Kind {
 /// Where a value stands; of text, without its quotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Token {
-    pub(crate) kind: Kind,
+    pub(crate) kind: ValueKind,
     pub(crate) start: u32,
     pub(crate) end: u32,
 }
@@ -41,7 +41,7 @@ impl Token {
 
     #[inline]
     pub(crate) fn is_text(self) -> bool {
-        matches!(self.kind, Kind::Text | Kind::Escaped)
+        matches!(self.kind, ValueKind::Text | ValueKind::Escaped)
     }
 }
 
@@ -192,7 +192,7 @@ impl<'a> Cursor<'a> {
             }
             b'{' | b'[' => {
                 self.container()?;
-                let kind = if first == b'{' { Kind::Object } else { Kind::Array };
+                let kind = if first == b'{' { ValueKind::Object } else { ValueKind::Array };
                 Ok(self.token(kind, start))
             }
             _ => self.scalar(),
@@ -200,18 +200,18 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline]
-    fn token(&self, kind: Kind, start: usize) -> Token {
+    fn token(&self, kind: ValueKind, start: usize) -> Token {
         Token { kind, start: start as u32, end: self.at as u32 }
     }
 
     #[inline]
     fn scalar(&mut self) -> Result<Token, Malformed> {
         let start = self.at;
-        let (word, kind): (&[u8], Kind) = match self.bytes.get(self.at) {
+        let (word, kind): (&[u8], ValueKind) = match self.bytes.get(self.at) {
             Some(b'-' | b'0'..=b'9') => return self.number(),
-            Some(b'n') => (b"null", Kind::Null),
-            Some(b't') => (b"true", Kind::True),
-            Some(b'f') => (b"false", Kind::False),
+            Some(b'n') => (b"null", ValueKind::Null),
+            Some(b't') => (b"true", ValueKind::True),
+            Some(b'f') => (b"false", ValueKind::False),
             None => return Err(self.fail("the text ends too early")),
             Some(_) => return Err(self.fail("a value is missing")),
         };
@@ -263,14 +263,14 @@ impl<'a> Cursor<'a> {
                 return Err(self.fail("a number is malformed"));
             }
         }
-        Ok(self.token(Kind::Number, start))
+        Ok(self.token(ValueKind::Number, start))
     }
 
     /// Steps over text whose opening quote is behind the cursor.
     #[inline(always)]
     fn text(&mut self) -> Result<Token, Malformed> {
         let start = self.at;
-        let mut kind = Kind::Text;
+        let mut kind = ValueKind::Text;
         loop {
             // eight bytes at a time: the lowest flagged byte is the first quote, backslash or control character
             while let Some(chunk) = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
@@ -294,7 +294,7 @@ impl<'a> Cursor<'a> {
                     return Ok(Token { kind, start: start as u32, end });
                 }
                 Some(b'\\') => {
-                    kind = Kind::Escaped;
+                    kind = ValueKind::Escaped;
                     self.at += 1;
                     match self.bytes.get(self.at) {
                         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 1,

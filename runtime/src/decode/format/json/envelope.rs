@@ -3,7 +3,7 @@
 //! Receives the key and the value of a record in any of Debezium's JSON forms. Promises tokens into the record's own
 //! bytes, or the reason why the record is none of those forms. Knows nothing of tables and types.
 
-use super::cursor::{Cursor, Kind, Malformed, Token};
+use super::cursor::{Cursor, Malformed, Token, ValueKind};
 use super::layout::Layouts;
 use super::source_block::{SourceBlock, SourceFields};
 use super::wrapper::Wraps;
@@ -37,7 +37,7 @@ impl Action {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Parsed {
     pub(crate) action: Action,
-    /// layout of [`Reader::image`]; `None`: there is no image after the change
+    /// layout of [`EnvelopeReader::image`]; `None`: there is no image after the change
     pub(crate) image: Option<usize>,
     /// the image before the change, not read yet
     pub(crate) before: Option<Token>,
@@ -49,7 +49,7 @@ pub(crate) struct Parsed {
 
 /// Takes the records of one topic apart. Its buffers hold the tokens of the last record.
 #[derive(Debug, Default)]
-pub(crate) struct Reader {
+pub(crate) struct EnvelopeReader {
     pub(crate) images: Layouts,
     pub(crate) keys: Layouts,
     source_layouts: Layouts,
@@ -74,7 +74,7 @@ struct Members {
     op: Option<Token>,
 }
 
-impl Reader {
+impl EnvelopeReader {
     /// Takes a value apart. `None`: a tombstone with a schema.
     #[inline]
     pub(crate) fn value(&mut self, bytes: &[u8]) -> Result<Option<Parsed>, String> {
@@ -84,7 +84,7 @@ impl Reader {
             let value = cursor.value().map_err(Malformed::reason)?;
             unwrapped.finish(&mut cursor)?;
             return match value.kind {
-                Kind::Null if unwrapped.wrap.is_some() => Ok(None),
+                ValueKind::Null if unwrapped.wrap.is_some() => Ok(None),
                 _ => Err("the record is not an object".to_owned()),
             };
         }
@@ -123,14 +123,14 @@ impl Reader {
             self.source_fields = SourceFields::of_source(layout);
         }
         let action = match (op.kind, op.of(bytes)) {
-            (Kind::Text, b"m") => Some(Action::Nothing),
-            (Kind::Text, letter) => Action::of_letter(letter),
+            (ValueKind::Text, b"m") => Some(Action::Nothing),
+            (ValueKind::Text, letter) => Action::of_letter(letter),
             _ => None,
         };
         let action = action.ok_or("the record has an unknown `op`")?;
         let before = match before {
-            Some(token) if token.kind == Kind::Object => Some(token),
-            Some(token) if token.kind != Kind::Null => return Err("`before` is not an object".to_owned()),
+            Some(token) if token.kind == ValueKind::Object => Some(token),
+            Some(token) if token.kind != ValueKind::Null => return Err("`before` is not an object".to_owned()),
             _ => None,
         };
         let source = self.source_fields.source(bytes, &self.source, action == Action::Read)?;
@@ -185,7 +185,7 @@ impl Reader {
         }
     }
 
-    /// Reads the image after the change into [`Reader::image`]; answers its layout.
+    /// Reads the image after the change into [`EnvelopeReader::image`]; answers its layout.
     #[inline]
     fn after(&mut self, bytes: &[u8], cursor: &mut Cursor<'_>) -> Result<Option<usize>, String> {
         if cursor.peek() == b'{' {
@@ -193,7 +193,7 @@ impl Reader {
             return Ok(Some(read.map_err(|t| t.reason("`after`"))?));
         }
         match cursor.value().map_err(Malformed::reason)?.kind {
-            Kind::Null => Ok(None),
+            ValueKind::Null => Ok(None),
             _ => Err("`after` is not an object".to_owned()),
         }
     }
@@ -211,8 +211,8 @@ impl Reader {
             self.source_fields = SourceFields::default();
             return Ok(None);
         }
-        let member = |at: Option<usize>| at.and_then(|at| self.image.get(at)).filter(|t| t.kind != Kind::Null);
-        let deleted = member(fields.deleted).is_some_and(|t| t.kind == Kind::True || t.of(bytes) == b"true");
+        let member = |at: Option<usize>| at.and_then(|at| self.image.get(at)).filter(|t| t.kind != ValueKind::Null);
+        let deleted = member(fields.deleted).is_some_and(|t| t.kind == ValueKind::True || t.of(bytes) == b"true");
         let action = match member(fields.op).map(|t| t.of(bytes)) {
             Some(b"t") => Action::Truncate,
             Some(_) | None if deleted => Action::Delete,
@@ -223,13 +223,13 @@ impl Reader {
         Ok(Some(Parsed { action, image: Some(at), before: None, wrap: None, flattened: true, source }))
     }
 
-    /// Reads the image before the change into [`Reader::before`].
+    /// Reads the image before the change into [`EnvelopeReader::before`].
     pub(crate) fn read_before(&mut self, bytes: &[u8], token: Token) -> Result<usize, String> {
         let mut cursor = Cursor::starting_at(bytes, token.start as usize);
         self.images.read(bytes, &mut cursor, &mut self.before).map_err(|t| t.reason("`before`"))
     }
 
-    /// Reads a key into [`Reader::key`]; answers its layout.
+    /// Reads a key into [`EnvelopeReader::key`]; answers its layout.
     #[inline]
     pub(crate) fn read_key(&mut self, bytes: &[u8]) -> Result<Option<usize>, String> {
         let of_key = |reason: String| reason.replacen("the record is", "the record's key is", 1);
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_schema_is_read_once() {
-        let mut reader = Reader::default();
+        let mut reader = EnvelopeReader::default();
         let schema = r#"{"type":"struct","fields":[{"type":"int32","field":"id"}]}"#;
         for _ in 0..3 {
             let parsed = reader.value(wrapped(schema, PAYLOAD).as_bytes()).unwrap().unwrap();
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn what_follows_the_payload_is_an_error() {
-        let mut reader = Reader::default();
+        let mut reader = EnvelopeReader::default();
         let good = wrapped("{}", PAYLOAD);
         assert!(reader.value(good.as_bytes()).is_ok());
         for end in ["", "}}", ",\"x\":1}", "}x"] {
@@ -290,7 +290,7 @@ mod tests {
 
     #[test]
     fn the_number_and_size_of_schemas_is_bounded() {
-        let mut reader = Reader::default();
+        let mut reader = EnvelopeReader::default();
         for n in 0..100 {
             reader.value(wrapped(&format!("{{\"n\":{n}}}"), PAYLOAD).as_bytes()).unwrap();
         }

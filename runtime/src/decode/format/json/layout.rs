@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use super::cursor::{Cursor, Kind, Malformed, Token};
+use super::cursor::{Cursor, Malformed, Token, ValueKind};
 use super::escape::unescape;
 use super::literal::Literal;
 
@@ -113,7 +113,7 @@ impl Layouts {
             && let Some(layout) = self.known.get(self.last)
             && follow(layout, cursor, &mut self.skipped)?
         {
-            return Ok(Token { kind: Kind::Object, start: at as u32, end: cursor.at() as u32 });
+            return Ok(Token { kind: ValueKind::Object, start: at as u32, end: cursor.at() as u32 });
         }
         *cursor = start;
         cursor.value()
@@ -159,7 +159,7 @@ impl Layouts {
             layout.literals.push(Literal::new(&[b"\"", raw, b"\":"].concat()));
             layout.written.push(raw.to_vec());
             let mut plain = Vec::new();
-            if name.kind == Kind::Escaped {
+            if name.kind == ValueKind::Escaped {
                 unescape(raw, &mut plain).ok_or(Trouble::TooMany)?;
             } else {
                 plain.extend_from_slice(raw);

@@ -6,8 +6,8 @@
 
 use memchr::memrchr;
 
-use super::cursor::{Cursor, Kind, Malformed};
-use crate::change::Op;
+use super::cursor::{Cursor, Malformed, ValueKind};
+use crate::model::change::Op;
 
 /// Bytes before the members that follow `source`, in which its beginning is looked for.
 const SOURCE_BYTES_MAX: usize = 4096;
@@ -61,7 +61,7 @@ fn from_end(value: &[u8]) -> Option<(Op, i64)> {
     loop {
         let name = cursor.key().ok()?;
         let token = cursor.value().ok()?;
-        if name.of(rest) == b"ts_ms" && token.kind == Kind::Number {
+        if name.of(rest) == b"ts_ms" && token.kind == ValueKind::Number {
             return Some((op, std::str::from_utf8(token.of(rest)).ok()?.parse().ok()?));
         }
         if !cursor.more_members().ok()? {
@@ -100,7 +100,7 @@ fn members(
                 match (within, name) {
                     (Within::Record | Within::Payload, b"op" | b"__op") => found.0 = op(token.of(bytes)),
                     (Within::Source, b"ts_ms") | (Within::Record | Within::Payload, b"__source_ts_ms")
-                        if token.kind == Kind::Number =>
+                        if token.kind == ValueKind::Number =>
                     {
                         found.1 = std::str::from_utf8(token.of(bytes)).ok().and_then(|n| n.parse().ok());
                     }

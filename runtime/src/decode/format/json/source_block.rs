@@ -3,7 +3,7 @@
 //!
 //! Receives the tokens of the members. Promises the table and the position in the binlog, or what is missing.
 
-use super::cursor::{Kind, Token};
+use super::cursor::{Token, ValueKind};
 use super::layout::Layout;
 use super::number::int64;
 
@@ -100,10 +100,12 @@ impl SourceFields {
     /// Reads them from the members `tokens`; `read`: the record's operation is a snapshot's.
     #[inline]
     pub(crate) fn source(&self, bytes: &[u8], tokens: &[Token], read: bool) -> Result<SourceBlock, &'static str> {
-        let member = |at: Option<usize>| at.and_then(|at| tokens.get(at)).copied().filter(|t| t.kind != Kind::Null);
-        let number = |at: Option<usize>| member(at).filter(|t| t.kind == Kind::Number).and_then(|t| int64(t.of(bytes)));
+        let member =
+            |at: Option<usize>| at.and_then(|at| tokens.get(at)).copied().filter(|t| t.kind != ValueKind::Null);
+        let number =
+            |at: Option<usize>| member(at).filter(|t| t.kind == ValueKind::Number).and_then(|t| int64(t.of(bytes)));
         let unsigned = |at: Option<usize>| number(at).and_then(|n| u64::try_from(n).ok());
-        let text = |at: Option<usize>| member(at).filter(|t| t.kind == Kind::Text);
+        let text = |at: Option<usize>| member(at).filter(|t| t.kind == ValueKind::Text);
         let snapshot = match member(self.snapshot) {
             Some(token) if token.is_text() => match token.of(bytes) {
                 b"false" => Snapshot::No,
@@ -111,7 +113,7 @@ impl SourceFields {
                 b"last" | b"last_in_data_collection" => Snapshot::Last,
                 _ => Snapshot::Read,
             },
-            Some(token) if token.kind == Kind::True => Snapshot::Read,
+            Some(token) if token.kind == ValueKind::True => Snapshot::Read,
             Some(_) => Snapshot::No,
             None if read => Snapshot::Read,
             None => Snapshot::No,

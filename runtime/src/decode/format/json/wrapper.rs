@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::cursor::{Cursor, Kind, Malformed, Token};
+use super::cursor::{Cursor, Malformed, Token, ValueKind};
 use crate::decode::format::embedded_schema::{self, Field};
 
 /// Most embedded schemas kept of one topic.
@@ -100,7 +100,9 @@ impl Wraps {
             }
             _ => return Ok(bare),
         };
-        if cursor.more_members().map_err(Malformed::reason)? || !matches!(schema.kind, Kind::Object | Kind::Null) {
+        if cursor.more_members().map_err(Malformed::reason)?
+            || !matches!(schema.kind, ValueKind::Object | ValueKind::Null)
+        {
             return Ok(bare);
         }
         cursor.end().map_err(Malformed::reason)?;

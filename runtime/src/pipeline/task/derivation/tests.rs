@@ -3,10 +3,10 @@
 use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, Int64Array, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Int64Type};
 
-use super::super::super::report::Reporter;
 use super::*;
-use crate::table::tests::{fields, lake, spec};
-use crate::table::{KeyedTable, Settings, TableSpec};
+use crate::lake::tests::{fields, lake, spec};
+use crate::lake::{KeyedTable, Settings, TableSpec};
+use crate::pipeline::observe::report::Reporter;
 use crate::transform::tests::ENGINE;
 use crate::transform::tests::guests::{Guest, trapping_on};
 

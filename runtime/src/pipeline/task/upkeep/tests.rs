@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use super::*;
-use crate::change::Op;
-use crate::deadletter::{DeadLetter, Stage};
-use crate::query::Lake;
-use crate::table::tests::bronze::{append, block, read_all, rows_of};
-use crate::table::tests::faulty::{faulty, forgive, hold, refuse};
-use crate::table::tests::{copy, lake, model, of, query, ranges, rows, spec};
-use crate::table::{BronzeTable, KeyedTable, Location, Settings};
+use crate::lake::dead_letters::{DeadLetter, Stage};
+use crate::lake::query::Lake;
+use crate::lake::tests::bronze::{append, block, read_all, rows_of};
+use crate::lake::tests::faulty::{faulty, forgive, hold, refuse};
+use crate::lake::tests::{copy, lake, model, of, query, ranges, rows, spec};
+use crate::lake::{BronzeTable, DEAD_LETTERS, KeyedTable, Location, Settings};
+use crate::model::change::Op;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// In the names of data files, and of no others.
@@ -92,7 +92,7 @@ async fn a_table_that_only_grows_is_compacted_and_gets_checkpoints_beside_its_co
         }
     })
     .await;
-    let all = read_all(&table, &crate::record::Positions::new()).await;
+    let all = read_all(&table, &crate::model::positions::Positions::new()).await;
     assert_eq!(all[&0], (0..at).collect::<Vec<_>>());
 }
 
@@ -253,7 +253,7 @@ async fn expect_letters_beside(operation: &'static str, part: &'static str, vacu
     letters.write(&[letter(0)]).await.unwrap();
     let held = hold(&chance, operation, part);
     let (ending, ended) = tokio::sync::oneshot::channel();
-    let upkeep = Upkeep { vacuum_at, ..Upkeep::new(deadletter::TABLE) };
+    let upkeep = Upkeep { vacuum_at, ..Upkeep::new(DEAD_LETTERS) };
     let task = tokio::spawn(keep(Arc::downgrade(&letters), upkeep, ended));
     let mut count = 1;
     soon(async {
@@ -273,7 +273,7 @@ async fn expect_letters_beside(operation: &'static str, part: &'static str, vacu
     soon(task).await.unwrap();
     let files = letters.table().await.as_ref().unwrap().size().0;
     assert!(files < 3, "{files} files");
-    let found = query(&sound.table(deadletter::TABLE).unwrap(), "SELECT * FROM t").await;
+    let found = query(&sound.table(DEAD_LETTERS).unwrap(), "SELECT * FROM t").await;
     assert_eq!(found.iter().map(|batch| batch.num_rows() as i64).sum::<i64>(), count);
 }
 

@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use serde_json::Map;
 
-use super::super::super::reload::Serving;
-use super::super::super::report::Reporter;
 use super::super::derivation::{Derivation, Offer};
 use super::super::tests::inbox;
 use super::*;
-use crate::change::Op;
-use crate::table::tests::faulty::{Shared, faulty, forgive, refuse};
-use crate::table::tests::{Row, lake, map, model, of, partition, query, ranges, rows, spec};
-use crate::table_id::TableId;
+use crate::lake::tests::faulty::{Shared, faulty, forgive, refuse};
+use crate::lake::tests::{Row, lake, map, model, of, partition, query, ranges, rows, spec};
+use crate::model::change::Op;
+use crate::model::table_id::TableId;
+use crate::pipeline::observe::report::Reporter;
+use crate::pipeline::task::serving::Serving;
 
 fn place(root: &Location, feed: bool) -> Place {
     Place {
