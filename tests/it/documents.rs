@@ -52,3 +52,20 @@ fn every_failpoint_of_the_program_is_hit_by_a_test() {
         assert!(sources.contains(&format!("\"{name}")), "no test hits `{name}`");
     }
 }
+
+#[test]
+fn the_way_of_a_record_names_functions_that_are_there() {
+    let page = text(&places::workspace().join("ARCHITECTURE.md"));
+    let source = places::workspace().join("runtime/src");
+    let mut seen = 0;
+    for row in page.lines().filter(|line| line.starts_with("| `") && line.contains(".rs`")) {
+        let cells: Vec<&str> = row.split('|').collect();
+        let [_, file, functions, ..] = cells.as_slice() else { panic!("a row of the table: {row}") };
+        let code = text(&source.join(file.trim().trim_matches('`')));
+        for name in functions.split('`').skip(1).step_by(2) {
+            assert!(code.contains(&format!("fn {name}(")), "`{name}` is not in {file}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 12, "{seen} functions");
+}
