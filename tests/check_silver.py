@@ -1,7 +1,7 @@
 """check_silver.py SILVER TRUTH [--tables A,B] [--ms] [--allow FILE] [--verbose]
 
 Compares Silver tables (a folder of one Delta table each) with the database's own final state, row by row and column by
-column: TRUTH is a folder as captures/README.md describes it. Reads with Polars, which honours deletion vectors. Prints a
+column: TRUTH is a folder as captures/README.md describes it, packed or not. Reads with Polars, which honours deletion vectors. Prints a
 line a table and at last `N exact, M differ`; exit status 1 if any differs. Columns whose name begins with `_` are the
 pipeline's own and not compared. Shares no code with the runtime.
   --ms      the connector's time.precision.mode was connect: times are cut to milliseconds
@@ -11,7 +11,7 @@ import argparse, base64, collections, datetime as dt, decimal, gzip, json, os, r
 import polars as pl
 
 def truth(path):
-    with gzip.open(path, "rt", encoding="utf-8") as f:
+    with (gzip.open if path.endswith(".gz") else open)(path, "rt", encoding="utf-8") as f:
         meta = json.loads(f.readline())["_meta"]
         return meta, [json.loads(line) for line in f]
 
@@ -105,8 +105,8 @@ def main():
     allow = json.load(open(a.allow)) if a.allow else {}
     only = a.tables.split(",") if a.tables else None
     exact = differ = 0
-    for file in sorted(f for f in os.listdir(a.truth) if f.endswith(".jsonl.gz")):
-        table = file[:-len(".jsonl.gz")]
+    for file in sorted(f for f in os.listdir(a.truth) if f.endswith((".jsonl", ".jsonl.gz"))):
+        table = file.partition(".jsonl")[0]
         if only and table not in only: continue
         folder = next((os.path.join(a.silver, n) for n in (table, table.lower(), re.sub(r"[^0-9A-Za-z_]", "_", table)) if os.path.isdir(os.path.join(a.silver, n))), None)
         if folder is None:

@@ -10,6 +10,7 @@ mod documents;
 mod evolution;
 mod example;
 mod faults;
+mod lakes;
 mod modules;
 mod poison;
 mod sdk;

@@ -10,18 +10,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-use arrow::array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::array::{ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Decimal128Type, Field, Schema, SchemaRef, TimeUnit};
 use tokio::sync::{Mutex, MutexGuard, watch};
 
-use super::query::Lake;
-use super::{DEAD_LETTERS, Freshness, KeyedTable, Location, Outcome, OwnerRows, Settings, TableSpec, positions_of};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::query::Lake;
+use crate::lake::{
+    DEAD_LETTERS, Freshness, KeyedTable, Location, Outcome, OwnerRows, Settings, TableSpec, positions_of,
+};
 use crate::model::change::{Changes, Op};
-use crate::model::positions::PartitionId;
-use crate::model::positions::{Origin, Positions, Ranges};
+use crate::model::positions::{Origin, PartitionId, Positions, Ranges};
 use crate::model::schema::{TableSchema, TableSchemaRef};
 use crate::model::sequence::Sequence;
+
+/// What of a letter says where it belongs, and what stands in the place of its sequence.
+const PLACE: &str = "stage, topic, partition, \"offset\", _seq";
+/// A letter's sequence is its time, microseconds, and so many bits.
+const MARK_BITS: u32 = 16;
 
 /// Where a record or row failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +82,9 @@ pub struct DeadLetters {
     table: Mutex<Option<KeyedTable>>,
     /// time of the newest letter written, microseconds: a clock that goes back does not make a letter older
     newest_us: AtomicI64,
+    /// what the newest letter that was written, or read to be taken away, has in the place of a sequence: by the clock
+    /// of another instance, or before it was set back, it may be ahead of time
+    newest_mark_us: AtomicI64,
     commits: watch::Sender<u64>,
     schema: TableSchemaRef,
 }
@@ -92,6 +101,7 @@ impl DeadLetters {
             settings,
             table: Mutex::new(None),
             newest_us: AtomicI64::new(0),
+            newest_mark_us: AtomicI64::new(0),
             commits: watch::Sender::new(0),
             schema: Arc::new(TableSchema {
                 database: String::new(),
@@ -122,14 +132,9 @@ impl DeadLetters {
             return Ok(());
         }
         let name = table.replace('\'', "''");
-        let sql = format!("SELECT stage, topic, partition, \"offset\" FROM {DEAD_LETTERS} WHERE \"table\" = '{name}'");
+        let sql = format!("SELECT {PLACE} FROM {DEAD_LETTERS} WHERE \"table\" = '{name}'");
         let mut stale = Vec::new();
-        let mut letters = Vec::new();
-        for batch in self.lake.query_table(DEAD_LETTERS, &sql).await? {
-            for row in 0..batch.num_rows() {
-                letters.extend(read_letter(&batch, row, table));
-            }
-        }
+        let letters = self.read(table, &sql).await?;
         if letters.is_empty() {
             return Ok(());
         }
@@ -154,15 +159,24 @@ impl DeadLetters {
         }
         let name = table.replace('\'', "''");
         let sql = format!(
-            "SELECT stage, topic, partition, \"offset\" FROM {DEAD_LETTERS} \
+            "SELECT {PLACE} FROM {DEAD_LETTERS} \
              WHERE \"table\" = '{name}' AND \"time\" < to_timestamp_millis({time_ms})"
         );
-        let mut stale = Vec::new();
-        for batch in self.lake.query_table(DEAD_LETTERS, &sql).await? {
-            stale.extend((0..batch.num_rows()).filter_map(|row| read_letter(&batch, row, table)));
-        }
+        let mut stale = self.read(table, &sql).await?;
         stale.retain(|letter| positions.hold(&letter.origin()));
         self.commit(&stale, Op::Delete).await
+    }
+
+    /// The letters of `table` that `sql` picks, by their place alone.
+    async fn read(&self, table: &str, sql: &str) -> Result<Vec<DeadLetter>> {
+        let mut letters = Vec::new();
+        for batch in self.lake.query_table(DEAD_LETTERS, sql).await? {
+            letters.extend((0..batch.num_rows()).filter_map(|row| read_letter(&batch, row, table)));
+            let marks = batch.column_by_name("_seq").and_then(|column| column.as_primitive_opt::<Decimal128Type>());
+            let newest = marks.and_then(arrow::compute::max).and_then(|mark| i64::try_from(mark >> MARK_BITS).ok());
+            self.newest_mark_us.fetch_max(newest.unwrap_or(0), Relaxed);
+        }
+        Ok(letters)
     }
 
     /// Changes with every commit of letters.
@@ -195,12 +209,14 @@ impl DeadLetters {
         let Some(table) = guard.as_mut() else { return Ok(()) };
         let now_us = chrono::Utc::now().timestamp_micros().max(self.newest_us.load(Relaxed) + 1);
         self.newest_us.store(now_us, Relaxed);
+        let mark_us = now_us.max(self.newest_mark_us.load(Relaxed) + 1);
+        self.newest_mark_us.fetch_max(mark_us, Relaxed);
         let changes = Changes {
             schema: Arc::clone(&self.schema),
             rows: rows(letters, now_us)?,
             ops: vec![op; letters.len()],
             // Later writes win, whatever they say; a letter has no place in the source's order.
-            sequences: vec![Sequence((now_us.max(0) as u128) << 16); letters.len()],
+            sequences: vec![Sequence((mark_us.max(0) as u128) << MARK_BITS); letters.len()],
             source_ts_ms: vec![0; letters.len()],
             records: None,
         };

@@ -17,8 +17,8 @@ use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::path::Path;
 
-use super::{DEAD_LETTERS, Location, delta_table, lake_error, turn};
 use crate::error::{Error, ErrorKind, Result};
+use crate::lake::{DEAD_LETTERS, Location, delta_table, lake_error, turn};
 
 /// The layers that hold one folder a table.
 pub const LAYERS: [&str; 3] = ["bronze", "silver", "gold"];
@@ -62,7 +62,8 @@ impl Lake {
     /// The lake's.
     pub async fn has_table(&self, path: &str) -> Result<bool> {
         let store = self.root.store()?;
-        let log = Path::from(format!("{path}/_delta_log"));
+        // as it is written: `Path::from` would write what is not ASCII as escapes
+        let Ok(log) = Path::parse(format!("{path}/_delta_log")) else { return Ok(false) };
         let first =
             store.list(Some(&log)).try_next().await.map_err(|e| lake_error(format!("cannot list `{path}`"), e))?;
         Ok(first.is_some())
@@ -206,8 +207,12 @@ fn query_error(error: DataFusionError) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Map, json};
+
     use super::*;
-    use crate::lake::{BronzeTable, Settings};
+    use crate::lake::tests::{copy, model, of, ranges, spec};
+    use crate::lake::{BronzeTable, KeyedTable, Rebuild, Settings, TableSpec};
+    use crate::model::change::Op;
 
     /// A lake with the sound topic `a` and the topic `b`, whose log is cut.
     async fn damaged() -> (tempfile::TempDir, Lake) {
@@ -258,5 +263,104 @@ mod tests {
         let (_folder, lake) = damaged().await;
         let error = lake.query("SELECT * FROM bronze.c").await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_name_with_dots_capitals_or_a_keyword_is_found_in_quotes() {
+        let (folder, lake) = damaged().await;
+        let names = ["open_b.shop.orders", "Shop.Orders", "shop.orders", "order", "2026-12", "naïve"];
+        for name in names {
+            let location = lake.root.table(&format!("bronze/{name}")).unwrap();
+            BronzeTable::open_or_create(location, name, Settings::default()).await.unwrap();
+        }
+        assert_eq!(lake.tables("bronze").await.unwrap().len(), 2 + names.len());
+        for name in names {
+            let found = lake.query(&format!("SELECT count(*) FROM bronze.\"{name}\"")).await.unwrap();
+            assert_eq!(cells(&found), ["0"], "{name}");
+            let found = lake.query_table(&format!("bronze/{name}"), &format!("SELECT count(*) FROM \"{name}\"")).await;
+            assert_eq!(cells(&found.unwrap()), ["0"], "{name}");
+        }
+        // without them the name is another
+        let error = lake.query("SELECT * FROM bronze.Shop.Orders").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.next_step().is_some_and(|hint| hint.contains("double quotes")), "{error}");
+        std::fs::remove_dir_all(folder.path().join("bronze/shop.orders")).unwrap();
+        assert!(lake.query("SELECT * FROM bronze.\"shop.orders\"").await.is_err(), "`Shop.Orders` is no `shop.orders`");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_folder_without_a_log_is_no_table() {
+        let (folder, lake) = damaged().await;
+        std::fs::create_dir_all(folder.path().join("silver/left/_lode/g0")).unwrap();
+        std::fs::write(folder.path().join("silver/left/_lode/g0/owners-1.parquet"), "").unwrap();
+        std::fs::write(folder.path().join("silver/left/a.parquet"), "").unwrap();
+        assert!(lake.tables("silver").await.unwrap().is_empty());
+        assert_eq!(lake.tables("bronze").await.unwrap(), ["a", "b"]);
+        assert!(lake.tables("gold").await.unwrap().is_empty());
+        let error = lake.query_table("silver/left", "SELECT * FROM left").await.unwrap_err();
+        assert!(error.to_string().starts_with("table `silver/left` cannot be read"), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_table_that_only_newer_programs_can_read_ends_the_queries_that_name_it() {
+        let (folder, lake) = damaged().await;
+        let log = folder.path().join("bronze/b/_delta_log");
+        let actions = [
+            json!({"commitInfo": {}}),
+            json!({"protocol": {
+                "minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": ["ofTomorrow"], "writerFeatures": ["ofTomorrow"],
+            }}),
+        ];
+        let sound =
+            std::fs::read_to_string(folder.path().join("bronze/a/_delta_log/00000000000000000000.json")).unwrap();
+        std::fs::write(log.join("00000000000000000000.json"), sound).unwrap();
+        assert_eq!(cells(&lake.query("SELECT count(*) FROM bronze.b").await.unwrap()), ["0"]);
+        std::fs::write(log.join("00000000000000000001.json"), actions.map(|a| a.to_string()).join("\n")).unwrap();
+        let error = lake.query("SELECT count(*) FROM bronze.b").await.unwrap_err();
+        assert!(error.to_string().starts_with("table `bronze/b` cannot be read"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Config, "the file is sound: {error:?}");
+        assert_eq!(cells(&lake.query("SELECT count(*) FROM bronze.a").await.unwrap()), ["0"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_table_that_is_made_anew_is_the_old_one_until_it_is_the_new_one() {
+        let (_folder, lake) = damaged().await;
+        let at = lake.root.table("silver/orders").unwrap();
+        let mut table = KeyedTable::open_or_create(at.clone(), spec(), model::settings()).await.unwrap();
+        copy(&mut table, &of(&[(1, "old", Op::Create, 1, 0, 0)]), &ranges(&[(0, 0, 1)])).await.unwrap();
+        let rebuild = Rebuild::begin(&at, &model::settings()).await.unwrap().unwrap();
+        let newer = TableSpec { generation: rebuild.generation(), ..spec() };
+        let mut grown = KeyedTable::open_or_create(rebuild.staging().clone(), newer, model::settings()).await.unwrap();
+        copy(&mut grown, &of(&[(1, "new", Op::Create, 1, 0, 0)]), &ranges(&[(0, 0, 1)])).await.unwrap();
+        let seen = async || cells(&lake.query("SELECT v FROM silver.orders").await.unwrap());
+        assert_eq!(seen().await, ["old"]);
+        assert_eq!(lake.tables("silver").await.unwrap(), ["orders"], "what grows is no table of its own");
+        rebuild.take_over(Map::new()).await.unwrap();
+        assert_eq!(seen().await, ["new"]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_lost_file_is_the_lakes_fault_and_a_value_that_sql_cannot_take_the_querys() {
+        let (folder, lake) = damaged().await;
+        let at = lake.root.table("silver/orders").unwrap();
+        let mut table = KeyedTable::open_or_create(at, spec(), model::settings()).await.unwrap();
+        copy(&mut table, &of(&[(1, "x", Op::Create, 1, 0, 0)]), &ranges(&[(0, 0, 1)])).await.unwrap();
+        let error = lake.query("SELECT CAST(v AS INT) FROM silver.orders").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error:?}");
+        let files = std::fs::read_dir(folder.path().join("silver/orders")).unwrap().map(|file| file.unwrap().path());
+        let data: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "parquet")).collect();
+        assert_eq!(data.len(), 1);
+        data.iter().for_each(|path| std::fs::remove_file(path).unwrap());
+        let error = lake.query("SELECT v FROM silver.orders").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+        assert!(error.next_step().is_some());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_query_without_rows_has_its_columns() {
+        let (_folder, lake) = damaged().await;
+        let found = lake.query("SELECT _offset AS \"At\" FROM bronze.a WHERE false").await.unwrap();
+        assert!(found.iter().all(|batch| batch.num_rows() == 0));
+        assert_eq!(found[0].schema().fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>(), ["At"]);
     }
 }

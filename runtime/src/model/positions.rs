@@ -305,6 +305,9 @@ impl<I: Into<InputId>, const N: usize> From<[(I, Range); N]> for Ranges {
 }
 
 #[cfg(test)]
+mod sets;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

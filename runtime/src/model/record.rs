@@ -167,3 +167,6 @@ impl Block {
 fn part(of: &[u8], start: u32, len: u32) -> Option<&[u8]> {
     if len == ABSENT { None } else { of.get(start as usize..start as usize + len as usize) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -247,7 +247,7 @@ impl ObjectStore for FaultyStore {
     }
 }
 
-/// The same place, through a store that does what `trouble`, [`refuse`] and [`hold`] say.
+/// The same place, through a store that does what `trouble`, [`refuse`], [`lose`] and [`hold`] say.
 pub(crate) fn faulty(sound: &Location, seed: u64) -> (Location, Shared) {
     let rng = StdRng::seed_from_u64(seed + 1);
     let chance =
@@ -268,6 +268,11 @@ pub(crate) fn refuse(chance: &Shared, operation: &'static str, part: &'static st
     chance.lock().unwrap().rules.push(Rule { operation, part, fault: Fault::Reject });
 }
 
+/// From now on every such request is done, and its answer is an error.
+pub(crate) fn lose(chance: &Shared, operation: &'static str, part: &'static str) {
+    chance.lock().unwrap().rules.push(Rule { operation, part, fault: Fault::FailAfterWork });
+}
+
 /// From now on every such request waits.
 pub(crate) fn hold(chance: &Shared, operation: &'static str, part: &'static str) -> Arc<Hold> {
     let hold = Arc::new(Hold { waiting: watch::Sender::new(0), open: watch::Sender::new(false) });
@@ -275,7 +280,7 @@ pub(crate) fn hold(chance: &Shared, operation: &'static str, part: &'static str)
     hold
 }
 
-/// From now on no request is refused or held; what waits goes on waiting.
+/// From now on no request is refused, lost or held; what waits goes on waiting.
 pub(crate) fn forgive(chance: &Shared) {
     chance.lock().unwrap().rules.clear();
 }

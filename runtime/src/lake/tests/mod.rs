@@ -3,6 +3,7 @@
 mod basic;
 mod broken;
 mod changes;
+mod conformance;
 mod differs;
 mod evolve;
 mod faults;

@@ -212,3 +212,15 @@ impl ObjectStore for FaultyStore {
         self.inner.rename_opts(from, to, options).await
     }
 }
+
+#[tokio::test]
+async fn a_store_that_fails_nowhere_does_what_a_store_does() {
+    use object_store::integration as expect;
+    let store = || FaultyStore { inner: Arc::new(object_store::memory::InMemory::new()), rules: Rules::default() };
+    expect::put_get_delete_list(&store()).await;
+    expect::put_opts(&store(), true).await;
+    expect::get_opts(&store()).await;
+    expect::list_with_delimiter(&store()).await;
+    expect::rename_and_copy(&store()).await;
+    expect::copy_if_not_exists(&store()).await;
+}
