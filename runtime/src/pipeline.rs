@@ -62,6 +62,7 @@ use connector::Connectors;
 use relay::Relay;
 use reload::{Reloader, Serving, load_modules};
 use report::{Reporter, keep_module};
+use settings::{BeginSource, named_source};
 use sharing::Sharing;
 use task::upkeep::LettersUpkeep;
 use task::{Ending, Order, Tasks, Turn};
@@ -111,6 +112,7 @@ pub struct Pipeline {
     config: Config,
     options: Options,
     open_root: OpenRoot,
+    begin_source: BeginSource,
     root: Location,
     settings: Settings,
     /// what the tables may buffer together
@@ -198,6 +200,7 @@ impl Pipeline {
             config,
             options,
             open_root,
+            begin_source: Box::new(named_source),
             root,
             settings,
             routes: HashMap::new(),
@@ -398,11 +401,7 @@ impl Pipeline {
 
     fn start_source(&self) -> Result<Source> {
         let budget = Budget::new(self.config.limits.memory_bytes);
-        let block_rows = self.config.flush.rows;
-        let source = match kafka_settings(&self.config, self.options.until_end) {
-            Some(settings) => source::kafka::start(settings, budget.clone(), block_rows),
-            None => source::replay::start(self.config.source.captures().to_vec(), budget.clone(), block_rows),
-        }?;
+        let source = (self.begin_source)(&self.config, self.options, budget.clone())?;
         self.progress.reads_from(budget, source.known_ends.clone());
         if self.bronzes.are_shared() {
             // The group may leave us nothing to do.
