@@ -102,7 +102,7 @@ impl Run {
     /// Waits until every table is exact.
     #[track_caller]
     fn until_exact<'a>(&'a self, shop: &'a Shop, lake: &'a FaultyLake) -> impl Future<Output = ()> + 'a {
-        self.until("every table is exact", async |_| shop.difference_of_others(lake, &[]).await.is_empty())
+        self.until("every table is exact", async |_| shop.others_are_exact(lake, &[]).await)
     }
 
     /// Waits for the end of a run to the end.

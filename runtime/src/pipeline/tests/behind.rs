@@ -24,7 +24,7 @@ async fn a_table_whose_commits_are_refused_for_a_while_catches_up_from_bronze_an
         shop.work(3);
         run.until_in_bronze(&shop).await;
     }
-    run.until("the others are exact", async |_| shop.difference_of_others(&lake, &[LATE]).await.is_empty()).await;
+    run.until("the others are exact", async |_| shop.others_are_exact(&lake, &[LATE]).await).await;
     run.until("it lacks what Bronze holds", async |status| {
         let late = &status.silver["t07"];
         late.report.retrying.is_some() && late.lag > 0 && !status.ready

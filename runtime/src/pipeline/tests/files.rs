@@ -101,17 +101,14 @@ async fn a_module_takes_over_between_two_commits_that_fail_and_a_broken_one_does
             ids().await.into_iter().map(|id| (id, if id > from { id.to_string() } else { String::new() })).collect();
         !wanted.is_empty() && derived(column).await == wanted
     };
-    run.until("it has every row", async |_| {
-        shop.difference_of_others(&lake, &[3]).await.is_empty() && follows("twin", 0).await
-    })
-    .await;
+    run.until("it has every row", async |_| shop.others_are_exact(&lake, &[3]).await && follows("twin", 0).await).await;
     let served = run.status().silver["twins"].report.module.clone();
     put(b"no module");
     run.until("it is refused", async |status| status.silver["twins"].report.refused.is_some()).await;
     shop.work(5);
     run.until("the one before serves", async |status| {
         status.silver["twins"].report.module == served
-            && shop.difference_of_others(&lake, &[3]).await.is_empty()
+            && shop.others_are_exact(&lake, &[3]).await
             && follows("twin", 0).await
     })
     .await;
@@ -121,7 +118,7 @@ async fn a_module_takes_over_between_two_commits_that_fail_and_a_broken_one_does
     run.until("the other serves", async |status| status.silver["twins"].report.module != served).await;
     shop.work(5);
     run.until("its rows have the other column", async |_| {
-        shop.difference_of_others(&lake, &[3]).await.is_empty() && follows("other", last).await
+        shop.others_are_exact(&lake, &[3]).await && follows("other", last).await
     })
     .await;
     assert!(lake.is_spent());

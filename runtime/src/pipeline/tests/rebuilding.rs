@@ -2,7 +2,7 @@
 
 use super::faulty::{Fault, FaultyLake};
 use super::shop::Shop;
-use super::{Run, pipeline};
+use super::{LIMIT, Run, pipeline};
 use crate::error::Result;
 use crate::pipeline::rebuild::{Rebuilt, rebuild_in};
 use crate::table::{KeyedTable, Settings};
@@ -44,6 +44,28 @@ async fn a_rebuild_that_is_broken_off_changes_nothing_and_the_next_one_exchanges
     run.until_exact(&shop, &lake).await;
     shop.work(5);
     run.until_exact(&shop, &lake).await;
+    run.stop().await.expect("a good end");
+    shop.assert_exact(&lake).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_rebuilt_while_it_is_written() {
+    let (mut shop, lake) = (Shop::new(), FaultyLake::new());
+    shop.work(30);
+    let run = Run::follow(&shop, &lake, "");
+    run.until_exact(&shop, &lake).await;
+    lake.break_commits("silver/t07", Fault::Unanswered, 2);
+    let other = pipeline(&shop, &lake, "", true);
+    let rebuilding = tokio::spawn(async move { rebuild_in(other, "t07").await });
+    for _ in 0..20 {
+        shop.work(1);
+        run.until_in_bronze(&shop).await;
+    }
+    let rebuilt = tokio::time::timeout(LIMIT, rebuilding).await.expect("an end within the limit");
+    let rebuilt = rebuilt.expect("its own task").expect("it is made anew");
+    shop.work(3);
+    run.until_exact(&shop, &lake).await;
+    assert_eq!(generation(&lake).await, rebuilt.generation);
     run.stop().await.expect("a good end");
     shop.assert_exact(&lake).await;
 }

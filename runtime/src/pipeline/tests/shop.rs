@@ -227,6 +227,16 @@ impl Shop {
         self.difference(lake, number).await.is_empty()
     }
 
+    /// True when every table but those of `sick` is exact; asks no further than the first that is not.
+    pub(super) async fn others_are_exact(&self, lake: &FaultyLake, sick: &[usize]) -> bool {
+        for number in (0..TABLES).filter(|number| !sick.contains(number)) {
+            if !self.is_exact(lake, number).await {
+                return false;
+            }
+        }
+        true
+    }
+
     /// What differs in every table but those of `sick`.
     pub(super) async fn difference_of_others(&self, lake: &FaultyLake, sick: &[usize]) -> String {
         let mut all = String::new();
