@@ -55,6 +55,7 @@ use control::reload::{Reloader, load_modules};
 use control::watch::Watch;
 use observe::report::{Reporter, keep_module};
 use relay::Relay;
+use settings::{BeginSource, named_source};
 use sharing::Sharing;
 use task::serving::Serving;
 use task::upkeep::LettersUpkeep;
@@ -104,6 +105,7 @@ pub struct Pipeline {
     config: Config,
     options: Options,
     open_root: OpenRoot,
+    begin_source: BeginSource,
     root: Location,
     settings: Settings,
     /// what the tables may buffer together
@@ -191,6 +193,7 @@ impl Pipeline {
             config,
             options,
             open_root,
+            begin_source: Box::new(named_source),
             root,
             settings,
             routes: HashMap::new(),
@@ -391,11 +394,7 @@ impl Pipeline {
 
     fn start_source(&self) -> Result<Source> {
         let budget = Budget::new(self.config.limits.memory_bytes);
-        let block_rows = self.config.flush.rows;
-        let source = match kafka_settings(&self.config, self.options.until_end) {
-            Some(settings) => source::kafka::start(settings, budget.clone(), block_rows),
-            None => source::replay::start(self.config.source.captures().to_vec(), budget.clone(), block_rows),
-        }?;
+        let source = (self.begin_source)(&self.config, self.options, budget.clone())?;
         self.progress.reads_from(budget, source.known_ends.clone());
         if self.bronzes.are_shared() {
             // The group may leave us nothing to do.

@@ -58,9 +58,13 @@ pub struct Rebuilt {
 /// # Errors
 /// `Config` where there is no such table, or it has a feed of changes; the lake's; what the module or the records say.
 pub async fn rebuild(config: Config, table: &str) -> Result<Rebuilt> {
+    let pipeline = Pipeline::new(config, super::Options { until_end: true, ..super::Options::default() })?;
+    rebuild_in(pipeline, table).await
+}
+
+pub(super) async fn rebuild_in(mut pipeline: Pipeline, table: &str) -> Result<Rebuilt> {
     let started = Instant::now();
     let begun_ms = chrono::Utc::now().timestamp_millis();
-    let mut pipeline = Pipeline::new(config, super::Options { until_end: true, ..super::Options::default() })?;
     let location = pipeline.root.table(&format!("silver/{table}"))?;
     let Some(rebuild) = Rebuild::begin(&location, &pipeline.settings).await? else {
         return Err(Error::new(ErrorKind::Config, format!("there is no table `silver.{table}` in the lake"))

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
+use super::Options;
 use crate::config::{self, Config};
 use crate::decode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Settings;
-use crate::source::kafka;
+use crate::source::{self, Budget, Source, kafka};
 use crate::transform::Limits;
 
 /// The lake's options, secrets included, read where they are kept.
@@ -30,6 +31,18 @@ pub fn kafka_settings(config: &Config, until_end: bool) -> Option<kafka::Setting
         group: group.clone().filter(|_| !until_end),
         until_end,
     })
+}
+
+/// Starts the source of a pipeline.
+pub(super) type BeginSource = Box<dyn Fn(&Config, Options, Budget) -> Result<Source> + Send + Sync>;
+
+/// Starts the source that the pipeline file names.
+pub(super) fn named_source(config: &Config, options: Options, budget: Budget) -> Result<Source> {
+    let block_rows = config.flush.rows;
+    match kafka_settings(config, options.until_end) {
+        Some(settings) => source::kafka::start(settings, budget, block_rows),
+        None => source::replay::start(config.source.captures().to_vec(), budget, block_rows),
+    }
 }
 
 /// The limits of a pipeline's modules.

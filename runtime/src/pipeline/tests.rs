@@ -1,12 +1,20 @@
 //! Whole pipelines on a lake in memory that fails as told: one sick table, and fourteen that must not notice.
 //!
-//! The source is a capture file, the lake an object store in memory behind faults, everything between is as it runs. What
-//! has to be in a table is kept beside the capture.
+//! The source is a capture file or grows while it is read, the lake is an object store in memory behind faults, everything
+//! between is as it runs. What has to be in a table is kept beside the capture.
 
+mod behind;
+mod ending;
 mod faulty;
+mod files;
+mod rebuilding;
+mod sharing;
 mod shop;
 mod sickness;
+mod stream;
+mod structure;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,6 +30,33 @@ use shop::Shop;
 /// Longest wait for anything here.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What is drawn in a test is drawn from this.
+fn seed() -> u64 {
+    let seed = std::env::var("FUZZ_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(rand::random::<u64>);
+    eprintln!("FUZZ_SEED={seed}");
+    seed
+}
+
+/// Writes the file of a pipeline of `shop`, with `more` in it.
+fn write_file(shop: &Shop, more: &str) -> (PathBuf, String) {
+    let text = format!(
+        "name = \"shop\"\nmirror_tables = [\"*\"]\n[source.replay]\nfiles = {:?}\n[lake]\nroot = \"lake\"\n[flush]\nrows = 50\nage = \"50ms\"\n{more}",
+        shop.file().display().to_string()
+    );
+    let path = shop.folder().join("pipeline.toml");
+    std::fs::write(&path, &text).expect("the pipeline file");
+    (path, text)
+}
+
+/// A pipeline of `shop` into `lake`, with `more` in its file.
+fn pipeline(shop: &Shop, lake: &FaultyLake, more: &str, until_end: bool) -> Pipeline {
+    let (path, text) = write_file(shop, more);
+    let config = Config::parse(&path, &text).expect("a pipeline file");
+    let root = lake.root();
+    let open_root = move |_: &Config| Ok(root.clone());
+    Pipeline::over(config, Options { until_end, watched: false }, Box::new(open_root)).expect("a pipeline")
+}
+
 /// A pipeline that runs.
 struct Run {
     progress: Arc<Progress>,
@@ -31,21 +66,48 @@ struct Run {
 }
 
 impl Run {
-    /// Starts a pipeline of `shop` into `lake`, with more in its file.
+    /// Starts a pipeline of `shop` into `lake`, with more in its file. It reads the capture.
     fn start(shop: &Shop, lake: &FaultyLake, more: &str, until_end: bool) -> Run {
-        let text = format!(
-            "name = \"shop\"\nmirror_tables = [\"*\"]\n[source.replay]\nfiles = {:?}\n[lake]\nroot = \"lake\"\n[flush]\nrows = 50\nage = \"50ms\"\n{more}",
-            shop.file().display().to_string()
-        );
-        let config = Config::parse(&shop.folder().join("pipeline.toml"), &text).expect("a pipeline file");
-        let root = lake.root();
-        let open_root = move |_: &Config| Ok(root.clone());
-        let options = Options { until_end, watched: false };
-        let pipeline = Pipeline::over(config, options, Box::new(open_root)).expect("a pipeline");
+        Self::of(pipeline(shop, lake, more, until_end))
+    }
+
+    /// The same, but it reads what the connector writes meanwhile, until it is stopped.
+    fn follow(shop: &Shop, lake: &FaultyLake, more: &str) -> Run {
+        let mut pipeline = pipeline(shop, lake, more, false);
+        let topics = shop.topics();
+        pipeline.begin_source =
+            Box::new(move |config, _, budget| stream::start(Arc::clone(&topics), budget, config.flush.rows));
+        Self::of(pipeline)
+    }
+
+    fn of(pipeline: Pipeline) -> Run {
         let (progress, nudge) = (pipeline.progress(), pipeline.nudge());
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(pipeline.run(async move { drop(stopped.await) }));
         Run { progress, nudge, stop, task }
+    }
+
+    /// Waits until Bronze has everything that the connector wrote.
+    async fn until_in_bronze(&self, shop: &Shop) {
+        let ends = shop.ends();
+        self.until("Bronze has everything", async |status| {
+            ends.iter().all(|(topic, end)| {
+                let partition = status.bronze.get(topic).and_then(|topic| topic.partitions.get(&0));
+                partition.and_then(|partition| partition.position) >= Some(*end)
+            })
+        })
+        .await;
+    }
+
+    /// Waits until every table is exact.
+    #[track_caller]
+    fn until_exact<'a>(&'a self, shop: &'a Shop, lake: &'a FaultyLake) -> impl Future<Output = ()> + 'a {
+        self.until("every table is exact", async |_| shop.others_are_exact(lake, &[]).await)
+    }
+
+    /// Waits for the end of a run to the end.
+    async fn end(self) -> Result<Summary> {
+        self.task.await.expect("the run's own task")
     }
 
     fn status(&self) -> Status {

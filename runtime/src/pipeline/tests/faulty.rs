@@ -13,6 +13,9 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions,
 };
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
 
 use crate::lake::Location;
 use crate::lake::query::Lake;
@@ -26,9 +29,30 @@ pub(super) enum Fault {
     Denied,
     /// whoever writes panics
     Panic,
+    /// 503 for who writes
+    ReadOnly,
+    /// what is written stays, and who writes hears 503
+    Unanswered,
+    /// who writes meets one of the last two, or neither, as it is drawn
+    Flaky,
 }
 
-type Rules = Arc<Mutex<Vec<(String, Fault)>>>;
+/// Requests that fail.
+struct Rule {
+    prefix: String,
+    /// of the paths below `prefix` those with this in them
+    part: &'static str,
+    fault: Fault,
+    /// how often it is still met
+    left: usize,
+}
+
+struct Drawn {
+    rules: Vec<Rule>,
+    rng: StdRng,
+}
+
+type Rules = Arc<Mutex<Drawn>>;
 
 /// The lake, seen with its faults and without.
 pub(super) struct FaultyLake {
@@ -37,10 +61,14 @@ pub(super) struct FaultyLake {
     rules: Rules,
 }
 
+fn no_rules() -> Rules {
+    Arc::new(Mutex::new(Drawn { rules: Vec::new(), rng: StdRng::seed_from_u64(0) }))
+}
+
 impl FaultyLake {
     pub(super) fn new() -> Self {
         let sound = Location::open("memory:///lake", &HashMap::new()).expect("a lake in memory");
-        let rules = Rules::default();
+        let rules = no_rules();
         let own = Arc::clone(&rules);
         let faulty = sound.clone().wrapped(|inner| Arc::new(FaultyStore { inner, rules: own }));
         FaultyLake { sound, faulty, rules }
@@ -53,18 +81,38 @@ impl FaultyLake {
 
     /// Requests for what lies below `prefix` of the lake fail from now on.
     pub(super) fn break_down(&self, prefix: &str, fault: Fault) {
-        self.rules.lock().unwrap().push((format!("lake/{prefix}"), fault));
+        self.add(prefix, "", fault, usize::MAX);
+    }
+
+    /// The next `times` requests for logs below `prefix` of the lake fail.
+    pub(super) fn break_commits(&self, prefix: &str, fault: Fault, times: usize) {
+        self.add(prefix, "/_delta_log/", fault, times);
+    }
+
+    fn add(&self, prefix: &str, part: &'static str, fault: Fault, left: usize) {
+        let rule = Rule { prefix: format!("lake/{prefix}"), part, fault, left };
+        self.rules.lock().unwrap().rules.push(rule);
+    }
+
+    /// From now on [`Fault::Flaky`] is drawn from `seed`.
+    pub(super) fn draw_from(&self, seed: u64) {
+        self.rules.lock().unwrap().rng = StdRng::seed_from_u64(seed);
     }
 
     /// Nothing fails any more.
     pub(super) fn heal(&self) {
-        self.rules.lock().unwrap().clear();
+        self.rules.lock().unwrap().rules.clear();
     }
 
-    /// Rows of a table, by `id`; `None` where there is no such table.
-    pub(super) async fn rows(&self, table: &str) -> Option<Vec<(i64, String)>> {
+    /// True once every fault was met as often as it was to be.
+    pub(super) fn is_spent(&self) -> bool {
+        self.rules.lock().unwrap().rules.is_empty()
+    }
+
+    /// `id` and `text` of each row of a table, by `id`; `None` where there is no such table.
+    pub(super) async fn rows(&self, table: &str, text: &str) -> Option<Vec<(i64, String)>> {
         let lake = Lake::new(self.sound.clone());
-        let sql = format!("SELECT id, name FROM silver.\"{table}\" ORDER BY id");
+        let sql = format!("SELECT id, {text} FROM silver.\"{table}\" ORDER BY id");
         let batches = match lake.query(&sql).await {
             Ok(batches) => batches,
             Err(error) => {
@@ -91,12 +139,47 @@ impl FaultyLake {
         batches.iter().flat_map(of).collect()
     }
 
+    /// Files below `prefix` of the lake, in order.
+    async fn files(&self, prefix: &str) -> Vec<Path> {
+        let listed: Vec<_> = self.sound.store().unwrap().list(Some(&Path::from(prefix))).collect().await;
+        let mut files: Vec<Path> = listed.into_iter().map(|file| file.unwrap().location).collect();
+        files.sort();
+        files
+    }
+
+    /// The commits of a table's log, in order.
+    async fn commits(&self, table: &str) -> Vec<Path> {
+        let files = self.files(&format!("{table}/_delta_log")).await;
+        files.into_iter().filter(|path| path.extension() == Some("json")).collect()
+    }
+
+    /// Deletes what lies below `prefix` of the lake.
+    pub(super) async fn remove(&self, prefix: &str) {
+        for file in self.files(prefix).await {
+            self.sound.store().unwrap().delete(&file).await.unwrap();
+        }
+    }
+
+    /// Asserts that every commit of a table that moves a position moves it on: no range is committed twice.
+    pub(super) async fn assert_each_range_once(&self, table: &str) {
+        let mut at: HashMap<String, i64> = HashMap::new();
+        for path in self.commits(table).await {
+            let bytes = self.sound.store().unwrap().get(&path).await.unwrap().bytes().await.unwrap();
+            for line in std::str::from_utf8(&bytes).unwrap().lines() {
+                let action: serde_json::Value = serde_json::from_str(line).unwrap();
+                let Some(txn) = action.get("txn") else { continue };
+                let (id, to) = (txn["appId"].as_str().unwrap().to_owned(), txn["version"].as_i64().unwrap());
+                let before = at.insert(id.clone(), to);
+                assert!(before.is_none_or(|before| before < to), "{path}: {id} goes from {before:?} to {to}");
+            }
+        }
+        assert!(!at.is_empty(), "{table}: no commit moves a position");
+    }
+
     /// The last commit of a table's log without its last bytes; gives what it was.
     pub(super) async fn cut_last_commit(&self, table: &str) -> (Path, Bytes) {
         let store = self.sound.store().unwrap();
-        let listed: Vec<_> = store.list(Some(&Path::from(format!("{table}/_delta_log")))).collect().await;
-        let commits = listed.into_iter().map(Result::unwrap).map(|file| file.location);
-        let last = commits.filter(|path| path.extension() == Some("json")).max().expect("a commit");
+        let last = self.commits(table).await.pop().expect("a commit");
         let whole = store.get(&last).await.unwrap().bytes().await.unwrap();
         store.put(&last, whole.slice(..whole.len() - 20).into()).await.unwrap();
         (last, whole)
@@ -107,32 +190,53 @@ impl FaultyLake {
     }
 }
 
-#[derive(Debug)]
 struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
     rules: Rules,
 }
 
 impl FaultyStore {
-    fn judge(&self, path: &Path, writes: bool) -> object_store::Result<()> {
-        let rules = self.rules.lock().unwrap();
-        let fault =
-            rules.iter().find(|(prefix, _)| path.as_ref().starts_with(prefix.as_str())).map(|(_, fault)| *fault);
-        drop(rules);
+    /// Whether the request is to be made, and whether its answer is to be heard.
+    fn judge(&self, path: &Path, writes: bool) -> object_store::Result<bool> {
+        let mut drawn = self.rules.lock().unwrap();
+        let Drawn { rules, rng } = &mut *drawn;
+        let is_met = |rule: &Rule| {
+            let of_writing = matches!(rule.fault, Fault::Panic | Fault::ReadOnly | Fault::Unanswered | Fault::Flaky);
+            let path = path.as_ref();
+            path.starts_with(&rule.prefix) && path.contains(rule.part) && (writes || !of_writing)
+        };
+        let Some(at) = rules.iter().position(is_met) else { return Ok(true) };
+        let fault = match rules[at].fault {
+            Fault::Flaky => *[Fault::ReadOnly, Fault::Unanswered, Fault::Flaky].choose(rng).unwrap(),
+            fault => fault,
+        };
+        if fault == Fault::Flaky {
+            return Ok(true);
+        }
+        rules[at].left = rules[at].left.saturating_sub(1);
+        if rules[at].left == 0 {
+            rules.remove(at);
+        }
+        drop(drawn);
         match fault {
-            None => Ok(()),
-            Some(Fault::Busy) => Err(busy()),
-            Some(Fault::Denied) => {
+            Fault::Busy | Fault::ReadOnly => Err(busy()),
+            Fault::Denied => {
                 Err(object_store::Error::PermissionDenied { path: path.to_string(), source: "403".into() })
             }
-            Some(Fault::Panic) if writes => panic!("a defect, made for this test"),
-            Some(Fault::Panic) => Ok(()),
+            Fault::Panic => panic!("a defect, made for this test"),
+            Fault::Unanswered | Fault::Flaky => Ok(false),
         }
     }
 }
 
 fn busy() -> object_store::Error {
     object_store::Error::Generic { store: "faulty", source: "503, try later".into() }
+}
+
+impl fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("faulty")
+    }
 }
 
 impl fmt::Display for FaultyStore {
@@ -149,8 +253,9 @@ impl ObjectStore for FaultyStore {
         payload: PutPayload,
         options: PutOptions,
     ) -> object_store::Result<PutResult> {
-        self.judge(location, true)?;
-        self.inner.put_opts(location, payload, options).await
+        let is_heard = self.judge(location, true)?;
+        let answer = self.inner.put_opts(location, payload, options).await;
+        if is_heard { answer } else { Err(busy()) }
     }
 
     async fn put_multipart_opts(
@@ -198,7 +303,7 @@ impl ObjectStore for FaultyStore {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        prefix.map_or(Ok(()), |prefix| self.judge(prefix, false))?;
+        prefix.map_or(Ok(true), |prefix| self.judge(prefix, false))?;
         self.inner.list_with_delimiter(prefix).await
     }
 
@@ -216,7 +321,7 @@ impl ObjectStore for FaultyStore {
 #[tokio::test]
 async fn a_store_that_fails_nowhere_does_what_a_store_does() {
     use object_store::integration as expect;
-    let store = || FaultyStore { inner: Arc::new(object_store::memory::InMemory::new()), rules: Rules::default() };
+    let store = || FaultyStore { inner: Arc::new(object_store::memory::InMemory::new()), rules: no_rules() };
     expect::put_get_delete_list(&store()).await;
     expect::put_opts(&store(), true).await;
     expect::get_opts(&store()).await;

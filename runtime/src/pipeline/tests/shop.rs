@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -13,12 +14,33 @@ use super::FaultyLake;
 /// Tables of the database.
 pub(super) const TABLES: usize = 15;
 
+/// Keys and values of each topic, by offset. What the connector writes is in it at once.
+pub(super) type Topics = Arc<Mutex<BTreeMap<Arc<str>, Vec<(Option<String>, Option<String>)>>>>;
+
 pub(super) struct Shop {
     folder: TempDir,
     lines: String,
-    offsets: BTreeMap<String, i64>,
+    topics: Topics,
+    /// `id` and text of each row
     rows: Vec<BTreeMap<i64, String>>,
+    columns: Vec<Columns>,
     pos: u64,
+}
+
+/// The columns of a table beside `id`. A row's text is that of the first and, after a slash, that of the second.
+#[derive(Clone)]
+struct Columns {
+    name: &'static str,
+    has_note: bool,
+}
+
+/// What happens to a table's structure.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Event {
+    ColumnAdded,
+    ColumnRenamed,
+    Truncated,
+    MadeAnew,
 }
 
 /// The name of table `number`.
@@ -37,26 +59,59 @@ impl Shop {
         let mut shop = Shop {
             folder: tempfile::tempdir().expect("a folder"),
             lines: String::new(),
-            offsets: BTreeMap::new(),
+            topics: Topics::default(),
             rows: vec![BTreeMap::new(); TABLES],
+            columns: vec![Columns { name: "name", has_note: false }; TABLES],
             pos: 100,
         };
         for number in 0..TABLES {
-            shop.tell_structure(number, "CREATE", &[("id", "BIGINT"), ("name", "VARCHAR")]);
+            shop.tell(number, "CREATE", &format!("CREATE TABLE {}", table(number)));
         }
         shop
     }
 
-    /// The connector tells a table's columns; the first is the key.
-    pub(super) fn tell_structure(&mut self, number: usize, what: &str, columns: &[(&str, &str)]) {
+    /// The table gets another structure, or loses its rows, and the connector tells it.
+    pub(super) fn happen(&mut self, number: usize, event: Event) {
         let name = table(number);
-        let column = |(at, (name, kind)): (usize, &(&str, &str))| json!({"name": name, "typeName": kind, "length": 40, "position": at + 1, "optional": at > 0});
-        let columns: Vec<Value> = columns.iter().enumerate().map(column).collect();
-        let value = json!({
-            "source": self.place(&name), "databaseName": "shop", "ddl": format!("{what} TABLE {name}"),
-            "tableChanges": [{"type": what, "id": format!("\"shop\".\"{name}\""),
-                              "table": {"primaryKeyColumnNames": ["id"], "columns": columns}}]
+        match event {
+            Event::ColumnAdded => {
+                self.columns[number].has_note = true;
+                self.tell(number, "ALTER", &format!("ALTER TABLE {name} ADD COLUMN note VARCHAR(40)"));
+            }
+            Event::ColumnRenamed => {
+                let from = std::mem::replace(&mut self.columns[number].name, "title");
+                self.tell(number, "ALTER", &format!("ALTER TABLE {name} RENAME COLUMN {from} TO title"));
+            }
+            Event::Truncated => {
+                self.rows[number].clear();
+                self.tell(number, "", &format!("TRUNCATE TABLE {name}"));
+            }
+            Event::MadeAnew => {
+                self.rows[number].clear();
+                self.tell(number, "DROP", &format!("DROP TABLE {name}"));
+                self.tell(number, "CREATE", &format!("CREATE TABLE {name}"));
+            }
+        }
+    }
+
+    /// The connector tells of a statement, and the table's columns after it.
+    fn tell(&mut self, number: usize, kind: &str, ddl: &str) {
+        let Columns { name, has_note } = self.columns[number].clone();
+        let names = ["id", name, "note"];
+        let columns = names.iter().take(if has_note { 3 } else { 2 }).enumerate().map(|(at, name)| {
+            let kind = if at == 0 { "BIGINT" } else { "VARCHAR" };
+            json!({"name": name, "typeName": kind, "length": 40, "position": at + 1, "optional": at > 0})
         });
+        let structure = match kind {
+            "DROP" => Value::Null,
+            _ => json!({"primaryKeyColumnNames": ["id"], "columns": columns.collect::<Vec<_>>()}),
+        };
+        let name = table(number);
+        let changes = match kind {
+            "" => json!([]),
+            _ => json!([{"type": kind, "id": format!("\"shop\".\"{name}\""), "table": structure}]),
+        };
+        let value = json!({"source": self.place(&name), "databaseName": "shop", "ddl": ddl, "tableChanges": changes});
         self.push("db", None, Some(&value));
     }
 
@@ -65,9 +120,11 @@ impl Shop {
         for step in 0..count {
             for number in 0..TABLES {
                 let id = self.rows[number].keys().next_back().map_or(1, |last| last + 1);
-                self.write(number, "c", id, Some(format!("{number}-{step}")));
+                let text = |text: String| Some(if self.columns[number].has_note { text + "/noted" } else { text });
+                let (created, changed) = (text(format!("{number}-{step}")), text(format!("changed {step}")));
+                self.write(number, "c", id, created);
                 match step % 6 {
-                    2 => self.write(number, "u", id, Some(format!("changed {step}"))),
+                    2 => self.write(number, "u", id, changed),
                     5 => self.write(number, "d", id, None),
                     _ => {}
                 }
@@ -76,15 +133,20 @@ impl Shop {
         fs::write(self.file(), &self.lines).expect("the capture");
     }
 
-    fn write(&mut self, number: usize, op: &str, id: i64, name: Option<String>) {
-        let row = |name: &Option<String>| name.as_ref().map(|name| json!({"id": id, "name": name}));
+    fn write(&mut self, number: usize, op: &str, id: i64, text: Option<String>) {
+        let Columns { name, has_note } = self.columns[number].clone();
+        let row = |text: &Option<String>| {
+            let (first, note) =
+                text.as_deref().map(|text| text.split_once('/').map_or((text, None), |(t, n)| (t, Some(n))))?;
+            Some(if has_note { json!({"id": id, name: first, "note": note}) } else { json!({"id": id, name: first}) })
+        };
         let before = self.rows[number].get(&id).cloned();
         let value =
-            json!({"before": row(&before), "after": row(&name), "source": self.place(&table(number)), "op": op});
+            json!({"before": row(&before), "after": row(&text), "source": self.place(&table(number)), "op": op});
         let key = json!({"id": id});
         self.push(&topic(number), Some(&key), Some(&value));
-        match name {
-            Some(name) => drop(self.rows[number].insert(id, name)),
+        match text {
+            Some(text) => drop(self.rows[number].insert(id, text)),
             None => {
                 self.rows[number].remove(&id);
                 self.push(&topic(number), Some(&key), None);
@@ -99,12 +161,23 @@ impl Shop {
     }
 
     fn push(&mut self, topic: &str, key: Option<&Value>, value: Option<&Value>) {
-        let offset = self.offsets.entry(topic.to_owned()).or_default();
-        let text = |json: Option<&Value>| json.map(ToString::to_string);
-        let line = json!({"topic": topic, "partition": 0, "offset": *offset, "ts": 1_760_000_000_000_i64, "headers": [],
-                          "key": text(key), "value": text(value)});
+        let (key, value) = (key.map(ToString::to_string), value.map(ToString::to_string));
+        let mut topics = self.topics.lock().unwrap();
+        let records = topics.entry(topic.into()).or_default();
+        let line = json!({"topic": topic, "partition": 0, "offset": records.len(), "ts": 1_760_000_000_000_i64,
+                          "headers": [], "key": key, "value": value});
         writeln!(self.lines, "{line}").expect("writing to a string");
-        *offset += 1;
+        records.push((key, value));
+    }
+
+    /// What the connector has written, and what it is going to write.
+    pub(super) fn topics(&self) -> Topics {
+        Arc::clone(&self.topics)
+    }
+
+    /// How far each topic reaches.
+    pub(super) fn ends(&self) -> Vec<(Arc<str>, i64)> {
+        self.topics.lock().unwrap().iter().map(|(topic, records)| (Arc::clone(topic), records.len() as i64)).collect()
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -117,21 +190,51 @@ impl Shop {
 
     /// Offsets that the connector wrote into the table's topic.
     pub(super) fn offsets(&self, number: usize) -> Vec<i64> {
-        (0..self.offsets[&topic(number)]).collect()
+        (0..self.topics.lock().unwrap()[topic(number).as_str()].len() as i64).collect()
     }
 
     /// What Silver has of table `number` beside the rows that it should have; empty when it is exact.
     pub(super) async fn difference(&self, lake: &FaultyLake, number: usize) -> String {
-        let Some(rows) = lake.rows(&table(number)).await else { return format!("{}: no table", table(number)) };
-        let wanted: Vec<_> = self.rows[number].iter().map(|(id, name)| (*id, name.clone())).collect();
+        self.difference_in(lake, &table(number), number).await
+    }
+
+    /// The same, where Silver has it under the name `silver`.
+    pub(super) async fn difference_in(&self, lake: &FaultyLake, silver: &str, number: usize) -> String {
+        let Columns { name, has_note } = &self.columns[number];
+        let note = if *has_note { " || coalesce('/' || note, '')" } else { "" };
+        let Some(rows) = lake.rows(silver, &format!("{name}{note}")).await else {
+            return format!("{silver}: no table");
+        };
+        let wanted: Vec<_> = self.rows[number].iter().map(|(id, text)| (*id, text.clone())).collect();
         match rows == wanted {
             true => String::new(),
-            false => format!("{}: {} rows, {} wanted; ", table(number), rows.len(), wanted.len()),
+            false => format!("{silver}: {} rows, {} wanted; ", rows.len(), wanted.len()),
+        }
+    }
+
+    /// Asserts that the lake has what the connector wrote: Silver every row, Bronze every offset once, and no range
+    /// committed twice by either.
+    pub(super) async fn assert_exact(&self, lake: &FaultyLake) {
+        assert_eq!(self.difference_of_others(lake, &[]).await, "");
+        for number in 0..TABLES {
+            assert_eq!(lake.offsets(&topic(number)).await, self.offsets(number), "{number}");
+            lake.assert_each_range_once(&format!("silver/{}", table(number))).await;
+            lake.assert_each_range_once(&format!("bronze/{}", topic(number))).await;
         }
     }
 
     pub(super) async fn is_exact(&self, lake: &FaultyLake, number: usize) -> bool {
         self.difference(lake, number).await.is_empty()
+    }
+
+    /// True when every table but those of `sick` is exact; asks no further than the first that is not.
+    pub(super) async fn others_are_exact(&self, lake: &FaultyLake, sick: &[usize]) -> bool {
+        for number in (0..TABLES).filter(|number| !sick.contains(number)) {
+            if !self.is_exact(lake, number).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// What differs in every table but those of `sick`.

@@ -21,7 +21,7 @@ async fn a_sick_part_of_the_store_holds_up_its_own_table_and_is_told() {
         let (shop, lake) = (shop(), FaultyLake::new());
         lake.break_down(prefix, Fault::Busy);
         let run = Run::start(&shop, &lake, "", false);
-        run.until("the others are exact", async |_| shop.difference_of_others(&lake, &[SICK]).await.is_empty()).await;
+        run.until("the others are exact", async |_| shop.others_are_exact(&lake, &[SICK]).await).await;
         let status = run.status();
         assert!(!status.ready && status.stopped.is_empty(), "{status:#?}");
         let waits = |reason: &String| reason.contains(told) && reason.contains("tries again since");
@@ -39,7 +39,7 @@ async fn a_panic_in_a_tables_task_stops_that_table_at_once_and_a_nudge_takes_it_
         let (shop, lake) = (shop(), FaultyLake::new());
         lake.break_down(prefix, Fault::Panic);
         let run = Run::start(&shop, &lake, "", false);
-        run.until("the others are exact", async |_| shop.difference_of_others(&lake, &[SICK]).await.is_empty()).await;
+        run.until("the others are exact", async |_| shop.others_are_exact(&lake, &[SICK]).await).await;
         run.until("the panic is told", async |status| status.stopped.len() == 1).await;
         let status = run.status();
         assert!(status.stopped[0].contains("t07"), "{:?}", status.stopped);
@@ -119,7 +119,7 @@ async fn a_commit_that_is_cut_stops_its_table_with_a_hint_and_the_others_go_on()
         shop.work(6);
         let run = Run::start(&shop, &lake, "", false);
         run.until("the others are exact", async |status| {
-            status.stopped == [told] && shop.difference_of_others(&lake, &[SICK]).await.is_empty()
+            status.stopped == [told] && shop.others_are_exact(&lake, &[SICK]).await
         })
         .await;
         let status = run.status();
