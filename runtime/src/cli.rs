@@ -244,7 +244,7 @@ fn fail(error: &Error, format: LogFormat) -> ExitCode {
             eprintln!("\nhint: {hint}");
         }
     }
-    ExitCode::from(if error.kind() == ErrorKind::Config { 2 } else { 1 })
+    ExitCode::from(if error.is_by_user() { 2 } else { 1 })
 }
 
 async fn execute(command: Command, format: LogFormat) -> Result<ExitCode> {

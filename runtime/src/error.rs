@@ -19,8 +19,8 @@ pub enum ErrorKind {
     Fenced,
     /// a rebuild replaced the table: it goes on from where the rebuild ended
     Rebuilt,
-    /// one record or row cannot be applied
-    BadRecord,
+    /// rows or columns that a table, or its module, cannot take; the table is as it was
+    Misfit,
     /// a table, log or file does not hold what it must
     Corrupt,
     /// the source lost or rewrote what a table still needs
@@ -38,7 +38,7 @@ pub enum Action {
     Retry,
     /// end the table's task, and open the table anew after a pause, with credentials as they are by then
     Reopen,
-    /// put the record or row into the dead-letter table and go on
+    /// put the records or rows into the dead-letter table and go on; where there are none, as `Stop`
     DeadLetter,
     /// stop this table (never the others), and say how to mend it
     Stop,
@@ -50,7 +50,7 @@ impl ErrorKind {
         match self {
             ErrorKind::Unavailable | ErrorKind::Conflict => Action::Retry,
             ErrorKind::Denied | ErrorKind::Rebuilt => Action::Reopen,
-            ErrorKind::BadRecord => Action::DeadLetter,
+            ErrorKind::Misfit => Action::DeadLetter,
             ErrorKind::Config
             | ErrorKind::Fenced
             | ErrorKind::Corrupt
@@ -103,6 +103,16 @@ impl Error {
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// True when what was asked for is refused, and everything goes on as it was.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.kind, ErrorKind::Config | ErrorKind::Misfit | ErrorKind::Module)
+    }
+
+    /// True when somebody has to write something else: into a file, a command line, or a module.
+    pub fn is_by_user(&self) -> bool {
+        matches!(self.kind, ErrorKind::Config | ErrorKind::Misfit)
     }
 
     /// What to do about it.

@@ -449,7 +449,7 @@ fn schema_of(fields: &SchemaRef) -> Result<TableSchema> {
     for field in fields.fields() {
         if OWN.iter().any(|own| own.eq_ignore_ascii_case(field.name())) {
             return Err(Error::new(
-                ErrorKind::Config,
+                ErrorKind::Misfit,
                 format!("column `{}` of the table is one of its feed's own", field.name()),
             )
             .hint("let a transform rename the column, or leave `changes` out"));

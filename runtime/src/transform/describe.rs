@@ -85,7 +85,7 @@ impl Module {
     /// `params` is an object, or null for none.
     ///
     /// # Errors
-    /// `Config` where the module does not take the relations or params: the message is the module's own. `Module`
+    /// `Misfit` where the module does not take the relations or params: the message is the module's own. `Module`
     /// where its description breaks the contract or it fails.
     pub fn describe(&self, params: &serde_json::Value, relations: &[Relation<'_>]) -> Result<Prepared> {
         let params = if params.is_null() { "{}".to_owned() } else { params.to_string() };
@@ -95,7 +95,7 @@ impl Module {
             .map_err(|e| self.broken(&format!("failed in `describe`: {e}")))?;
         let description = described.0.map_err(|message| {
             let message = clean(&message, self.limits.error_bytes);
-            Error::new(ErrorKind::Config, format!("module `{}` does not take this table: {message}", self.name()))
+            Error::new(ErrorKind::Misfit, format!("module `{}` does not take this table: {message}", self.name()))
                 .hint("change the module, or what the pipeline file gives it")
         })?;
         let plan = Exchange::new(description, params, relations, &offered, self.limits.columns)

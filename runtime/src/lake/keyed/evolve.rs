@@ -80,7 +80,7 @@ impl Columns {
     /// Whether [`KeyedTable::evolve`] would bring them to `fields`.
     ///
     /// # Errors
-    /// `Config` where a column would have to become narrower or another type, or clashes.
+    /// `Misfit` where a column would have to become narrower or another type, or clashes.
     pub fn takes(&self, fields: &SchemaRef) -> Result<()> {
         changed(&self.0, fields).map(drop)
     }
@@ -133,7 +133,7 @@ pub(in crate::lake) fn changed(
             }
             Some(wanted) => {
                 return Err(Error::new(
-                    ErrorKind::Config,
+                    ErrorKind::Misfit,
                     format!(
                         "column `{}` is {} and cannot become {}",
                         field.name(),
@@ -154,7 +154,7 @@ pub(in crate::lake) fn changed(
         if now.own().contains(&field.name().as_str()) || all.iter().any(|f| f.name().eq_ignore_ascii_case(field.name()))
         {
             return Err(Error::new(
-                ErrorKind::Config,
+                ErrorKind::Misfit,
                 format!("column `{}` clashes with one of the table", field.name()),
             )
             .hint("Delta does not tell upper from lower case in names"));

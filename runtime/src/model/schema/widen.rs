@@ -82,14 +82,14 @@ pub(crate) fn widest(schema: &Arc<TableSchema>, known: &TableSchema) -> Arc<Tabl
 /// The array as type `to`, where that is wider.
 ///
 /// # Errors
-/// `Config`, naming the column, where it is not.
+/// `Misfit`, naming the column, where it is not.
 pub(crate) fn widen(array: &ArrayRef, to: &DataType, name: &str) -> Result<ArrayRef> {
     if array.data_type() == to {
         return Ok(Arc::clone(array));
     }
     if !widens(array.data_type(), to) {
         return Err(Error::new(
-            ErrorKind::Config,
+            ErrorKind::Misfit,
             format!("column `{name}` is {} where the table has {to}", array.data_type()),
         )
         .hint("widen the table's column, or rebuild the table"));
@@ -205,7 +205,7 @@ mod tests {
     fn a_value_is_never_cut_to_a_narrower_type() {
         let half = batch(Arc::new(Float64Array::from(vec![1.5])));
         let error = align(&half, &fields(DataType::Int32)).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(error.kind(), ErrorKind::Misfit);
         assert!(error.to_string().contains("`v`"), "{error}");
         assert!(align(&half, &fields(DataType::Decimal128(12, 0))).is_err());
         let whole = batch(Arc::new(Int32Array::from(vec![7])));

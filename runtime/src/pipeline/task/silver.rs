@@ -305,8 +305,7 @@ impl Worker {
             Order::Adopt { module, params, reply } => {
                 let adopted = self.upsert.adopt(module, params).await;
                 // A module that does not fit is refused; a table that cannot be written to stops.
-                let refused = |e: &Error| matches!(e.kind(), ErrorKind::Config | ErrorKind::Module);
-                let ended = adopted.as_ref().err().filter(|error| !refused(error)).cloned();
+                let ended = adopted.as_ref().err().filter(|error| !error.is_refusal()).cloned();
                 let _ = reply.send(adopted);
                 return ended.map_or(Ok(()), Err);
             }

@@ -20,7 +20,7 @@ async fn a_table_whose_commits_are_refused_for_a_while_catches_up_from_bronze_an
     run.until_exact(&shop, &lake).await;
     lake.break_commits("silver/t07", Fault::ReadOnly, usize::MAX);
     // More than its queue holds, in small deliveries, all of them committed by the others meanwhile.
-    for _ in 0..40 {
+    for _ in 0..34 {
         shop.work(3);
         run.until_in_bronze(&shop).await;
     }
@@ -49,7 +49,7 @@ async fn a_table_that_is_asked_for_while_the_stream_runs_goes_from_bronze_to_liv
     write_file(&shop, "[silver.t07]\nfrom = \"t07\"\n[silver.late]\nfrom = \"t07\"\n");
     // The stream does not pause for it.
     run.until("it has begun", async |status| status.silver.contains_key("late")).await;
-    for _ in 0..20 {
+    for _ in 0..12 {
         shop.work(3);
         run.until_in_bronze(&shop).await;
     }

@@ -146,7 +146,7 @@ fn a_type_that_cannot_be_read_is_named() {
     let names: Vec<String> = rows().schema().fields().iter().map(|f| f.name().clone()).collect();
     let rows = RecordBatch::try_from_iter_with_nullable(names.iter().zip(columns).map(|(n, c)| (n, c, true))).unwrap();
     let error = ENGINE.load(probe(), "probe").unwrap().describe(&json!({}), &relations(&rows)).err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(error.kind(), ErrorKind::Misfit);
     assert!(
         error.to_string().ends_with("column `u` is of a type that can only be passed; the module reads it as a text"),
         "{error}"

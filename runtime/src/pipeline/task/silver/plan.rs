@@ -30,7 +30,7 @@ impl SilverSpec {
         if key != table.key() {
             let (now, had) = (key.join(", "), table.key().join(", "));
             return Err(Error::new(
-                ErrorKind::Config,
+                ErrorKind::Misfit,
                 format!("the source's key is now ({now}), the table's is ({had})"),
             )
             .hint("`lode rebuild` makes the table anew with another key"));
@@ -45,7 +45,7 @@ impl SilverSpec {
         });
         let Some((have, field)) = changed else { return Ok(()) };
         let (name, from, to) = (field.name(), have.data_type(), field.data_type());
-        Err(Error::new(ErrorKind::Config, format!("column `{name}` is {from} and was changed to {to} in the source"))
+        Err(Error::new(ErrorKind::Misfit, format!("column `{name}` is {from} and was changed to {to} in the source"))
             .hint("`on_incompatible = \"evolve\"` lets the table follow where no value is lost"))
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Worker, jumped};
 use crate::decode::{Ancestor, Decoded, Epochs, Lineage, Patience, topic_of};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Action, Error, ErrorKind, Result};
 use crate::model::positions::{Positions, Range};
 use crate::model::schema::Rename;
 use crate::pipeline::ancestry::AppendedTopic;
@@ -104,7 +104,7 @@ impl Worker {
             self.flush().await?;
             match self.upsert.follow(&schema).await {
                 // Rows of that structure become dead letters; older ones still fit.
-                Err(error) if error.kind() == ErrorKind::Config => {
+                Err(error) if error.action() == Action::DeadLetter => {
                     tracing::warn!(table = %self.task.name(), %error, "the table cannot follow its source's structure");
                 }
                 other => other?,

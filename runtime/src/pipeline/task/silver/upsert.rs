@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::plan::SilverSpec;
 use crate::config::OnIncompatible;
 use crate::decode::BadRecord;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Action, Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::lake::dead_letters::{DeadLetter, DeadLetters, Stage};
 use crate::lake::{ChangesTable, Freshness, KeyedTable, Pace, Selection, TableSpec};
@@ -194,7 +194,7 @@ impl Upsert {
             let followed = if is_due { self.follow(&chunk.schema).await } else { Ok(()) };
             match followed {
                 Ok(()) => fitting.push(chunk.clone()),
-                Err(error) if self.is_made() && error.kind() == ErrorKind::Config => {
+                Err(error) if self.is_made() && error.action() == Action::DeadLetter => {
                     if self.recipe.plan.on_incompatible == OnIncompatible::Stop {
                         return Err(self.recipe.plan.stopped(&error));
                     }
