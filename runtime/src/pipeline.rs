@@ -258,7 +258,7 @@ impl Pipeline {
             let _ = tokio::task::spawn_blocking(move || drop(source)).await;
             let drained = self.drain(ending).await;
             if let Some(upkeep) = self.letters_upkeep.pop() {
-                upkeep.settle(ending).await;
+                upkeep.finish(ending).await;
             }
             drained
         };
@@ -411,7 +411,7 @@ impl Pipeline {
 
     /// Commits everything that was handed over: Bronze first, then each table that reads it up to what it holds.
     async fn drain(&mut self, ending: Ending) -> Result<()> {
-        self.sharing.settle().await;
+        self.sharing.finish().await;
         let relays = self.routes.values_mut().map(|route| std::mem::replace(&mut route.relay, Relay::start()));
         for relay in relays.collect::<Vec<_>>() {
             relay.end().await;

@@ -318,7 +318,7 @@ impl BronzeTable {
                 }
                 Put::Taken(other) => {
                     self.committer.follow(*other)?;
-                    if let Some(ended) = self.committer.settled(&due) {
+                    if let Some(ended) = self.committer.ended_by_others(&due) {
                         return Ok(ended);
                     }
                 }

@@ -281,21 +281,21 @@ impl ChangesTable {
             if wider.is_empty() && evolution.fills.is_empty() {
                 evolution.data_change = false;
                 if self.commit_columns(&first).await? {
-                    self.settle_columns(schema, &first);
+                    self.take_columns(schema, &first);
                     return Ok(());
                 }
                 continue;
             }
             let Some(packed) = self.committer.rewrite_all(&schema, evolution).await? else { continue };
             if self.committer.commit_packed(&packed, "CHANGE COLUMN", &first).await? {
-                self.settle_columns(schema, &first);
+                self.take_columns(schema, &first);
                 return Ok(());
             }
         }
         Err(Error::new(ErrorKind::Conflict, "other writers change the feed faster than its columns can be changed"))
     }
 
-    fn settle_columns(&mut self, schema: TableSchema, first: &[Value]) {
+    fn take_columns(&mut self, schema: TableSchema, first: &[Value]) {
         if let Some(metadata) = first.iter().find_map(|action| action.get("metaData")) {
             self.committer.metadata = metadata.clone();
         }

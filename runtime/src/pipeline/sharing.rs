@@ -44,7 +44,7 @@ impl Sharing {
     }
 
     /// Ends when everything that was given away is.
-    pub(super) async fn settle(&mut self) {
+    pub(super) async fn finish(&mut self) {
         while self.releases.join_next().await.is_some() {}
     }
 }
@@ -144,12 +144,12 @@ impl Pipeline {
                 let progress = Arc::clone(&progress);
                 tables.spawn(async move {
                     if let Some(bronze) = bronze {
-                        settle(bronze).await;
+                        end_task(bronze).await;
                     }
                     progress.release_topic(&topic);
                     for (silver, id) in silvers {
                         if let Some(silver) = silver {
-                            settle(silver).await;
+                            end_task(silver).await;
                         }
                         progress.release(&id);
                     }
@@ -162,7 +162,7 @@ impl Pipeline {
 }
 
 /// Has the task end, or ends it where that takes too long.
-async fn settle((handle, abort, mut gone): (Handle, AbortHandle, watch::Receiver<()>)) {
+async fn end_task((handle, abort, mut gone): (Handle, AbortHandle, watch::Receiver<()>)) {
     let ended = tokio::time::timeout(SETTLE_TIMEOUT, async {
         let (flushed, answer) = oneshot::channel();
         if handle.orders.send(Order::Flush(flushed)).await.is_ok() {

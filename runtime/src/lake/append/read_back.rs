@@ -193,7 +193,7 @@ impl Merge {
                 self.next = head.offset + 1;
             }
             cursor.row += 1;
-            self.settle(head.cursor).await?;
+            self.place(head.cursor).await?;
             if block.bytes() >= BLOCK_BYTES || block.len() >= self.block_rows {
                 break;
             }
@@ -227,11 +227,11 @@ impl Merge {
         self.opened += 1;
         let rows = Columns::of(&RecordBatch::new_empty(self.schema.clone()))?;
         self.open.insert(id, Cursor { batches: batches.boxed(), rows, row: 0 });
-        self.settle(id).await
+        self.place(id).await
     }
 
     /// Puts the cursor's next row on the heap, or drops a cursor that is at its end.
-    async fn settle(&mut self, id: usize) -> Result<()> {
+    async fn place(&mut self, id: usize) -> Result<()> {
         let Some(cursor) = self.open.get_mut(&id) else { return Ok(()) };
         while cursor.row >= cursor.rows.offsets.len() {
             match cursor.batches.try_next().await? {

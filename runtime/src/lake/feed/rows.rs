@@ -50,7 +50,7 @@ pub struct FeedSelection {
     pub(in crate::lake) truncates: Vec<(Sequence, Origin)>,
 }
 
-/// What a table takes of some news: see [`FeedSelection::settle`].
+/// What a table takes of some news: see [`FeedSelection::newest`].
 #[derive(Debug)]
 pub struct NewestRows {
     /// the winning changes; without their source columns
@@ -88,7 +88,7 @@ impl FeedSelection {
 
     /// Of each owner the newest change that was not rejected, where it is newer than what `table` has: what
     /// [`KeyedTable::replace`] is to commit. The rest is the transform's answer to [`Self::all`].
-    pub fn settle(
+    pub fn newest(
         self,
         table: &KeyedTable,
         output: &RecordBatch,

@@ -163,12 +163,11 @@ impl KeyedTable {
                     let stale = self.makes_stale(&other, &written, attempts.info());
                     let floor = self.floor;
                     self.overtaken(*other).await?;
-                    // the files are written under the names of before, in narrower types, or without what the rows of an
-                    // added column hold by default
+                    // the files that were written have the columns of before
                     if self.committer.schema.all != columns {
                         return Ok(Outcome::Fenced);
                     }
-                    if let Some(ended) = self.committer.settled(&ranges) {
+                    if let Some(ended) = self.committer.ended_by_others(&ranges) {
                         return Ok(ended);
                     }
                     if stale || self.floor > floor {

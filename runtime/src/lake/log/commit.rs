@@ -183,11 +183,11 @@ impl Committer {
         if due.is_empty() && !ranges.is_empty() {
             return Err(Outcome::AlreadyCommitted { version: self.version });
         }
-        self.settled(&due).map_or(Ok(due), Err)
+        self.ended_by_others(&due).map_or(Ok(due), Err)
     }
 
     /// How a commit of `due` ends because of what others have committed; `None` while it can still be made.
-    pub(in crate::lake) fn settled<C>(&self, due: &Ranges) -> Option<Outcome<C>> {
+    pub(in crate::lake) fn ended_by_others<C>(&self, due: &Ranges) -> Option<Outcome<C>> {
         match due.standing(&self.positions) {
             Standing::Ready => None,
             Standing::Past => Some(Outcome::AlreadyCommitted { version: self.version }),

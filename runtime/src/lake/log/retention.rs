@@ -3,8 +3,8 @@
 //! Receives `maintenance.retention`. Promises that what a version younger than that uses is kept, and that the tombstones in
 //! a checkpoint follow the size of the table, not the number of its commits. Each flush replaces the vectors of the files it
 //! touches and each compaction files that are minutes old: at two commits a second a week of their tombstones is a gigabyte,
-//! in each checkpoint. But vacuum, ours and that of others, spares what is young itself. So what goes at a hundredth of the
-//! retention or less needs its tombstone no longer than the log's tail names it; its time is set back accordingly.
+//! in each checkpoint. But vacuum, ours and that of others, spares young files by their own age. So a file that is replaced at a
+//! hundredth of the retention or less gets a tombstone that is dated back: it leaves the log with the next checkpoints.
 
 use std::time::Duration;
 

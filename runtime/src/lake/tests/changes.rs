@@ -139,7 +139,7 @@ impl Instance {
         let news = self.feed.select(&self.table, &changes, &floors).await?;
         let (output, sources, rejected) = transform(news.all().upserts(), false);
         let files = self.feed.write(&news, &output, Some(&sources), &rejected).await?;
-        let settled = news.settle(&self.table, &output, Some(&sources), &rejected)?;
+        let settled = news.newest(&self.table, &output, Some(&sources), &rejected)?;
         let info = Map::from_iter([("feed".to_string(), files)]);
         self.table.replace(settled.rows(), covered, info).await.map(version_of)
     }

@@ -156,7 +156,7 @@ impl Writer {
             return Ok(());
         }
         self.flush().await?;
-        self.upkeep.settle(&mut self.table.append_only(), ending).await;
+        self.upkeep.finish(&mut self.table.append_only(), ending).await;
         Ok(())
     }
 

@@ -225,7 +225,7 @@ impl Worker {
         self.reach_bronze().await?;
         self.flush().await?;
         self.follow_schema().await?;
-        self.upsert.settle(ending).await;
+        self.upsert.finish(ending).await;
         Ok(())
     }
 

@@ -83,7 +83,7 @@ impl<C: Send + 'static> Upkeep<C> {
     /// The end of a run. A checkpoint is waited for, a vacuum is given up. Where the source holds no more, the compaction
     /// that works is waited for and committed, and those that are worth it follow where the table is to have them; a run
     /// that is broken off gives it up, and leaves what it wrote to vacuum.
-    pub(in crate::pipeline) async fn settle<T: Maintained<Compacted = C>>(&mut self, table: &mut T, ending: Ending) {
+    pub(in crate::pipeline) async fn finish<T: Maintained<Compacted = C>>(&mut self, table: &mut T, ending: Ending) {
         self.vacuum.give_up().await;
         if ending == Ending::Complete {
             let mut go_on = self.compaction.is_idle() || self.commit_compaction(table).await;
@@ -138,7 +138,7 @@ impl LettersUpkeep {
     }
 
     /// The end of a run, when the last letter is written. A run that is broken off leaves everything.
-    pub(in crate::pipeline) async fn settle(mut self, ending: Ending) {
+    pub(in crate::pipeline) async fn finish(mut self, ending: Ending) {
         if ending != Ending::Complete {
             return;
         }
@@ -168,7 +168,7 @@ async fn keep(letters: Weak<DeadLetters>, mut upkeep: Upkeep<Rewritten>, mut end
         let mut table = letters.table().await;
         match (table.as_mut(), ending) {
             (Some(table), None) => upkeep.tend(table, Pace::Steady).await,
-            (Some(table), Some(ending)) => return upkeep.settle(table, ending).await,
+            (Some(table), Some(ending)) => return upkeep.finish(table, ending).await,
             (None, Some(_)) => return,
             (None, None) => {}
         }

@@ -192,7 +192,7 @@ impl Writer {
                     retrying!(&self.health, feed.table.write(&lacking, &rows, source_rows.as_deref(), &rejected))?;
                 info.insert("feed".to_owned(), files);
                 let NewestRows { selection, output, source_rows } =
-                    lacking.settle(&self.table, &rows, source_rows.as_deref(), &rejected)?;
+                    lacking.newest(&self.table, &rows, source_rows.as_deref(), &rejected)?;
                 (selection, output, Some(source_rows), Vec::new())
             }
             (Selected::ForFeed(_), None) => {
@@ -234,10 +234,10 @@ impl Writer {
     }
 
     /// The end of a run. Every row is committed by now, so a failure stops nothing.
-    pub(in crate::pipeline) async fn settle(&mut self, ending: Ending) {
-        self.upkeep.settle(&mut self.table, ending).await;
+    pub(in crate::pipeline) async fn finish(&mut self, ending: Ending) {
+        self.upkeep.finish(&mut self.table, ending).await;
         if let Some(feed) = &mut self.feed {
-            feed.upkeep.settle(&mut feed.table.append_only(), ending).await;
+            feed.upkeep.finish(&mut feed.table.append_only(), ending).await;
         }
     }
 

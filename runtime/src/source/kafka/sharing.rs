@@ -52,7 +52,7 @@ impl Kafka<'_> {
 
     /// Takes note of what a topic is to us by now, and puts it down where it was something else; false when the pipeline
     /// is gone.
-    pub(super) fn settle_role(&mut self, topic: &Arc<str>, metadata: &Metadata, partitions: usize) -> Result<bool> {
+    pub(super) fn decide_role(&mut self, topic: &Arc<str>, metadata: &Metadata, partitions: usize) -> Result<bool> {
         let role = self.role(topic, metadata, partitions);
         let was = self.role_of(topic);
         if was.is_some() && was != role {

@@ -148,7 +148,7 @@ impl Kafka<'_> {
                 continue;
             }
             let name = Arc::from(topic.name());
-            if !self.settle_role(&name, &metadata, topic.partitions().len())? {
+            if !self.decide_role(&name, &metadata, topic.partitions().len())? {
                 return Ok(None);
             }
         }

@@ -214,9 +214,9 @@ impl Upsert {
     }
 
     /// The end of a run, for the table's upkeep.
-    pub(in crate::pipeline) async fn settle(&mut self, ending: Ending) {
+    pub(in crate::pipeline) async fn finish(&mut self, ending: Ending) {
         if let State::Made(writer) = &mut self.state {
-            writer.settle(ending).await;
+            writer.finish(ending).await;
         }
     }
 }

@@ -181,7 +181,7 @@ async fn a_panic_in_upkeep_stops_nothing() {
             upkeep.tend(&mut Defective, Pace::Steady).await;
             tokio::task::yield_now().await;
         }
-        upkeep.settle(&mut Defective, Ending::Complete).await;
+        upkeep.finish(&mut Defective, Ending::Complete).await;
     })
     .await;
 }
@@ -194,7 +194,7 @@ async fn a_run_to_its_end_leaves_nothing_that_is_worth_a_compaction() {
     for at in 0..20 {
         write(&mut table, at).await;
     }
-    soon(upkeep.settle(&mut table, Ending::Complete)).await;
+    soon(upkeep.finish(&mut table, Ending::Complete)).await;
     assert!(table.plan_compaction(Pace::Steady).is_none());
     assert!(table.size().0 < 3, "{:?}", table.size());
     expect_rows(&location, 20).await;
@@ -209,7 +209,7 @@ async fn a_run_that_is_broken_off_gives_up_the_compaction_that_works() {
     let held = hold(&chance, "get", DATA);
     let count = stream(&mut table, &mut upkeep, 0, |_, upkeep| !upkeep.compaction.is_idle()).await;
     soon(held.met()).await;
-    soon(upkeep.settle(&mut table, Ending::BrokenOff)).await;
+    soon(upkeep.finish(&mut table, Ending::BrokenOff)).await;
     assert_eq!(table.size().0 as i64, count);
     expect_rows(&sound, count).await;
 }
