@@ -32,6 +32,7 @@ TOKENS, TOKEN_SECONDS = 21104, 15
 TRANSACTIONS, RATE = 500, 40  # of one part; there are four
 SLOW_RATE = 8  # of the part in which instances come and go
 PASSWORD = '"sasl.username" = "lode"\n"sasl.password" = { env = "STACK_SECRET" }\n'
+started = []
 os.environ.update({f"STACK_{name}_PORT": str(port) for name, port in PORTS.items()}, LODE_STACK=str(HOME))
 
 sys.path.insert(0, str(SCRIPTS))
@@ -63,6 +64,21 @@ def wait(what, holds, seconds=120, runs=None):
     say(what)
 
 
+def begin(command, **how):
+    """Starts what `main` ends, should it still run by then."""
+    started.append(subprocess.Popen(command, **how))
+    return started[-1]
+
+
+def finish(what, process, seconds):
+    """Until the process has ended well."""
+    try:
+        code = process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        sys.exit(f"test-stack: {what} has not ended within {seconds} s; see {HOME}/lode.log")
+    expect(code == 0, f"{what} ended with {code}; see {HOME}/lode.log")
+
+
 class Lode:
     """The program under test, in a folder of its own; everything that it says goes to one log."""
 
@@ -92,9 +108,7 @@ class Lode:
 
     def start(self, *words, file="pipeline.toml", **environment):
         command = [self.program, *words[:1], file, *words[1:]]
-        return subprocess.Popen(
-            command, cwd=self.folder, env={**self.environment, **environment}, stdout=self.log, stderr=self.log
-        )
+        return begin(command, cwd=self.folder, env={**self.environment, **environment}, stdout=self.log, stderr=self.log)
 
     def query(self, sql):
         command = [self.program, "query", "pipeline.toml", sql, "--csv"]
@@ -190,7 +204,7 @@ def replay_a_capture(lode):
         f'[source.replay]\nfiles = "{CAPTURES}/open_m_a.events.jsonl.gz"\n'
         '[lake]\nroot = "az://lake/capture"\noptions = { use_emulator = "true" }\n[flush]\nrows = 500\n'
     )
-    expect(lode.start("run", "--until-end", file="capture.toml").wait(timeout=300) == 0, "the capture was not taken in")
+    finish("lode, which takes the capture in,", lode.start("run", "--until-end", file="capture.toml"), 300)
     folder = HOME / "first"
     lake.fetch(folder)
     done = subprocess.run([sys.executable, CHECK_SILVER, folder / "capture/silver", CAPTURES / "truth_mysql"])
@@ -199,11 +213,7 @@ def replay_a_capture(lode):
 
 def work(part, rate=RATE):
     command = [sys.executable, SCRIPTS / "shop.py", "run", "--transactions", str(TRANSACTIONS), "--rate", str(rate), "--seed", str(part)]
-    return subprocess.Popen(command)
-
-
-def finish(process):
-    expect(process.wait(timeout=180) == 0, "the store ended with an error")
+    return begin(command)
 
 
 def share(lode, first, service):
@@ -227,7 +237,7 @@ def share(lode, first, service):
         wait("and three go on sharing", lambda: lode.shared_by(3), runs=third)
         for which, program, left in (("third", third, 2), ("second", second, 1)):
             program.send_signal(signal.SIGTERM)
-            expect(program.wait(timeout=60) == 0, f"the {which} instance ended with {program.returncode} on SIGTERM")
+            finish(f"the {which} instance, on SIGTERM,", program, 60)
             wait(f"the {which} instance left its tables to the others", lambda: lode.shared_by(left), runs=first)
     finally:
         for program in filter(None, (second, third)):
@@ -248,21 +258,21 @@ def run(lode, service):
         program.wait()
         say("lode: kill -9")
         program = lode.start("run")
-        finish(busy)
+        finish("the store", busy, 180)
 
         busy = work(2)
         script("down.sh", "--kill", "connect")
         script("up.sh", "connect")
-        finish(busy)
+        finish("the store", busy, 180)
 
         busy = work(3)
         script("down.sh", "kafka")
         script("up.sh", "kafka")
-        finish(busy)
+        finish("the store", busy, 180)
 
         busy = work(4, SLOW_RATE)
         share(lode, program, service)
-        finish(busy)
+        finish("the store", busy, 180)
 
         with shop.connect() as database, database.cursor() as cursor:
             cursor.execute("INSERT INTO Sellers (Name, Email) VALUES ('the last', 'the-last@example.org')")
@@ -270,9 +280,9 @@ def run(lode, service):
         last = "SELECT count(*) FROM silver.\"Sellers\" WHERE \"Email\" = 'the-last@example.org'"
         wait("the last row is in Silver", lambda: lode.query(last) == [["1"]], runs=program)
         program.send_signal(signal.SIGTERM)
-        expect(program.wait(timeout=60) == 0, f"lode ended with {program.returncode} on SIGTERM")
+        finish("lode, on SIGTERM,", program, 60)
         # Debezium writes in the database's order: with the last row in Kafka, everything is.
-        expect(lode.start("run", "--until-end").wait(timeout=180) == 0, "lode run --until-end failed")
+        finish("lode run --until-end", lode.start("run", "--until-end"), 180)
     finally:
         program.kill()
 
@@ -300,6 +310,9 @@ def main(program):
         expect_the_secret_nowhere(folder, HOME / "pipeline", HOME / "lode.log", HOME / "data/azurite/__blobstorage__")
         say(f"passed, {time.monotonic() - begun:.0f} s")
     finally:
+        for process in started:
+            process.kill()
+            process.wait()
         script("down.sh")
 
 
