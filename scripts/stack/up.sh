@@ -27,7 +27,14 @@ await() { # NAME SECONDS COMMAND...
     done
     say "$name is up"
 }
-listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1"); }
+listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+# Who answers on a port that was taken is another stack, and what is meant for this one would be written there.
+free() { # PORT...
+    local port
+    for port; do
+        if listens "$port"; then fail "port $port is taken; hint: end what listens there, or choose other ports by STACK_*_PORT"; fi
+    done
+}
 logging="-Dorg.slf4j.simpleLogger.showDateTime=true -Dorg.slf4j.simpleLogger.log.org.apache.kafka.clients=warn"
 # A virtual machine that lives for minutes: the quick compiler is enough, and memory is scarce.
 small="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
@@ -35,6 +42,7 @@ small="-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 mysql() {
     local base=$downloads/mysql at=$data/mysql
     local options=(--no-defaults --user="$(id -un)" --basedir="$base" --datadir="$at" --lc-messages-dir="$base/share")
+    free "$STACK_MYSQL_PORT"
     if [ ! -d "$at/mysql" ]; then
         mkdir -p "$at"
         "$base/bin/mysqld" "${options[@]}" --initialize-insecure >>"$logs/mysql.log" 2>&1
@@ -68,6 +76,7 @@ certificate() {
 
 kafka() {
     local classes="$downloads/kafka-libs/*" quiet=-Dorg.slf4j.simpleLogger.defaultLogLevel=error
+    free "$STACK_KAFKA_PORT" "$STACK_SASL_PORT" "$STACK_TLS_PORT" "$STACK_CONTROLLER_PORT"
     certificate
     cat >"$conf/server.properties" <<P
 process.roles=broker,controller
@@ -114,6 +123,7 @@ P
 }
 
 connect() {
+    free "$STACK_CONNECT_PORT"
     cat >"$conf/connect.properties" <<P
 bootstrap.servers=127.0.0.1:$STACK_KAFKA_PORT
 group.id=stack
@@ -141,6 +151,7 @@ P
 }
 
 azurite() {
+    free "$STACK_BLOB_PORT"
     AZURITE_ACCOUNTS="devstoreaccount1:$secret" start azurite node "$downloads/azurite/node_modules/azurite/dist/src/blob/main.js" \
         --blobHost 127.0.0.1 --blobPort "$STACK_BLOB_PORT" --location "$data/azurite" --silent --disableTelemetry --skipApiVersionCheck
     await azurite 60 listens "$STACK_BLOB_PORT"
