@@ -11,7 +11,7 @@ use tokio::sync::{OnceCell, watch};
 use crate::decode::{self, Evidence, Lineage, SchemaChange, SchemaChangeKind, SchemaHistory, TableName, TopicKind};
 use crate::error::Result;
 use crate::lake::{BronzeTable, Location, Settings, positions_of};
-use crate::model::positions::PartitionId;
+use crate::model::positions::{InputId, PartitionId};
 use crate::model::positions::{Offsets, Positions};
 use crate::model::record::Block;
 
@@ -56,12 +56,7 @@ impl Connectors {
                 return Ok(());
             }
             let table = BronzeTable::open_or_create(location, &connector.topic, self.settings.clone()).await?;
-            let mut blocks = table.read(&Positions::new()).await?;
-            while let Some(block) = blocks.next().await {
-                connector.take(&block?);
-            }
-            table.positions().partitions().for_each(|(id, end)| connector.pass(id, end));
-            Ok(())
+            connector.catch_up(&table).await
         };
         connector.taken_in.get_or_try_init(|| read).await.map(drop)
     }
@@ -78,7 +73,10 @@ impl Connectors {
             let kinds = block.iter().map(|record| decode::classify(topic, record));
             match kinds.into_iter().find(|kind| !matches!(kind, TopicKind::Unknown)) {
                 Some(TopicKind::SchemaChanges) => {
-                    self.take_in(&self.of(topic)).await?;
+                    let connector = self.of(topic);
+                    self.take_in(&connector).await?;
+                    // What another instance has appended since is read from nowhere else: the source goes on behind it.
+                    connector.catch_up(table).await?;
                     return Ok(TopicKind::SchemaChanges);
                 }
                 Some(kind) => return Ok(kind),
@@ -145,6 +143,17 @@ impl Connector {
             }
         }
         self.changes.send_modify(|n| *n += 1);
+    }
+
+    /// Takes in what the Bronze table of the topic has and is not known yet.
+    async fn catch_up(&self, table: &BronzeTable) -> Result<()> {
+        let from: Positions = self.positions().into_iter().map(|(id, next)| (InputId::from(id), next)).collect();
+        let mut blocks = table.read(&from).await?;
+        while let Some(block) = blocks.next().await {
+            self.take(&block?);
+        }
+        table.positions().partitions().for_each(|(id, end)| self.pass(id, end));
+        Ok(())
     }
 
     fn note(&self, told_in: &PartitionId, change: SchemaChange) {
