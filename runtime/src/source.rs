@@ -23,8 +23,7 @@ pub use ends::{KnownEnds, Reach};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{Error, ErrorKind, Result, panicked};
-use crate::model::positions::PartitionId;
-use crate::model::positions::{Offsets, Range};
+use crate::model::positions::{Offsets, PartitionId, Range};
 use crate::model::record::Block;
 
 /// Records of a block before it is handed over.

@@ -21,8 +21,7 @@ use super::step::{Patience, Step, Stop};
 use super::table_name::TableName;
 use super::value::modes::{BinaryHandling, Evidence, Modes};
 use crate::model::change::{Floor, Op};
-use crate::model::positions::Origin;
-use crate::model::positions::PartitionId;
+use crate::model::positions::{Origin, PartitionId};
 use crate::model::record::{Block, Record};
 
 /// Decodes the records of one source table's topic.

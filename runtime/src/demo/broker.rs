@@ -17,8 +17,7 @@ use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer as _, Produ
 use super::event::{self, Message};
 use super::schema::Table;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::positions::Offsets;
-use crate::model::positions::PartitionId;
+use crate::model::positions::{Offsets, PartitionId};
 
 /// Partitions of a table's topic: enough for a key change to cross them.
 const PARTITIONS: i32 = 2;

@@ -11,8 +11,7 @@ use std::time::UNIX_EPOCH;
 use serde_json::Value;
 
 use super::broker::Appended;
-use crate::model::positions::PartitionId;
-use crate::model::positions::{InputId, Offsets};
+use crate::model::positions::{InputId, Offsets, PartitionId};
 
 /// How long a record's way is remembered, in milliseconds.
 const WINDOW_MS: i64 = 10_000;

@@ -23,8 +23,7 @@ use super::log::schema::{TableSchema, utc};
 use super::{Location, Outcome, Settings, log};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::change::Op;
-use crate::model::positions::PartitionId;
-use crate::model::positions::{Positions, Range, Ranges};
+use crate::model::positions::{PartitionId, Positions, Range, Ranges};
 use crate::model::record::Block;
 use crate::model::schema::widen::align;
 

@@ -391,7 +391,7 @@ impl ChangesTable {
         Ok(held)
     }
 
-    /// Writes the files of `news`; what the table's commit has to name as `feed`. `output` and the rest are the
+    /// Writes the files of `news`, the changes that the feed lacks; what the table's commit has to name as `feed`. `output` and the rest are the
     /// transform's answer to [`FeedSelection::all`], as [`KeyedTable::replace`] takes it.
     pub async fn write(
         &self,

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema};
 
-use super::positions::Origin;
-use super::positions::PartitionId;
+use super::positions::{Origin, PartitionId};
 use super::schema::{Rename, TableSchema, TableSchemaRef};
 use super::sequence::Sequence;
 use crate::error::{Error, ErrorKind, Result};

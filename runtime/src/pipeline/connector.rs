@@ -11,8 +11,7 @@ use tokio::sync::{OnceCell, watch};
 use crate::decode::{self, Evidence, Lineage, SchemaChange, SchemaChangeKind, SchemaHistory, TableName, TopicKind};
 use crate::error::Result;
 use crate::lake::{BronzeTable, Location, Settings, positions_of};
-use crate::model::positions::{InputId, PartitionId};
-use crate::model::positions::{Offsets, Positions};
+use crate::model::positions::{InputId, Offsets, PartitionId, Positions};
 use crate::model::record::Block;
 
 /// Records of a topic that are looked at to find out what it carries.

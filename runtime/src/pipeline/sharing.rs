@@ -16,8 +16,7 @@ use super::{Notice, Pipeline};
 use crate::decode::{self, TopicKind};
 use crate::error::{Action, Result};
 use crate::lake::{BronzeTable, positions_of};
-use crate::model::positions::Offsets;
-use crate::model::positions::PartitionId;
+use crate::model::positions::{Offsets, PartitionId};
 use crate::model::table_id::TableId;
 use crate::source::Delivery;
 

@@ -17,8 +17,7 @@ use super::{Pipeline, Route, ancestry};
 use crate::decode::{self, TableName, TopicKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Location;
-use crate::model::positions::PartitionId;
-use crate::model::positions::Positions;
+use crate::model::positions::{PartitionId, Positions};
 use crate::model::table_id::TableId;
 use crate::source::Delivery;
 
@@ -203,7 +202,7 @@ impl Pipeline {
                 continue;
             }
             for topic in &earlier {
-                // Kafka may have the old topic no more; Bronze has it. Notice of it brings us here again.
+                // Kafka may have the old topic no more; Bronze has it. Word of it brings us here again.
                 if !self.routes.contains_key(topic) && !self.absent.contains(topic) {
                     self.take_up(topic, true);
                 }

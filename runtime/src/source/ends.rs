@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::model::positions::Offsets;
-use crate::model::positions::PartitionId;
+use crate::model::positions::{Offsets, PartitionId};
 
 /// What is known of one Kafka partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

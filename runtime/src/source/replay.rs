@@ -21,8 +21,7 @@ use tokio::sync::oneshot;
 
 use super::{BLOCK_BYTES_MAX, Budget, Delivery, Full, Outlet, Request, Source, SourceEvent};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::positions::PartitionId;
-use crate::model::positions::{Offsets, Range};
+use crate::model::positions::{Offsets, PartitionId, Range};
 use crate::model::record::{Block, Record};
 
 /// Longest line that is read, in bytes.

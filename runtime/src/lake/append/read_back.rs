@@ -26,8 +26,7 @@ use crate::lake::file::deletion_vector;
 use crate::lake::file::stats::integer_bound;
 use crate::lake::file::{join, scan};
 use crate::lake::log;
-use crate::model::positions::PartitionId;
-use crate::model::positions::Positions;
+use crate::model::positions::{PartitionId, Positions};
 use crate::model::record::{Block, Record};
 
 /// Blocks handed out by [`BronzeTable::read`] end at about this many bytes or rows.

@@ -50,7 +50,7 @@ pub struct FeedSelection {
     pub(in crate::lake) truncates: Vec<(Sequence, Origin)>,
 }
 
-/// What a table takes of some news: see [`FeedSelection::newest`].
+/// What a table takes of the changes that its feed lacks: see [`FeedSelection::newest`].
 #[derive(Debug)]
 pub struct NewestRows {
     /// the winning changes; without their source columns

@@ -25,8 +25,7 @@ use serde_json::Map;
 use super::*;
 use crate::error::Result;
 use crate::model::change::{Changes, Op, Records};
-use crate::model::positions::PartitionId;
-use crate::model::positions::{Range, Ranges};
+use crate::model::positions::{PartitionId, Range, Ranges};
 use crate::model::schema::TableSchema;
 use crate::model::sequence::Sequence;
 

@@ -3,11 +3,12 @@
 //! Receives two pipeline files that are sound by themselves. Promises that what cannot change while a pipeline runs is
 //! refused with the reason before anything was touched, and for each table one answer. Never touches a table or a task.
 
+use serde_json::Value;
+
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::task::silver::plan::SilverSpec;
 use crate::transform::Module;
-use serde_json::Value;
 
 /// What becomes of one table by another pipeline file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

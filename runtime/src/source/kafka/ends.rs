@@ -13,8 +13,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Settings, client};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::positions::Offsets;
-use crate::model::positions::PartitionId;
+use crate::model::positions::{Offsets, PartitionId};
 use crate::source::KnownEnds;
 
 /// How often those who watch are given new ends.

@@ -7,8 +7,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use super::super::BLOCK_BYTES_MAX;
 use super::headers::write_headers;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::positions::PartitionId;
-use crate::model::positions::Range;
+use crate::model::positions::{PartitionId, Range};
 use crate::model::record::{Block, Record};
 
 pub(super) struct Reading {

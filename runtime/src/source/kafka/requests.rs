@@ -10,8 +10,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::{ENDS_TIMEOUT, Kafka, client};
 use crate::error::Result;
-use crate::model::positions::Offsets;
-use crate::model::positions::PartitionId;
+use crate::model::positions::{Offsets, PartitionId};
 use crate::source::Request;
 
 impl Kafka<'_> {

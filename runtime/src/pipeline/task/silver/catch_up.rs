@@ -15,8 +15,7 @@ use crate::error::Result;
 use crate::lake::BronzeTable;
 use crate::model::positions::{Offsets, Positions, Range};
 use crate::pipeline::ancestry::AppendedTopic;
-use crate::pipeline::task::at;
-use crate::pipeline::task::{Ending, retrying};
+use crate::pipeline::task::{Ending, at, retrying};
 use crate::source::Delivery;
 
 /// Pause before a source that could not tell the end of a topic is asked again.
