@@ -1,5 +1,7 @@
 //! What can go wrong, and the one decision what to do about it.
 
+pub(crate) mod pauses;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;

@@ -24,6 +24,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::schema::{TableSchema, check_protocol};
+use crate::error::pauses::Pauses;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::failure::{store_error, way_out};
 use crate::lake::{Location, Outcome, Settings};
@@ -33,6 +34,9 @@ use crate::model::positions::{InputId, Positions, Ranges, Standing};
 const COMMIT_BYTES_MAX: u64 = 1 << 30;
 /// More commits of others than this before one of ours is a table we cannot keep up with.
 pub(in crate::lake) const REPLAYS_MAX: u32 = 1000;
+
+/// Pauses between attempts to write or make one version.
+const PAUSES: Pauses = Pauses { first: Duration::from_millis(100), longest: Duration::from_millis(6400) };
 
 /// What a version of the log holds, as far as it matters here.
 #[derive(Debug, Default)]
@@ -338,18 +342,9 @@ async fn put_body(
     Err(last.unwrap_or_else(|| Error::new(ErrorKind::Unavailable, format!("version `{version}` could not be written"))))
 }
 
-/// Waits before attempt number `attempt`: nothing before the first, then longer each time, at random.
+/// Waits before attempt number `attempt`, of which the first is 0.
 pub(in crate::lake) async fn pause(attempt: u32) {
-    if attempt == 0 {
-        return;
-    }
-    let cap = 50u64 << attempt.min(7);
-    let ms = cap / 2 + random_below(cap / 2 + 1);
-    tokio::time::sleep(Duration::from_millis(ms)).await;
-}
-
-fn random_below(n: u64) -> u64 {
-    (uuid::Uuid::new_v4().as_u128() % u128::from(n.max(1))) as u64
+    tokio::time::sleep(PAUSES.after(attempt)).await;
 }
 
 /// Path of a version in the log.

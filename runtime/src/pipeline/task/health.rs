@@ -7,17 +7,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand::Rng as _;
 use tokio::sync::watch;
 
 use super::Ending;
 use crate::error::Error;
+use crate::error::pauses::Pauses;
 use crate::model::table_id::TableId;
 use crate::pipeline::observe::progress::Progress;
 
-/// Pause after the first failure; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Pauses between a task's tries of the same thing.
+const PAUSES: Pauses = Pauses { first: Duration::from_millis(200), longest: Duration::from_secs(10) };
 /// How long a task tries the same thing before it ends with the error.
 const RETRY_FOR: Duration = Duration::from_secs(120);
 
@@ -58,22 +57,16 @@ impl Health {
     }
 }
 
-/// A pause of about `pause`, so that many tables do not come back at the same moment.
-pub(super) fn jittered(pause: Duration) -> Duration {
-    pause.mul_f64(rand::rng().random_range(0.5..1.0))
-}
-
 /// Tries of one thing, with growing pauses.
 pub(in crate::pipeline) struct Retry {
     health: Health,
     begun: Instant,
-    pause: Duration,
     tries: u32,
 }
 
 impl Retry {
     pub(in crate::pipeline) fn of(health: &Health) -> Self {
-        Retry { health: health.clone(), begun: Instant::now(), pause: FIRST_PAUSE, tries: 0 }
+        Retry { health: health.clone(), begun: Instant::now(), tries: 0 }
     }
 
     /// Says what failed, and waits; false where another try is not worth it.
@@ -89,10 +82,8 @@ impl Retry {
         if self.begun.elapsed() >= RETRY_FOR {
             return false;
         }
-        let pause = jittered(self.pause);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         tokio::select! {
-            () = tokio::time::sleep(pause) => true,
+            () = tokio::time::sleep(PAUSES.after(self.tries)) => true,
             () = self.health.broken_off() => false,
         }
     }

@@ -13,16 +13,15 @@ use futures::FutureExt;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
-use super::health::jittered;
 use super::{Ending, Handle, Health, Inbox};
+use crate::error::pauses::Pauses;
 use crate::error::{Action, Error, ErrorKind, Result, panicked};
 use crate::model::table_id::TableId;
 use crate::pipeline::observe::progress::Progress;
 use crate::pipeline::task::at;
 
-/// Pause before a table is opened anew for the first time; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Pauses before a table is opened anew.
+const PAUSES: Pauses = Pauses { first: Duration::from_millis(200), longest: Duration::from_secs(60) };
 /// A task that went on for so long was well: what ends it is a new failure.
 const WELL_AFTER: Duration = Duration::from_secs(60);
 /// How often in a row a run to the end opens a table anew.
@@ -233,10 +232,10 @@ impl Tasks {
             self.stop(&id, error);
             return Some(Turn::Stopped(id));
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST_PAUSE);
+        let pause = PAUSES.after(failures);
         tracing::warn!(table = %id, %error, hint = error.next_step(), pause_ms = pause.as_millis() as u64, "the table is opened anew");
         self.progress.retrying(&id, &error);
-        self.due.insert(id.clone(), Instant::now() + jittered(pause));
+        self.due.insert(id.clone(), Instant::now() + pause);
         Some(Turn::Failed)
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::Ending;
+use crate::error::pauses::Pauses;
 use crate::error::{Action, Error, ErrorKind, Result, panicked};
 use crate::lake::DEAD_LETTERS;
 use crate::lake::dead_letters::DeadLetters;
@@ -23,9 +24,8 @@ use crate::lake::{Maintained, Pace, Rewritten, Vacuumed};
 
 /// Time between two vacuums of a table that is written to.
 const VACUUM_INTERVAL: Duration = Duration::from_secs(3600);
-/// Pause after a failure, which doubles with each one that follows.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(600);
+/// Pauses after failures of one kind of upkeep.
+const PAUSES: Pauses = Pauses { first: Duration::from_secs(1), longest: Duration::from_secs(600) };
 
 /// The upkeep of one table whose compactions write `C`.
 #[derive(Debug)]
@@ -180,13 +180,15 @@ async fn keep(letters: Weak<DeadLetters>, mut upkeep: Upkeep<Rewritten>, mut end
 struct Work<R> {
     what: &'static str,
     running: Option<JoinHandle<Result<R>>>,
-    /// the pause after the last failure, and its end; `None`: the last one succeeded
-    pause: Option<(Duration, Instant)>,
+    /// failures since it last succeeded
+    failures: u32,
+    /// when it may be begun after a failure
+    due: Option<Instant>,
 }
 
 impl<R: Send + 'static> Work<R> {
     fn new(what: &'static str) -> Self {
-        Work { what, running: None, pause: None }
+        Work { what, running: None, failures: 0, due: None }
     }
 
     fn is_idle(&self) -> bool {
@@ -199,7 +201,7 @@ impl<R: Send + 'static> Work<R> {
     }
 
     fn may_begin(&self) -> bool {
-        self.is_idle() && self.pause.is_none_or(|(_, until)| until <= Instant::now())
+        self.is_idle() && self.due.is_none_or(|due| due <= Instant::now())
     }
 
     fn begin(&mut self, work: impl Future<Output = Result<R>> + Send + 'static) {
@@ -214,7 +216,7 @@ impl<R: Send + 'static> Work<R> {
         let panicked = |e| Error::new(ErrorKind::Internal, "its task ended").caused_by(e);
         match ended.unwrap_or_else(|e| Err(panicked(e))) {
             Ok(done) => {
-                self.pause = None;
+                (self.failures, self.due) = (0, None);
                 Some(done)
             }
             Err(error) => {
@@ -225,8 +227,8 @@ impl<R: Send + 'static> Work<R> {
     }
 
     fn put_off(&mut self, table: &str, error: &Error) {
-        let pause = self.pause.map_or(FIRST_PAUSE, |(pause, _)| (pause * 2).min(LONGEST_PAUSE));
-        self.pause = Some((pause, Instant::now() + pause));
+        self.failures = self.failures.saturating_add(1);
+        self.due = Some(Instant::now() + PAUSES.after(self.failures));
         tell(table, self.what, error);
     }
 
