@@ -4,21 +4,26 @@
 //! message that names the file, the line, the dotted key and the nearest known key. Never holds secrets: those come
 //! from the environment or from files, which the file only names.
 
+mod gold;
 mod reader;
 mod server;
 mod setting;
+mod transform;
 mod units;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use gold::{Choice, Gold, GoldRows, Joined, Lookup, Pick, Place};
 pub use server::Server;
 pub use setting::Setting;
+pub use transform::Transform;
 pub use units::{parse_bytes, parse_duration};
 
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
+pub(crate) use reader::nearest;
 use reader::{Document, Section};
 
 /// A pipeline: one source, one lake, the tables.
@@ -50,6 +55,8 @@ pub struct Config {
     pub server: Option<Server>,
     /// Silver tables with a section of their own
     pub silver: Vec<Silver>,
+    /// Gold tables
+    pub gold: Vec<Gold>,
 }
 
 /// What a Silver table does when its source changes the type of a column, or the key. Added and renamed columns are followed
@@ -176,12 +183,8 @@ pub struct Silver {
     pub name: String,
     /// the source table, `table` or `database.table`
     pub from: String,
-    /// path of the module
-    pub transform: Option<PathBuf>,
-    /// the only hash that the module may have, 64 hexadecimal digits in lower case
-    pub sha256: Option<String>,
-    /// JSON handed to the module
-    pub params: serde_json::Value,
+    /// the module that makes its rows; `None`: a typed copy
+    pub transform: Option<Transform>,
     /// partition columns of the Silver table
     pub partition_by: Vec<String>,
     /// every change is appended to `<name>_changes`
@@ -225,6 +228,7 @@ impl Config {
             "maintenance",
             "server",
             "silver",
+            "gold",
         ])?;
         let base = std::path::absolute(file)
             .ok()
@@ -244,7 +248,6 @@ impl Config {
             file: file.to_path_buf(),
             sha256: Sha256::digest(text).into(),
             name,
-            mirror_tables,
             on_incompatible,
             source: read_source(&root, &base)?,
             debezium: read_debezium(&root)?,
@@ -253,7 +256,13 @@ impl Config {
             limits: read_limits(&root)?,
             maintenance: read_maintenance(&root)?,
             server: server::read(&root)?,
+            gold: gold::read(&root, &base, |name| match silver.iter().find(|s| s.name == name) {
+                Some(_) => Ok(()),
+                None if !mirror_tables.is_empty() => Ok(()),
+                None => Err(reader::nearest(name, silver.iter().map(|s| s.name.as_str())).map(str::to_owned)),
+            })?,
             silver,
+            mirror_tables,
         })
     }
 }
@@ -418,16 +427,8 @@ fn read_silver(root: &Section<'_>, base: &Path, on_incompatible: OnIncompatible)
     let mut out: Vec<Silver> = Vec::new();
     for name in tables.keys() {
         let table = tables.required_section(&name)?;
-        table.allow(&[
-            "from",
-            "transform",
-            "sha256",
-            "params",
-            "partition_by",
-            "changes",
-            "columns",
-            "on_incompatible",
-        ])?;
+        let own = ["from", "partition_by", "changes", "columns", "on_incompatible"];
+        table.allow(&[own.as_slice(), transform::KEYS.as_slice()].concat())?;
         if !is_identifier(&name) {
             return Err(table
                 .error(None, &format!("`{name}` cannot be a table name"))
@@ -435,9 +436,7 @@ fn read_silver(root: &Section<'_>, base: &Path, on_incompatible: OnIncompatible)
         }
         out.push(Silver {
             from: table.string("from")?.unwrap_or_else(|| name.clone()),
-            transform: table.string("transform")?.map(|p| base.join(p)),
-            sha256: read_pin(&table)?,
-            params: table.json("params")?,
+            transform: transform::read(&table, base)?,
             partition_by: table.strings("partition_by")?.unwrap_or_default(),
             changes: table.flag("changes")?.unwrap_or(false),
             columns: table.pairs("columns")?,
@@ -452,19 +451,6 @@ fn read_silver(root: &Section<'_>, base: &Path, on_incompatible: OnIncompatible)
         }
     }
     Ok(out)
-}
-
-fn read_pin(table: &Section<'_>) -> Result<Option<String>> {
-    let Some(pin) = table.string("sha256")? else { return Ok(None) };
-    if table.string("transform")?.is_none() {
-        return Err(table.error(Some("sha256"), "pins a module, but the table has no `transform`"));
-    }
-    if pin.len() != 64 || !pin.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(table
-            .error(Some("sha256"), "is not a sha256 of 64 hexadecimal digits")
-            .hint("`lode check` prints the hash of each module"));
-    }
-    Ok(Some(pin.to_ascii_lowercase()))
 }
 
 /// True for a name that may become a folder of the lake.
@@ -566,7 +552,10 @@ mod tests {
         let m = message(&format!("{GOOD}[silver.a]\ntransform = \"a.wasm\"\nsha256 = \"abc\"\n"));
         assert!(m.contains("`silver.a.sha256`") && m.contains("64 hexadecimal"), "{m}");
         let text = format!("{GOOD}[silver.a]\ntransform = \"a.wasm\"\nsha256 = \"{}\"\n", "AB".repeat(32));
-        assert_eq!(Config::parse(Path::new("p.toml"), &text).unwrap().silver[0].sha256, Some("ab".repeat(32)));
+        assert_eq!(
+            Config::parse(Path::new("p.toml"), &text).unwrap().silver[0].transform.as_ref().unwrap().sha256,
+            Some("ab".repeat(32))
+        );
     }
 
     #[test]

@@ -47,7 +47,10 @@ pub(crate) use failure::lake_error;
 pub use feed::{ChangesTable, FeedSelection, NewestRows};
 pub use file::Extent;
 pub use freshness::Freshness;
-pub use keyed::{ChangeSet, Columns, Committed, KeyedTable, Owner, OwnerRows, Rebuild, Selection};
+pub use keyed::{
+    ChangeSet, Columns, Committed, Difference, Follower, KeyedTable, Memo, Next, Owner, OwnerRows, Rebuild, Selection,
+    images_of, owners_of,
+};
 pub use location::{Location, map_conflicts};
 pub use log::positions_of;
 pub(crate) use log::{delta_table, turn};

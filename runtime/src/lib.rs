@@ -14,6 +14,7 @@ pub mod decode;
 pub mod buffer;
 pub mod transform;
 pub mod lake;
+pub mod gold;
 pub mod connector;
 pub mod pipeline;
 pub mod server;

@@ -14,6 +14,7 @@ mod ancestry;
 mod connector;
 mod control;
 mod observe;
+mod gold;
 mod rebuild;
 mod relay;
 mod settings;
@@ -32,7 +33,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 pub use observe::progress::{
-    CLASSES, Commits, Fill, ModuleUse, Partition, Progress, SilverStatus, Status, Summary, TableCounts, TopicStatus,
+    CLASSES, Commits, Fill, ModuleUse, Partition, Progress, Status, Summary, TableCounts, TableStatus, TopicStatus,
 };
 pub use observe::report::{Refusal, Report, TableReport};
 pub use rebuild::{Rebuilt, rebuild};
@@ -113,7 +114,7 @@ pub struct Pipeline {
     bounds: tokio::sync::watch::Sender<Bounds>,
     engine: Engine,
     /// bytes of the modules, until they are kept in the lake
-    modules: Vec<(String, Vec<u8>, Module)>,
+    modules: Vec<(TableId, Vec<u8>, Module)>,
     serving: Arc<Serving>,
     reporter: Arc<Reporter>,
     letters: Arc<DeadLetters>,
@@ -170,9 +171,9 @@ impl Pipeline {
         let bronzes = group.map_or_else(Bronzes::default, |_| Bronzes::shared(root.clone()));
         let serving = Arc::new(Serving::new(Arc::clone(&reporter)));
         let modules = load_modules(&engine, &config)?;
-        for section in &config.silver {
-            if let Some((_, _, module)) = modules.iter().find(|(table, ..)| *table == section.name) {
-                serving.set(&section.name, module.clone(), section.params.clone());
+        for (id, transform) in config.transforms() {
+            if let Some((_, _, module)) = modules.iter().find(|(table, ..)| *table == id) {
+                serving.set(&id, module.clone(), transform.params.clone());
             }
         }
         let room = Room::new(config.limits.memory_bytes);
@@ -240,6 +241,7 @@ impl Pipeline {
             async move { reporter.keep_written(&root).await }
         });
         self.keep_letters();
+        self.start_gold();
         let mut source = self.start_source()?;
         let asking = self.keep_ends_known(&source);
         // Others take the tables over when these are done with them.
@@ -447,12 +449,13 @@ impl Pipeline {
         }
     }
 
-    /// Ends every task, each before those that it reads.
+    /// Ends every task, each before those that it reads; Gold reads what the others have committed in the end.
     async fn end_tasks(&mut self, ending: Ending) {
         loop {
             let running: Vec<_> = self.tasks.running().map(|task| (task.id.clone(), task.reads.clone())).collect();
             let is_read = |id: &TableId| running.iter().any(|(_, reads)| reads.contains(id));
-            for (id, _) in running.iter().filter(|(id, _)| !is_read(id)) {
+            let are_gold = running.iter().all(|(id, _)| id.layer == Layer::Gold);
+            for (id, _) in running.iter().filter(|(id, _)| !is_read(id) && (id.layer != Layer::Gold || are_gold)) {
                 self.tasks.end(id, ending);
             }
             if running.is_empty() && (ending != Ending::Complete || !self.tasks.has_due()) {

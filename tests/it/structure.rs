@@ -7,7 +7,7 @@ use std::path::Path;
 use lodestream_tests::places;
 
 /// The rooms of `runtime/src` in the order in which the data meets them, the nouns that everybody shares first.
-const ROOMS: [&str; 14] = [
+const ROOMS: [&str; 15] = [
     "error",
     "model",
     "config",
@@ -17,6 +17,7 @@ const ROOMS: [&str; 14] = [
     "buffer",
     "transform",
     "lake",
+    "gold",
     "connector",
     "pipeline",
     "server",

@@ -33,9 +33,10 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<ExitCode> {
     }
     findings.push(outcome("lake", check_lake(config).await.map(|()| format!("`{}` can be listed", config.lake.root))));
     let engine = Engine::with_cache(module_limits(config))?;
-    for table in &config.silver {
-        if let Some(path) = &table.transform {
-            let what = format!("module of silver `{}`", table.name);
+    for (table, transform) in config.transforms() {
+        {
+            let path = &transform.path;
+            let what = format!("module of {} `{}`", table.layer, table.name);
             let loaded = std::fs::read(path)
                 .map_err(|e| {
                     Error::new(ErrorKind::Module, format!("`{}` cannot be read", path.display()))
@@ -43,7 +44,7 @@ pub(super) async fn check(config: &Config, json: bool) -> Result<ExitCode> {
                         .hint("build it first: `make modules`")
                 })
                 .and_then(|bytes| engine.load(&bytes, &path.to_string_lossy()))
-                .and_then(|module| match &table.sha256 {
+                .and_then(|module| match &transform.sha256 {
                     Some(pin) if *pin != module.sha256() => Err(Error::new(
                         ErrorKind::Module,
                         format!("`{}` has the sha256 `{}`, pinned is `{pin}`", path.display(), module.sha256()),

@@ -10,6 +10,7 @@ use super::lake;
 use crate::config::{self, Config};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{BronzeTable, ChangesTable, KeyedTable};
+use crate::model::table_id::Layer;
 use crate::pipeline::{Options, Pipeline, Progress, Summary, table_settings};
 use crate::server::Server;
 
@@ -111,9 +112,10 @@ async fn show_progress(progress: Arc<Progress>) {
         let rate = now.records.saturating_sub(last);
         last = now.records;
         let rows: u64 = now.silver.values().map(|t| t.rows).sum();
-        let letters: u64 = now.silver.values().map(|t| t.dead_letters).sum();
+        let gold: u64 = now.gold.values().map(|t| t.rows).sum();
+        let letters: u64 = now.silver.values().chain(now.gold.values()).map(|t| t.dead_letters).sum();
         eprint!(
-            "\r\x1b[K{:.0}s  {} records read ({rate}/s)  bronze {}  silver rows {rows}  dead letters {letters}",
+            "\r\x1b[K{:.0}s  {} records read ({rate}/s)  bronze {}  silver rows {rows}  gold rows {gold}  dead letters {letters}",
             now.seconds, now.records, now.bronze
         );
     }
@@ -121,7 +123,7 @@ async fn show_progress(progress: Arc<Progress>) {
 
 fn print_summary(name: &str, summary: &Summary) {
     let changes: u64 = summary.silver.values().map(|t| t.changes).sum();
-    let letters: u64 = summary.silver.values().map(|t| t.dead_letters).sum();
+    let letters: u64 = summary.silver.values().chain(summary.gold.values()).map(|t| t.dead_letters).sum();
     println!(
         "{name}: {} records read, {} appended to bronze, {changes} changes into {} silver tables, {letters} dead letters, {:.1} s",
         summary.records,
@@ -133,6 +135,13 @@ fn print_summary(name: &str, summary: &Summary) {
         let stopped = counts.stopped.as_deref().map(|s| format!("  stopped: {s}")).unwrap_or_default();
         println!(
             "  {table:<28} {:>9} changes {:>9} rows written {:>5} commits {:>5} dead letters{stopped}",
+            counts.changes, counts.rows, counts.commits, counts.dead_letters
+        );
+    }
+    for (table, counts) in &summary.gold {
+        let stopped = counts.stopped.as_deref().map(|s| format!("  stopped: {s}")).unwrap_or_default();
+        println!(
+            "  gold.{table:<23} {:>9} derived {:>9} rows written {:>5} commits {:>5} dead letters{stopped}",
             counts.changes, counts.rows, counts.commits, counts.dead_letters
         );
     }
@@ -175,7 +184,11 @@ pub(super) async fn maintain(config: &Config) -> Result<()> {
             vacuumed.bytes
         );
     }
-    let mut paths: Vec<String> = lake.tables("silver").await?.into_iter().map(|t| format!("silver/{t}")).collect();
+    let mut paths = Vec::new();
+    for layer in [Layer::Silver, Layer::Gold] {
+        let tables = lake.tables(&layer.to_string()).await?;
+        paths.extend(tables.into_iter().map(|table| format!("{layer}/{table}")));
+    }
     if lake.has_table(crate::lake::DEAD_LETTERS).await? {
         paths.push(crate::lake::DEAD_LETTERS.to_owned());
     }

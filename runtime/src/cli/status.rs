@@ -164,11 +164,22 @@ async fn look(config: &Config) -> Result<Status> {
                     let held = bronze.iter().filter(|(id, _)| topics.contains(topic_of(id)));
                     status.lacks(held.map(|(id, end)| lag(id.clone(), *end, &status.positions)).collect());
                 }
-                status.dead_letters = letters.get(&name).copied().unwrap_or(0);
+                status.dead_letters = letters.get(&(false, name.clone())).copied().unwrap_or(0);
                 (status.refused, status.retrying, status.stopped) = (told.refused, told.retrying, told.stopped);
                 tables.push(status);
             }
             Err(error) => note(&format!("silver.{name}"), error),
+        }
+    }
+    for name in lake.tables("gold").await? {
+        let told = report.tables.remove(&TableId::gold(name.as_str())).unwrap_or_default();
+        match read(&root, "gold", &name).await {
+            Ok(mut status) => {
+                status.dead_letters = letters.get(&(true, name)).copied().unwrap_or(0);
+                (status.refused, status.retrying, status.stopped) = (told.refused, told.retrying, told.stopped);
+                tables.push(status);
+            }
+            Err(error) => note(&format!("gold.{name}"), error),
         }
     }
     Ok(Status { tables, broken, unmade: unmade(report.tables), pipeline_file: report.pipeline_file })
@@ -256,17 +267,21 @@ async fn read(root: &Location, layer: &str, name: &str) -> Result<TableStatus> {
     })
 }
 
-async fn count_letters(lake: &Lake) -> Result<BTreeMap<String, u64>> {
+/// How many there are of each table, by whether it is a Gold table and its name.
+async fn count_letters(lake: &Lake) -> Result<BTreeMap<(bool, String), u64>> {
     let mut counts = BTreeMap::new();
     if lake.has_table(crate::lake::DEAD_LETTERS).await? {
-        let sql = format!("SELECT \"table\" AS t, count(*) AS n FROM {} GROUP BY 1", crate::lake::DEAD_LETTERS);
+        let sql = format!(
+            "SELECT \"table\" AS t, stage = 'gold' AS g, count(*) AS n FROM {} GROUP BY 1, 2",
+            crate::lake::DEAD_LETTERS
+        );
         for batch in lake.query_table(crate::lake::DEAD_LETTERS, &sql).await? {
             let cell = |name: &str, row| {
                 batch.column_by_name(name).and_then(|c| arrow::util::display::array_value_to_string(c, row).ok())
             };
             for row in 0..batch.num_rows() {
                 if let (Some(table), Some(n)) = (cell("t", row), cell("n", row).and_then(|n| n.parse().ok())) {
-                    counts.insert(table, n);
+                    counts.insert((cell("g", row).as_deref() == Some("true"), table), n);
                 }
             }
         }

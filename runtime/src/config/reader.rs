@@ -261,7 +261,7 @@ fn quoted(names: &[&str]) -> String {
 }
 
 /// The known name that is fewest edits away, if it is near enough to be a slip of the hand.
-pub(super) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let close = name.chars().count() / 3 + 1;
     known.map(|k| (strsim::levenshtein(name, k), k)).filter(|(d, _)| *d <= close).min().map(|(_, k)| k)
 }

@@ -76,7 +76,7 @@ impl Stage {
         for source in Table::ALL {
             let section = config.silver.iter().find(|section| section.from == source.name());
             let name = section.map_or_else(|| source.name().to_owned(), |section| section.name.clone());
-            let module = section.and_then(|section| section.transform.as_ref()?.file_name()?.to_str());
+            let module = section.and_then(|section| section.transform.as_ref()?.path.file_name()?.to_str());
             let first = module.and_then(|module| hashes.get(module)).cloned();
             let mut versions: BTreeMap<String, Version> = first.iter().map(|h| (h.clone(), Version::First)).collect();
             if let (Some(CONTACTS), Some(first)) = (module, first) {

@@ -36,6 +36,8 @@ pub enum Stage {
     Decode,
     /// the module rejected the row
     Transform,
+    /// the module of a Gold table gave nothing for the row of the driving table
+    Gold,
 }
 
 impl Stage {
@@ -44,6 +46,7 @@ impl Stage {
         match self {
             Stage::Decode => "decode",
             Stage::Transform => "transform",
+            Stage::Gold => "gold",
         }
     }
 }
@@ -122,6 +125,27 @@ impl DeadLetters {
         self.commit(letters, Op::Create).await
     }
 
+    /// The letters of the Gold table `table`, by their place alone.
+    ///
+    /// # Errors
+    /// The lake's.
+    pub async fn of_gold(&self, table: &str) -> Result<Vec<DeadLetter>> {
+        if !self.lake.has_table(DEAD_LETTERS).await? {
+            return Ok(Vec::new());
+        }
+        let name = table.replace('\'', "''");
+        let sql = format!("SELECT {PLACE} FROM {DEAD_LETTERS} WHERE \"table\" = '{name}' AND stage = 'gold'");
+        self.read(table, &sql).await
+    }
+
+    /// Takes letters away.
+    ///
+    /// # Errors
+    /// The lake's; some may be gone then, and taking them away again is right.
+    pub async fn take_away(&self, letters: &[DeadLetter]) -> Result<()> {
+        self.commit(letters, Op::Delete).await
+    }
+
     /// Takes away the letters of `table` at or beyond the positions of the table at `of`: their batch was never
     /// committed.
     ///
@@ -132,7 +156,7 @@ impl DeadLetters {
             return Ok(());
         }
         let name = table.replace('\'', "''");
-        let sql = format!("SELECT {PLACE} FROM {DEAD_LETTERS} WHERE \"table\" = '{name}'");
+        let sql = format!("SELECT {PLACE} FROM {DEAD_LETTERS} WHERE \"table\" = '{name}' AND stage <> 'gold'");
         let mut stale = Vec::new();
         let letters = self.read(table, &sql).await?;
         if letters.is_empty() {
@@ -160,7 +184,7 @@ impl DeadLetters {
         let name = table.replace('\'', "''");
         let sql = format!(
             "SELECT {PLACE} FROM {DEAD_LETTERS} \
-             WHERE \"table\" = '{name}' AND \"time\" < to_timestamp_millis({time_ms})"
+             WHERE \"table\" = '{name}' AND stage <> 'gold' AND \"time\" < to_timestamp_millis({time_ms})"
         );
         let mut stale = self.read(table, &sql).await?;
         stale.retain(|letter| positions.hold(&letter.origin()));

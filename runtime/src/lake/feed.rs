@@ -55,6 +55,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::file::shown;
 use super::file::upload::Upload;
 use super::file::{Codec, DataFile, repeat, scan};
 use super::freshness::Freshness;
@@ -68,7 +69,6 @@ use super::log::commit::{Attempts, Committer, Put, add_action, configuration, cr
 use super::log::retention;
 use super::log::schema::{SEQ_TYPE, TableSchema, batch_of, utc};
 use super::upkeep::append_only::AppendOnly;
-use super::upkeep::compact::shown;
 use super::upkeep::vacuum::Vacuumed;
 use super::{Location, SEQ, SOURCE_TS, Settings, log};
 use crate::error::{Error, ErrorKind, Result};

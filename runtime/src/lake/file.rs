@@ -14,8 +14,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::{concat_batches, take, take_record_batch};
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use arrow::compute::{concat_batches, filter_record_batch, take, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
 use bytes::Bytes;
@@ -33,6 +33,8 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 
 use super::failure::{is_cut, lake_error, store_error};
+use roaring::RoaringBitmap;
+
 use super::log::commit::now_ms;
 use super::log::schema::{TableSchema, batch_of, partition_text, partition_value};
 use crate::error::{Error, ErrorKind, Result};
@@ -113,6 +115,22 @@ pub(super) fn pick(batch: &RecordBatch, rows: Option<&UInt32Array>) -> Result<Re
         Some(rows) => take_record_batch(batch, rows)
             .map_err(|e| Error::new(ErrorKind::Internal, "rows cannot be picked").caused_by(e)),
     }
+}
+
+/// The visible rows of a batch that begins at row `first` of its file.
+pub(in crate::lake) fn shown(batch: &RecordBatch, first: u32, hidden: &RoaringBitmap) -> Result<Option<RecordBatch>> {
+    let rows = batch.num_rows() as u32;
+    let some = hidden.range_cardinality(first..first.saturating_add(rows));
+    if some == 0 {
+        return Ok((rows > 0).then(|| batch.clone()));
+    }
+    if some >= u64::from(rows) {
+        return Ok(None);
+    }
+    let keep: BooleanArray = (first..first + rows).map(|row| Some(!hidden.contains(row))).collect();
+    filter_record_batch(batch, &keep)
+        .map(Some)
+        .map_err(|e| Error::new(ErrorKind::Internal, "rows cannot be filtered").caused_by(e))
 }
 
 /// Rows `rows` of one column.

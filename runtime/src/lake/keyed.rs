@@ -18,15 +18,17 @@ mod replay;
 pub(super) mod evolve;
 mod rename;
 pub(super) mod rebuild;
+mod follow;
 
 pub use change_set::ChangeSet;
 pub use evolve::Columns;
-pub use key::Owner;
+pub use follow::{Difference, Follower, Next};
+pub use key::{Owner, images_of, owners_of};
 pub use rebuild::Rebuild;
 pub use replace::{Committed, OwnerRows};
 pub use select::Selection;
 
-use arrow::array::ArrayRef;
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use deltalake::kernel::Add;
 use futures::{StreamExt, stream};
@@ -61,6 +63,25 @@ pub(super) enum Owners {
     Multiset(Multiset),
 }
 
+/// A text in a table's metadata that whoever writes the table keeps there, committed with the rows that it is true of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memo {
+    /// how the decoder numbers what it reads
+    Epochs,
+    /// what derived the rows: module, params, and what is looked up
+    DerivedBy,
+}
+
+impl Memo {
+    /// The key in the table's configuration.
+    fn key(self) -> &'static str {
+        match self {
+            Memo::Epochs => "lode.epochs",
+            Memo::DerivedBy => "lode.derived_by",
+        }
+    }
+}
+
 /// A table that holds, for every owner, the rows of the owner's latest change.
 #[derive(Debug)]
 pub struct KeyedTable {
@@ -75,8 +96,8 @@ pub struct KeyedTable {
     pub(super) owners_files: usize,
     /// owners whose rows another writer took away, to be remembered by the next commit
     pub(super) rowless_due: Vec<(Owner, Sequence)>,
-    /// text of `lode.epochs` that the next commit stores
-    pub(super) epochs_due: Option<String>,
+    /// a memo that the next commit stores
+    pub(super) memo_due: Option<(Memo, String)>,
 }
 
 /// The owner key that the table's configuration names.
@@ -159,7 +180,7 @@ impl KeyedTable {
             floor: Sequence::MIN,
             owners_files: 0,
             rowless_due: Vec::new(),
-            epochs_due: None,
+            memo_due: None,
         };
         table.load(opened.files).await?;
         Ok(table)
@@ -252,16 +273,20 @@ impl KeyedTable {
         self.committer.version
     }
 
-    /// The decoder's text, as last stored or set.
-    pub fn epochs(&self) -> Option<&str> {
-        self.epochs_due.as_deref().or_else(|| self.committer.metadata.pointer("/configuration/lode.epochs")?.as_str())
+    /// What a memo says, as last stored or set.
+    pub fn memo(&self, memo: Memo) -> Option<&str> {
+        let due = self.memo_due.as_ref().filter(|(of, _)| *of == memo);
+        due.map(|(_, text)| text.as_str()).or_else(|| self.stored_memo(memo))
     }
 
-    /// Text to store as `lode.epochs` with the next flush, where it differs from what is stored.
-    pub fn set_epochs(&mut self, epochs: impl Into<String>) {
-        let epochs = epochs.into();
-        let stored = self.committer.metadata.pointer("/configuration/lode.epochs").and_then(Value::as_str);
-        self.epochs_due = (stored != Some(epochs.as_str())).then_some(epochs);
+    fn stored_memo(&self, memo: Memo) -> Option<&str> {
+        self.committer.metadata.get("configuration")?.get(memo.key())?.as_str()
+    }
+
+    /// What a memo is to say from the next commit on.
+    pub fn set_memo(&mut self, memo: Memo, text: impl Into<String>) {
+        let text = text.into();
+        self.memo_due = (self.stored_memo(memo) != Some(text.as_str())).then_some((memo, text));
     }
 
     /// Names of the owner key's columns, in key order; empty: the source has no key.
@@ -339,13 +364,29 @@ impl KeyedTable {
         gather(changes, chosen, floor, positions.clone())
     }
 
+    /// `owners` are to have what becomes of `rows`, one to one, and those of `gone` nothing: for a table that replaces rows
+    /// when they differ. No owner is named twice.
+    pub fn select_owners(&self, owners: Vec<Owner>, rows: RecordBatch, gone: Vec<Owner>) -> Selection {
+        Selection::of_owners(owners, rows, gone, self.committer.positions.clone())
+    }
+
+    /// The owners that have rows.
+    pub fn owners_with_rows(&self) -> Vec<Owner> {
+        let mut owners = Vec::new();
+        if let Owners::Keyed(index) = &self.owners {
+            let all = Sequence(u128::MAX);
+            index.older_than(all, |owner, places| owners.extend((!places.is_empty()).then_some(owner)));
+        }
+        owners
+    }
+
     /// The `metaData` action that stores what is due, if anything is.
     pub(super) fn metadata_due(&self) -> Option<Value> {
-        let epochs = self.epochs_due.as_ref()?;
+        let (memo, text) = self.memo_due.as_ref()?;
         let mut metadata = self.committer.metadata.clone();
         let members = metadata.as_object_mut()?;
         let configuration = members.entry("configuration").or_insert_with(|| Value::Object(Map::new()));
-        configuration.as_object_mut()?.insert("lode.epochs".to_string(), Value::from(epochs.as_str()));
+        configuration.as_object_mut()?.insert(memo.key().to_owned(), Value::from(text.as_str()));
         Some(metadata)
     }
 

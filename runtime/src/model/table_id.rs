@@ -57,6 +57,11 @@ impl TableId {
         TableId { layer: Layer::Silver, name: name.into() }
     }
 
+    /// The Gold table `name`.
+    pub fn gold(name: impl Into<Arc<str>>) -> Self {
+        TableId { layer: Layer::Gold, name: name.into() }
+    }
+
     /// Its folder below the lake's root.
     pub fn path(&self) -> String {
         format!("{}/{}", self.layer, self.name)

@@ -128,11 +128,10 @@ impl Pipeline {
             if let Some(route) = self.routes.remove(&topic) {
                 tracing::info!(%topic, "the topic's tables are another instance's now");
                 let bronze = self.tasks.release(&TableId::bronze(Arc::clone(&topic)));
-                let release = |name: String| {
-                    let id = TableId::silver(name);
-                    (self.tasks.release(&id), id)
-                };
-                let silvers: Vec<_> = route.silvers.into_iter().map(release).collect();
+                let silvers: Vec<TableId> = route.silvers.into_iter().map(TableId::silver).collect();
+                let gold: Vec<TableId> = silvers.iter().flat_map(|silver| self.gold_driven_by(silver)).collect();
+                let release = |id: TableId| (self.tasks.release(&id), id);
+                let silvers: Vec<_> = silvers.into_iter().chain(gold).map(release).collect();
                 leaving.push((topic, bronze, silvers));
             }
         }

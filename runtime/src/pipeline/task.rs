@@ -3,6 +3,7 @@
 pub(super) mod bronze;
 pub(super) mod columns;
 pub(super) mod derivation;
+pub(super) mod gold;
 mod handle;
 mod health;
 pub(super) mod recent;
@@ -41,7 +42,8 @@ pub(super) mod tests {
     /// Of a task that is never told to end.
     pub(in crate::pipeline) fn inbox(id: TableId) -> Inbox {
         let progress = Progress::new("shop", Room::new(1 << 20), Arc::new(Reporter::new("shop", false)));
-        let (handle, inbox) = Handle::new(id.clone(), Vec::new(), |told| Health::new(id, Arc::new(progress), told));
+        let (handle, inbox) =
+            Handle::new(id.clone(), Vec::new(), |told| Health::new(id, Arc::new(progress), Default::default(), told));
         // A task whose handle is gone is broken off.
         std::mem::forget(handle);
         inbox

@@ -6,6 +6,7 @@
 mod behind;
 mod ending;
 mod faulty;
+mod gold;
 mod files;
 mod rebuilding;
 mod sharing;

@@ -18,7 +18,7 @@ use crate::decode::{self, TableName, TopicKind};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Location;
 use crate::model::positions::{PartitionId, Positions};
-use crate::model::table_id::TableId;
+use crate::model::table_id::{Layer, TableId};
 use crate::source::Delivery;
 
 impl Pipeline {
@@ -225,7 +225,8 @@ impl Pipeline {
         let sections = self.config.silver.iter().filter(|s| s.from == *table || s.from == full);
         let plans: Vec<SilverSpec> = sections
             .map(|section| {
-                let module = section.transform.as_ref().and_then(|_| self.serving.get(&section.name));
+                let module =
+                    section.transform.as_ref().and_then(|_| self.serving.get(&TableId::silver(section.name.as_str())));
                 SilverSpec {
                     name: section.name.clone(),
                     module,
@@ -297,13 +298,15 @@ impl Pipeline {
             recipients.silvers.retain(|silver| silver.id != handle.id);
             recipients.silvers.push(Handle::clone(&handle));
         });
+        self.start_driven_gold(&id);
         Ok(())
     }
 
     /// Starts the table again, as the pipeline file and the serving modules have it by now.
     pub(super) fn start_again(&mut self, id: &TableId) {
         match id.layer {
-            crate::model::table_id::Layer::Bronze => self.start_bronze(&id.name),
+            Layer::Bronze => self.start_bronze(&id.name),
+            Layer::Gold => self.start_gold_table(&id.name),
             _ => {
                 let Some(topic) = self.tables.get(&*id.name).cloned() else { return };
                 let Some(TopicKind::Rows { table, .. }) = self.routes.get(&topic).map(|route| route.kind.clone())

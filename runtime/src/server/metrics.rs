@@ -5,7 +5,7 @@
 
 use std::fmt::{Display, Write as _};
 
-use crate::pipeline::{Commits, SilverStatus, Status, TopicStatus};
+use crate::pipeline::{Commits, Status, TableStatus, TopicStatus};
 
 /// The page's content type.
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -68,18 +68,24 @@ fn topics(page: &mut Page, status: &Status) {
     }
 }
 
+/// The tables that are made of others, with their layer.
+fn made(status: &Status) -> impl Iterator<Item = ((&'static str, &'static str), &str, &TableStatus)> {
+    let silver = status.silver.iter().map(|(table, of)| (SILVER, table.as_str(), of));
+    silver.chain(status.gold.iter().map(|(table, of)| (GOLD, table.as_str(), of)))
+}
+
 /// What tables of every layer have.
 fn layers(page: &mut Page, status: &Status) {
     use MetricKind::Gauge;
     type OfTopic = fn(&TopicStatus) -> Option<f64>;
-    type OfTable = fn(&SilverStatus) -> Option<f64>;
+    type OfTable = fn(&TableStatus) -> Option<f64>;
     let mut each = |name, help, of_topic: OfTopic, of_table: OfTable| {
         page.family(name, Gauge, help);
         for (topic, of) in &status.bronze {
             page.known(&[BRONZE, ("table", topic)], of_topic(of));
         }
-        for (table, of) in &status.silver {
-            page.known(&[SILVER, ("table", table)], of_table(of));
+        for (layer, table, of) in made(status) {
+            page.known(&[layer, ("table", table)], of_table(of));
         }
     };
     each("lode_table_freshness_seconds", FRESHNESS, |t| t.freshness_seconds, |t| t.freshness_seconds);
@@ -102,26 +108,30 @@ fn layers(page: &mut Page, status: &Status) {
         |t| Some(flag(t.report.retrying.is_some())),
     );
     let topics = status.bronze.iter().map(|(topic, of)| (BRONZE, &**topic, &of.commits));
-    let tables = status.silver.iter().map(|(table, of)| (SILVER, table.as_str(), &of.commits));
+    let tables = made(status).map(|(layer, table, of)| (layer, table, &of.commits));
     page.commits("lode_table_commit_seconds", "time that a commit took, module included", topics.chain(tables));
 }
 
 fn tables(page: &mut Page, status: &Status) {
-    let mut each = |name, kind, help, value: fn(&SilverStatus) -> Option<f64>| {
+    let mut each = |name, kind, help, value: fn(&TableStatus) -> Option<f64>| {
         page.family(name, kind, help);
-        for (table, of) in &status.silver {
-            page.known(&[SILVER, ("table", table)], value(of));
+        for (layer, table, of) in made(status) {
+            page.known(&[layer, ("table", table)], value(of));
         }
     };
     use MetricKind::{Counter, Gauge};
-    each("lode_table_changes_total", Counter, "changes taken in", |t| Some(t.changes as f64));
+    each("lode_table_changes_total", Counter, "changes taken in; of gold, driving rows derived", |t| {
+        Some(t.changes as f64)
+    });
     each("lode_table_rows_written_total", Counter, "rows written", |t| Some(t.rows_written as f64));
     each("lode_table_dead_letters_total", Counter, "records and rows set aside", |t| Some(t.dead_letters as f64));
     each("lode_table_rejected_rows_total", Counter, "of these, rows that a module did not take", |t| {
         Some(t.rejected_rows as f64)
     });
-    each("lode_table_lag_records", Gauge, "records in Bronze that the table has not committed", |t| Some(t.lag as f64));
-    each("lode_table_caught_up", Gauge, "1 once the table has met Bronze since it started", |t| {
+    each("lode_table_lag_records", Gauge, "records in Bronze that the table has not committed", |t| {
+        Some(t.lag? as f64)
+    });
+    each("lode_table_caught_up", Gauge, "1 once the table has met the layer before it since it started", |t| {
         Some(flag(t.caught_up))
     });
     each("lode_table_files", Gauge, "data files", |t| Some(t.extent?.files as f64));
@@ -130,15 +140,18 @@ fn tables(page: &mut Page, status: &Status) {
     each("lode_table_rows", Gauge, "rows that readers see", |t| Some(t.extent?.rows as f64));
     each("lode_table_hidden_rows", Gauge, "rows that deletion vectors hide", |t| Some(t.extent?.hidden_rows as f64));
     each("lode_table_index_bytes", Gauge, "memory that the index takes", |t| Some(t.index_bytes? as f64));
+    each("lode_table_state_bytes", Gauge, "of gold, memory that the rows of its inputs take", |t| {
+        Some(t.state_bytes? as f64)
+    });
     each("lode_module_calls_total", Counter, "calls of the table's module", |t| Some(t.module_use.calls as f64));
     each("lode_module_seconds_total", Counter, "time that batches spent in the module", |t| Some(t.module_use.seconds));
     each("lode_module_memory_bytes", Gauge, "the most linear memory that one call came to", |t| {
         (t.module_use.calls > 0).then_some(t.module_use.memory_bytes as f64)
     });
     page.family("lode_module_info", MetricKind::Gauge, "the module that serves the table");
-    for (table, of) in &status.silver {
+    for (layer, table, of) in made(status) {
         if let Some(sha256) = &of.report.module {
-            page.sample(&[SILVER, ("table", table), ("sha256", sha256)], 1);
+            page.sample(&[layer, ("table", table), ("sha256", sha256)], 1);
         }
     }
 }
@@ -146,6 +159,7 @@ fn tables(page: &mut Page, status: &Status) {
 const FRESHNESS: &str = "age of the newest record committed, by Kafka's timestamp; it grows while a topic is quiet";
 const BRONZE: (&str, &str) = ("layer", "bronze");
 const SILVER: (&str, &str) = ("layer", "silver");
+const GOLD: (&str, &str) = ("layer", "gold");
 
 #[derive(Debug, Clone, Copy)]
 enum MetricKind {
@@ -251,7 +265,7 @@ mod tests {
         let known = Partition { position: Some(7), end: Some(9), lag: Some(2) };
         let partitions = BTreeMap::from([(0, known), (1, Partition { position: Some(3), end: None, lag: None })]);
         let topic = TopicStatus { records: 10, partitions, ..TopicStatus::default() };
-        let table = SilverStatus { changes: 1 << 53, lag: 4, caught_up: true, ..SilverStatus::default() };
+        let table = TableStatus { changes: 1 << 53, lag: Some(4), caught_up: true, ..TableStatus::default() };
         Status {
             pipeline: "shop".to_owned(),
             version: "1.2.3",
@@ -265,6 +279,7 @@ mod tests {
             table_buffer: Fill::default(),
             bronze: BTreeMap::from([(TOPIC.into(), topic)]),
             silver: BTreeMap::from([("orders".to_owned(), table)]),
+            gold: BTreeMap::from([("facts".to_owned(), TableStatus { lag: None, ..TableStatus::default() })]),
             pipeline_file: None,
         }
     }

@@ -228,7 +228,7 @@ impl KeyedTable {
             if done {
                 self.committer.schema = schema;
                 self.committer.metadata = metadata;
-                self.epochs_due = None;
+                self.memo_due = None;
                 return Ok(Outcome::Committed(self.committer.version));
             }
         }

@@ -91,6 +91,23 @@ impl Hasher {
     }
 }
 
+/// A number for each row of the key columns `key`, in key order: the same in every table, and for every width of an
+/// integer or decimal. Not the owner that a table stores, which has a seed of its own.
+///
+/// # Errors
+/// `Config` where a column has a type that no key has.
+pub fn owners_of(key: &[ArrayRef]) -> Result<Vec<Owner>> {
+    Hasher::with_seed(0).owners(key)
+}
+
+/// A number for the whole of each row, by name and value of its columns; that of a row does not depend on the table.
+///
+/// # Errors
+/// As [`owners_of`].
+pub fn images_of(rows: &RecordBatch) -> Result<Vec<Owner>> {
+    Hasher::with_seed(0).batch_images(rows)
+}
+
 fn column<'a>(array: &'a ArrayRef, name: Option<&'a str>) -> Result<Column<'a>> {
     let values = match array.data_type() {
         DataType::Int8 => Values::Int8(array.as_primitive::<Int8Type>().values()),

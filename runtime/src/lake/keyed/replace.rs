@@ -143,7 +143,7 @@ impl KeyedTable {
         let mut attempts = Attempts::of("WRITE", info);
         loop {
             let plan = self.plan(selection, &written, &rejected, &ranges);
-            if self.freshness == Freshness::Differs && ranges.is_empty() && plan.is_empty() {
+            if self.freshness == Freshness::Differs && ranges.is_empty() && plan.is_empty() && self.memo_due.is_none() {
                 return Ok(Outcome::AlreadyCommitted { version: self.committer.version });
             }
             let (actions, restated) = self.actions(&plan, &written, &ranges).await?;
@@ -411,7 +411,7 @@ impl KeyedTable {
         }
         if let Some(metadata) = self.metadata_due() {
             self.committer.metadata = metadata;
-            self.epochs_due = None;
+            self.memo_due = None;
         }
         self.committer.positions.advance(ranges);
         self.committer.advance();

@@ -51,6 +51,30 @@ impl Selection {
         &self.upserts
     }
 
+    /// `rows` of `owners`, one to one, and owners that lose theirs.
+    pub(in crate::lake) fn of_owners(
+        owners: Vec<Owner>,
+        rows: RecordBatch,
+        gone: Vec<Owner>,
+        positions: Positions,
+    ) -> Self {
+        let count = owners.len();
+        let gone = gone.into_iter().map(|owner| Gone { owner, seq: Sequence::MIN, origin: None });
+        Selection {
+            upserts: rows,
+            schema: None,
+            owners,
+            sequences: vec![Sequence::MIN; count],
+            ops: vec![Op::Update; count],
+            source_ts_ms: vec![0; count],
+            origins: vec![None; count],
+            gone: gone.collect(),
+            floor: None,
+            positions,
+            applied: Vec::new(),
+        }
+    }
+
     /// The newest source schema among the changes; `None` when there were none.
     pub fn schema(&self) -> Option<&TableSchemaRef> {
         self.schema.as_ref()

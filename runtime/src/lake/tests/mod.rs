@@ -7,6 +7,7 @@ mod conformance;
 mod differs;
 mod evolve;
 mod faults;
+mod follow;
 pub(crate) mod faulty;
 mod keyless;
 pub(crate) mod model;

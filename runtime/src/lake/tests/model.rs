@@ -216,11 +216,11 @@ pub(super) async fn foreign_optimize(location: &Location) {
     delta(location).await.optimize().with_target_size(target).await.unwrap();
 }
 
-async fn foreign_delete(location: &Location, k: i64) {
+pub(super) async fn foreign_delete(location: &Location, k: i64) {
     delta(location).await.delete().with_predicate(format!("id % 7 = {k}")).await.unwrap();
 }
 
-async fn foreign_append(location: &Location, rows: &[(i64, String)]) {
+pub(super) async fn foreign_append(location: &Location, rows: &[(i64, String)]) {
     let utc = DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, Some("UTC".into()));
     let schema = Arc::new(Schema::new(vec![
         Field::new("id", DataType::Int64, false),

@@ -9,8 +9,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use deltalake::kernel::Add;
 use futures::TryStreamExt;
@@ -23,7 +22,7 @@ use crate::lake::Settings;
 use crate::lake::file::deletion_vector::VectorFile;
 use crate::lake::file::live_files::{LiveFile, LiveFiles};
 use crate::lake::file::upload::Upload;
-use crate::lake::file::{Codec, scan};
+use crate::lake::file::{Codec, scan, shown};
 use crate::lake::keyed::evolve::{Evolution, fill, fill_columns};
 use crate::lake::keyed::index::Place;
 use crate::lake::keyed::key::Owner;
@@ -207,22 +206,6 @@ impl Compaction {
             .collect();
         Ok((rows, moves))
     }
-}
-
-/// The visible rows of a batch that begins at row `first` of its file.
-pub(in crate::lake) fn shown(batch: &RecordBatch, first: u32, hidden: &RoaringBitmap) -> Result<Option<RecordBatch>> {
-    let rows = batch.num_rows() as u32;
-    let some = hidden.range_cardinality(first..first.saturating_add(rows));
-    if some == 0 {
-        return Ok((rows > 0).then(|| batch.clone()));
-    }
-    if some >= u64::from(rows) {
-        return Ok(None);
-    }
-    let keep: BooleanArray = (first..first + rows).map(|row| Some(!hidden.contains(row))).collect();
-    filter_record_batch(batch, &keep)
-        .map(Some)
-        .map_err(|e| Error::new(ErrorKind::Internal, "rows cannot be filtered").caused_by(e))
 }
 
 impl Rewritten {

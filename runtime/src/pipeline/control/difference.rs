@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-use crate::config::Config;
+use crate::config::{Config, Gold, GoldRows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::pipeline::task::silver::plan::SilverSpec;
 use crate::transform::Module;
@@ -45,6 +45,37 @@ pub(in crate::pipeline) fn change_of(
         }
         (_, Some(_)) => Change::TriesModule,
     }
+}
+
+/// What becomes of a Gold table whose section `is`, and `was`; `had`, `has`: its module with its params, before and now.
+pub(in crate::pipeline) fn gold_change_of(
+    was: Option<&Gold>,
+    is: &Gold,
+    had: Option<&(Module, Value)>,
+    has: Option<&(Module, Value)>,
+) -> Change {
+    let Some(was) = was else { return Change::Begins };
+    if without_module(was) != without_module(is) {
+        return Change::BeginsAnew;
+    }
+    match (had, has) {
+        (None, None) => Change::Stays,
+        (Some((serving, had)), Some((module, has)))
+            if serving.hash() == module.hash() && serving.limits() == module.limits() && had == has =>
+        {
+            Change::Stays
+        }
+        (Some(_), Some(_)) => Change::TriesModule,
+        _ => Change::BeginsAnew,
+    }
+}
+
+fn without_module(section: &Gold) -> Gold {
+    let mut section = section.clone();
+    if let GoldRows::Joined(joined) = &mut section.rows {
+        joined.transform = None;
+    }
+    section
 }
 
 /// What of a pipeline file cannot change while the pipeline runs.

@@ -20,7 +20,7 @@ use crate::decode::TableName;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Location;
 use crate::model::table_id::TableId;
-use crate::pipeline::control::difference::{Change, change_of, check_fixed};
+use crate::pipeline::control::difference::{Change, change_of, check_fixed, gold_change_of};
 use crate::pipeline::observe::report::keep_module;
 use crate::pipeline::settings::module_limits;
 use crate::pipeline::task::serving::Serving;
@@ -52,7 +52,7 @@ pub(in crate::pipeline) enum Attempt {
 
 /// A module that is to take over a table.
 pub(in crate::pipeline) struct Candidate {
-    pub(in crate::pipeline) table: String,
+    pub(in crate::pipeline) table: TableId,
     pub(in crate::pipeline) origin: Origin,
     pub(in crate::pipeline) params: Value,
     /// the only hash it may have
@@ -65,9 +65,9 @@ pub(in crate::pipeline) struct Candidate {
 /// What came of an attempt that the pipeline must act on.
 pub(in crate::pipeline) enum Verdict {
     /// the table, which does not run, has a module that loads
-    Loaded { table: String },
+    Loaded { table: TableId },
     /// the pipeline file is sound, and so are all its modules, by table
-    File { config: Box<Config>, modules: HashMap<String, Module> },
+    File { config: Box<Config>, modules: HashMap<TableId, Module> },
 }
 
 /// Tries what it is given, one after the other.
@@ -159,7 +159,7 @@ impl Tester {
                 adopted?;
                 let difference = difference.unwrap_or_default();
                 tracing::info!(%table, module = %sha256, %difference, "the table has another module now");
-                self.serving.reporter.differ(&TableId::silver(table), difference);
+                self.serving.reporter.differ(&table, difference);
                 return Ok(());
             }
         }
@@ -181,20 +181,21 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 ///
 /// # Errors
 /// `Config` or `Module` for the first that is missing, broken, or not the one that is pinned.
-pub(in crate::pipeline) fn load_modules(engine: &Engine, config: &Config) -> Result<Vec<(String, Vec<u8>, Module)>> {
+pub(in crate::pipeline) fn load_modules(engine: &Engine, config: &Config) -> Result<Vec<(TableId, Vec<u8>, Module)>> {
     let limits = module_limits(config);
     let mut modules = Vec::new();
-    for section in &config.silver {
-        let Some(path) = &section.transform else { continue };
+    for (table, transform) in config.transforms() {
+        let path = &transform.path;
         let bytes = std::fs::read(path).map_err(|e| {
-            let message = format!("`silver.{}.transform`: module `{}` cannot be read", section.name, path.display());
+            let (layer, name) = (table.layer, &table.name);
+            let message = format!("`{layer}.{name}.transform`: module `{}` cannot be read", path.display());
             Error::new(ErrorKind::Config, message)
                 .caused_by(e)
                 .hint("paths are relative to the pipeline file; `make modules` builds those of this repository")
         })?;
-        check_pin(section.sha256.as_deref(), &Sha256::digest(&bytes).into(), path)?;
+        check_pin(transform.sha256.as_deref(), &Sha256::digest(&bytes).into(), path)?;
         let module = engine.load(&bytes, &path.to_string_lossy())?.held_to(limits.clone());
-        modules.push((section.name.clone(), bytes, module));
+        modules.push((table, bytes, module));
     }
     Ok(modules)
 }
@@ -218,11 +219,9 @@ impl Pipeline {
     /// Modules and the pipeline file, with the hash of what is in use.
     pub(in crate::pipeline) fn watched_files(&self) -> BTreeMap<PathBuf, Hash> {
         let mut files = BTreeMap::from([(self.config.file.clone(), self.config.sha256)]);
-        for section in &self.config.silver {
-            if let Some(path) = &section.transform
-                && let Some((module, _)) = self.serving.get(&section.name)
-            {
-                files.insert(path.clone(), module.hash());
+        for (table, transform) in self.config.transforms() {
+            if let Some((module, _)) = self.serving.get(&table) {
+                files.insert(transform.path.clone(), module.hash());
             }
         }
         files
@@ -240,37 +239,32 @@ impl Pipeline {
             return;
         }
         let limits = module_limits(&self.config);
-        for section in self.config.silver.iter().filter(|s| s.transform.as_ref() == Some(&path)) {
+        for (table, transform) in self.config.transforms().filter(|(_, transform)| transform.path == path) {
             let bytes = match &content {
                 Ok(bytes) => bytes.clone(),
                 Err(reason) => {
-                    self.serving.refuse(&section.name, None, &unreadable("module", &path, reason.clone()));
+                    self.serving.refuse(&table, None, &unreadable("module", &path, reason.clone()));
                     continue;
                 }
             };
             let candidate = Candidate {
-                table: section.name.clone(),
                 origin: Origin::File { path: path.clone(), bytes },
-                params: section.params.clone(),
-                pin: section.sha256.clone(),
+                params: transform.params.clone(),
+                pin: transform.sha256.clone(),
                 limits: limits.clone(),
-                task: self.task_of(&section.name),
+                task: self.tasks.get(&table).cloned(),
+                table,
             };
             let _ = attempts.send(Attempt::Module(Box::new(candidate))).await;
         }
-    }
-
-    /// The table's task, where it runs.
-    fn task_of(&self, table: &str) -> Option<Handle> {
-        self.tasks.get(&TableId::silver(table)).cloned()
     }
 
     /// Acts on what came of an attempt.
     pub(in crate::pipeline) async fn take_verdict(&mut self, verdict: Verdict, attempts: &mpsc::Sender<Attempt>) {
         match verdict {
             Verdict::Loaded { table } => {
-                if self.task_of(&table).is_none() {
-                    self.start_again(&TableId::silver(table));
+                if self.tasks.get(&table).is_none() {
+                    self.start_again(&table);
                 }
             }
             Verdict::File { config, modules } => match check_fixed(&self.config, &config) {
@@ -284,7 +278,7 @@ impl Pipeline {
     }
 
     /// Takes over a pipeline file that was found sound.
-    async fn apply(&mut self, config: Config, modules: HashMap<String, Module>, attempts: &mpsc::Sender<Attempt>) {
+    async fn apply(&mut self, config: Config, modules: HashMap<TableId, Module>, attempts: &mpsc::Sender<Attempt>) {
         let sources: Vec<(Arc<str>, TableName)> = self
             .routes
             .iter()
@@ -295,7 +289,9 @@ impl Pipeline {
             .collect();
         let mut before: HashMap<Arc<str>, Vec<SilverSpec>> =
             sources.iter().map(|(topic, source)| (Arc::clone(topic), self.plans(source))).collect();
-        self.config = config;
+        let before_gold = std::mem::replace(&mut self.config, config).gold;
+        let given =
+            |id: &TableId, config: &Config| Some((modules.get(id)?.clone(), config.transform_of(id)?.params.clone()));
         self.bounds.send_replace(Bounds::of(&self.config));
         for (topic, source) in sources {
             let was = before.remove(&topic).unwrap_or_default();
@@ -305,15 +301,15 @@ impl Pipeline {
                 self.retire(&topic, &gone.name);
             }
             for plan in is {
-                let section = self.config.silver.iter().find(|s| s.name == plan.name).cloned();
-                let given = section.as_ref().and_then(|s| Some((modules.get(&s.name)?.clone(), s)));
+                let id = TableId::silver(plan.name.as_str());
+                let given = given(&id, &self.config);
                 let known = was.iter().find(|was| was.name == plan.name);
-                match change_of(known, &plan, given.as_ref().map(|(module, section)| (module, &section.params))) {
+                match change_of(known, &plan, given.as_ref().map(|(module, params)| (module, params))) {
                     Change::Stays => {}
                     Change::BeginsAnew => self.restart(&topic, &plan.name),
                     Change::TriesModule => {
-                        if let Some((module, section)) = given {
-                            self.try_module(module, section, attempts).await;
+                        if let Some((module, params)) = given {
+                            self.try_module(id, module, params, attempts).await;
                         }
                     }
                     Change::BecomesCopy => {
@@ -322,8 +318,8 @@ impl Pipeline {
                         self.restart(&topic, &plan.name);
                     }
                     Change::Begins => {
-                        if let Some((module, section)) = given {
-                            self.serving.set(&plan.name, module, section.params.clone());
+                        if let Some((module, params)) = given {
+                            self.serving.set(&id, module, params);
                         }
                         tracing::info!(table = %plan.name, "the pipeline file asks for the table");
                         self.restart(&topic, &plan.name);
@@ -333,24 +329,65 @@ impl Pipeline {
         }
         // Sections whose topic has not been seen yet.
         for section in &self.config.silver {
+            let id = TableId::silver(section.name.as_str());
             if !self.tables.contains_key(&section.name)
-                && let Some(module) = modules.get(&section.name)
+                && let Some((module, params)) = given(&id, &self.config)
             {
-                self.serving.set(&section.name, module.clone(), section.params.clone());
+                self.serving.set(&id, module, params);
             }
         }
+        self.apply_gold(&before_gold, given, attempts).await;
         self.reporter.pipeline_file(None);
         tracing::info!("the pipeline file is taken over");
     }
 
-    async fn try_module(&self, module: Module, section: &config::Silver, attempts: &mpsc::Sender<Attempt>) {
+    /// Takes over the sections of Gold, which were `before`.
+    async fn apply_gold(
+        &mut self,
+        before: &[config::Gold],
+        given: impl Fn(&TableId, &Config) -> Option<(Module, Value)>,
+        attempts: &mpsc::Sender<Attempt>,
+    ) {
+        let sections = self.config.gold.clone();
+        for gone in before.iter().filter(|was| !sections.iter().any(|is| is.name == was.name)) {
+            tracing::info!(table = %gone.name, "the pipeline file no longer asks for the table; it stays in the lake");
+            let id = TableId::gold(gone.name.as_str());
+            self.serving.remove(&id);
+            self.tasks.forget(&id);
+            self.progress.forget(&id);
+        }
+        for section in sections {
+            let id = TableId::gold(section.name.as_str());
+            let was = before.iter().find(|was| was.name == section.name);
+            let (had, given) = (self.serving.get(&id), given(&id, &self.config));
+            match gold_change_of(was, &section, had.as_ref(), given.as_ref()) {
+                Change::Stays => {}
+                Change::TriesModule => {
+                    if let Some((module, params)) = given {
+                        self.try_module(id, module, params, attempts).await;
+                    }
+                }
+                Change::Begins | Change::BeginsAnew | Change::BecomesCopy => {
+                    match given {
+                        Some((module, params)) => self.serving.set(&id, module, params),
+                        None => self.serving.remove(&id),
+                    }
+                    tracing::info!(table = %section.name, "the pipeline file asks for the table");
+                    self.tasks.end(&id, Ending::AtOnce);
+                    self.start_again(&id);
+                }
+            }
+        }
+    }
+
+    async fn try_module(&self, table: TableId, module: Module, params: Value, attempts: &mpsc::Sender<Attempt>) {
         let candidate = Candidate {
-            table: section.name.clone(),
             limits: module.limits().clone(),
             origin: Origin::Loaded(module),
-            params: section.params.clone(),
+            params,
             pin: None,
-            task: self.task_of(&section.name),
+            task: self.tasks.get(&table).cloned(),
+            table,
         };
         let _ = attempts.send(Attempt::Module(Box::new(candidate))).await;
     }
@@ -359,7 +396,7 @@ impl Pipeline {
     fn retire(&mut self, topic: &Arc<str>, table: &str) {
         let id = TableId::silver(table);
         self.tables.remove(table);
-        self.serving.remove(table);
+        self.serving.remove(&id);
         self.tasks.forget(&id);
         self.progress.forget(&id);
         if let Some(route) = self.routes.get_mut(topic) {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use commits::{CLASSES, Commits};
-pub use status::{Fill, Partition, SilverStatus, Status, TopicStatus};
+pub use status::{Fill, Partition, Status, TableStatus, TopicStatus};
 
 use super::report::Reporter;
 use crate::buffer::Room;
@@ -61,6 +61,10 @@ pub(in crate::pipeline) struct Table {
     /// since it started, it has met what Bronze had committed
     pub(in crate::pipeline) caught_up: bool,
     topic: Option<Arc<str>>,
+    /// of a Gold table, the version of each Silver table that it stands at
+    pub(in crate::pipeline) inputs: BTreeMap<String, u64>,
+    /// of a Gold table, what the rows of its inputs take
+    pub(in crate::pipeline) state_bytes: Option<usize>,
 }
 
 /// How a Silver table stands, as committed.
@@ -114,6 +118,8 @@ pub struct Summary {
     pub bronze: u64,
     /// by Silver table
     pub silver: BTreeMap<String, TableCounts>,
+    /// by Gold table
+    pub gold: BTreeMap<String, TableCounts>,
 }
 
 impl Progress {
@@ -217,6 +223,12 @@ impl Progress {
         self.reporter.start(id);
     }
 
+    /// A Gold table starts, perhaps again.
+    pub(in crate::pipeline) fn start_gold(&self, id: &TableId) {
+        self.table(id, |t| (t.counts.stopped, t.counts.hint, t.caught_up) = (None, None, false));
+        self.reporter.start(id);
+    }
+
     /// A topic's Bronze table starts, perhaps again. Whose it is, its Silver tables say.
     pub(in crate::pipeline) fn start_bronze(&self, id: &TableId) {
         self.table(id, |t| (t.counts.stopped, t.counts.hint) = (None, None));
@@ -246,13 +258,15 @@ impl Progress {
     pub fn summary(&self) -> Summary {
         let of = |layer| move |(id, _): &(&TableId, &Table)| id.layer == layer;
         let tables = locked(&self.tables);
-        let silver =
-            tables.iter().filter(of(Layer::Silver)).map(|(id, table)| (id.name.to_string(), table.counts.clone()));
+        let counts = |layer| {
+            tables.iter().filter(of(layer)).map(|(id, table)| (id.name.to_string(), table.counts.clone())).collect()
+        };
         Summary {
             seconds: self.started.elapsed().as_secs_f64(),
             records: self.read.load(Relaxed),
             bronze: self.bronze.load(Relaxed),
-            silver: silver.collect(),
+            silver: counts(Layer::Silver),
+            gold: counts(Layer::Gold),
         }
     }
 }

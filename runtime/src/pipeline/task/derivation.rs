@@ -18,10 +18,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Columns;
 use crate::model::schema::TableSchema;
 use crate::model::schema::widen::align;
+use crate::model::table_id::TableId;
 use crate::pipeline::observe::progress::ModuleUse;
 use crate::pipeline::task::recent::Recent;
 use crate::pipeline::task::serving::Serving;
-use crate::transform::{Module, Prepared, Relation};
+use crate::transform::{ColumnRef, Module, Prepared, Relation};
 
 /// Batches in which a module that took over can be taken back.
 const PROBATION_BATCHES: u32 = 100;
@@ -52,6 +53,12 @@ impl Offer {
     pub(in crate::pipeline) fn of_source(schema: &TableSchema) -> Self {
         let table = Offered { name: schema.table.clone(), columns: offered(&schema.fields), key: source_key(schema) };
         Offer { tables: vec![table], copied: with_defaults(schema) }
+    }
+
+    /// A driving table with those that are looked up, each by its name; `copied`: the columns of a table without a module.
+    pub(in crate::pipeline) fn of_join(tables: Vec<(String, SchemaRef, Vec<String>)>, copied: SchemaRef) -> Self {
+        let tables = tables.into_iter().map(|(name, columns, key)| Offered { name, columns, key });
+        Offer { tables: tables.collect(), copied }
     }
 
     /// As a module is asked about them.
@@ -88,6 +95,17 @@ impl Described {
     pub(in crate::pipeline) fn fields(&self) -> &SchemaRef {
         &self.fields
     }
+
+    /// The columns of the tables that a module wants; `None`: a copy.
+    pub(in crate::pipeline) fn wanted(&self) -> Option<&[ColumnRef]> {
+        self.prepared.as_ref().map(|prepared| prepared.columns())
+    }
+
+    /// The key's columns of the driving table as the derived table names them.
+    pub(in crate::pipeline) fn stored_key(&self, key: &[String]) -> Vec<String> {
+        let stored = |name: &String| self.kept.iter().find(|(source, _)| source == name).map(|(_, stored)| stored);
+        key.iter().map(|name| stored(name).unwrap_or(name).clone()).collect()
+    }
 }
 
 /// What a batch has become.
@@ -111,7 +129,7 @@ impl Derived {
 
 /// What makes the rows of one table.
 pub(in crate::pipeline) struct Derivation {
-    table: String,
+    table: TableId,
     module: Option<(Module, Value)>,
     described: Option<Described>,
     /// the module before the one on probation
@@ -130,12 +148,34 @@ struct Previous {
 impl Derivation {
     /// Makes the rows of `table` by `module` with its params; `None`: copies of the driving table's.
     pub(in crate::pipeline) fn new(
-        table: &str,
+        table: &TableId,
         module: Option<(Module, Value)>,
         serving: Arc<Serving>,
         recent: Arc<Recent>,
     ) -> Self {
-        Derivation { table: table.to_owned(), module, described: None, previous: None, serving, recent }
+        Derivation { table: table.clone(), module, described: None, previous: None, serving, recent }
+    }
+
+    /// The module at work with its params, where there is one.
+    pub(in crate::pipeline) fn module(&self) -> Option<&(Module, Value)> {
+        self.module.as_ref()
+    }
+
+    /// The tables that the module at work was described against.
+    pub(in crate::pipeline) fn offer(&self) -> Option<Offer> {
+        self.recent.met().offer
+    }
+
+    /// What goes on with the rows elsewhere, to be described anew; what is left here makes copies.
+    pub(in crate::pipeline) fn take(&mut self) -> Derivation {
+        Derivation {
+            table: self.table.clone(),
+            module: self.module.take(),
+            described: None,
+            previous: self.previous.take(),
+            serving: Arc::clone(&self.serving),
+            recent: Arc::clone(&self.recent),
+        }
     }
 
     /// True where rows are as the driving table has them.

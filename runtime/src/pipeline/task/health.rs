@@ -25,12 +25,23 @@ const RETRY_FOR: Duration = Duration::from_secs(120);
 pub(in crate::pipeline) struct Health {
     id: TableId,
     progress: Arc<Progress>,
+    commits: watch::Sender<u64>,
     told: watch::Receiver<Option<Ending>>,
 }
 
 impl Health {
-    pub(super) fn new(id: TableId, progress: Arc<Progress>, told: watch::Receiver<Option<Ending>>) -> Self {
-        Health { id, progress, told }
+    pub(super) fn new(
+        id: TableId,
+        progress: Arc<Progress>,
+        commits: watch::Sender<u64>,
+        told: watch::Receiver<Option<Ending>>,
+    ) -> Self {
+        Health { id, progress, commits, told }
+    }
+
+    /// Whoever reads the table may look.
+    pub(in crate::pipeline) fn committed(&self) {
+        self.commits.send_modify(|commits| *commits += 1);
     }
 
     pub(in crate::pipeline) fn id(&self) -> &TableId {

@@ -63,6 +63,8 @@ pub(in crate::pipeline) struct Tasks {
     /// failures in a row
     failures: HashMap<TableId, (u32, Error)>,
     due: BTreeMap<TableId, Instant>,
+    /// commits of each table, told by its task
+    commits: HashMap<TableId, watch::Sender<u64>>,
     stopped: BTreeMap<TableId, Error>,
     first_stop: Option<Error>,
     number: u64,
@@ -81,6 +83,7 @@ impl Tasks {
             newest: HashMap::new(),
             failures: HashMap::new(),
             due: BTreeMap::new(),
+            commits: HashMap::new(),
             stopped: BTreeMap::new(),
             first_stop: None,
             number: 0,
@@ -104,7 +107,8 @@ impl Tasks {
         self.stopped.remove(id);
         self.number += 1;
         let number = self.number;
-        let health = |told| Health::new(id.clone(), Arc::clone(&self.progress), told);
+        let commits = self.commits.entry(id.clone()).or_default().clone();
+        let health = |told| Health::new(id.clone(), Arc::clone(&self.progress), commits, told);
         let (handle, inbox) = Handle::new(id.clone(), reads, health);
         let (alive, gone) = watch::channel(());
         let before = self.newest.insert(id.clone(), gone);
@@ -121,6 +125,11 @@ impl Tasks {
         let running = Running { handle: handle.clone(), number, started: Instant::now(), abort: task.abort_handle() };
         self.running.insert(id.clone(), running);
         handle
+    }
+
+    /// Moves with every commit of the table, whichever task makes it.
+    pub(in crate::pipeline) fn commits_of(&mut self, id: &TableId) -> watch::Receiver<u64> {
+        self.commits.entry(id.clone()).or_default().subscribe()
     }
 
     /// The table's task, where one runs and was not told to end.

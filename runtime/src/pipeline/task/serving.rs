@@ -10,10 +10,10 @@ use crate::model::table_id::TableId;
 use crate::pipeline::observe::report::Reporter;
 use crate::transform::Module;
 
-/// Which module serves which Silver table.
+/// Which module serves which table.
 #[derive(Debug)]
 pub(in crate::pipeline) struct Serving {
-    by_table: Mutex<HashMap<String, (Module, Value)>>,
+    by_table: Mutex<HashMap<TableId, (Module, Value)>>,
     pub(in crate::pipeline) reporter: Arc<Reporter>,
 }
 
@@ -23,24 +23,24 @@ impl Serving {
     }
 
     /// `module` serves `table` from now on.
-    pub(in crate::pipeline) fn set(&self, table: &str, module: Module, params: Value) {
-        self.reporter.serve(&TableId::silver(table), module.sha256());
-        self.by_table.lock().unwrap_or_else(PoisonError::into_inner).insert(table.to_owned(), (module, params));
+    pub(in crate::pipeline) fn set(&self, table: &TableId, module: Module, params: Value) {
+        self.reporter.serve(table, module.sha256());
+        self.by_table.lock().unwrap_or_else(PoisonError::into_inner).insert(table.clone(), (module, params));
     }
 
     /// The module that serves `table`, with its params.
-    pub(in crate::pipeline) fn get(&self, table: &str) -> Option<(Module, Value)> {
+    pub(in crate::pipeline) fn get(&self, table: &TableId) -> Option<(Module, Value)> {
         self.by_table.lock().unwrap_or_else(PoisonError::into_inner).get(table).cloned()
     }
 
     /// Nothing serves `table` any more.
-    pub(in crate::pipeline) fn remove(&self, table: &str) {
+    pub(in crate::pipeline) fn remove(&self, table: &TableId) {
         self.by_table.lock().unwrap_or_else(PoisonError::into_inner).remove(table);
-        self.reporter.forget(&TableId::silver(table));
+        self.reporter.forget(table);
     }
 
     /// Something was not taken over for `table`.
-    pub(in crate::pipeline) fn refuse(&self, table: &str, sha256: Option<String>, error: &Error) {
-        self.reporter.refuse(&TableId::silver(table), sha256, error);
+    pub(in crate::pipeline) fn refuse(&self, table: &TableId, sha256: Option<String>, error: &Error) {
+        self.reporter.refuse(table, sha256, error);
     }
 }

@@ -213,6 +213,7 @@ impl Worker {
     }
 
     fn tell_opened(&mut self) {
+        self.inbox.health.committed();
         let stand = self.upsert.stand();
         self.task.progress.table(self.inbox.health.id(), |t| t.stand = stand);
     }
@@ -344,6 +345,7 @@ impl Worker {
     }
 
     fn tell_commit(&mut self, counts: &Counts, took: Duration) {
+        self.inbox.health.committed();
         let (stand, newest_ms) = (self.upsert.stand(), self.newest_ms.take());
         self.task.progress.table(self.inbox.health.id(), |t| {
             t.counts.changes += counts.changes;

@@ -17,13 +17,14 @@ use super::upkeep::Upkeep;
 use super::{Ending, Health, retrying};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::{
-    ChangesTable, Columns, FeedSelection, KeyedTable, Location, NewestRows, Outcome, OwnerRows, Pace, Packed,
+    ChangesTable, Columns, FeedSelection, KeyedTable, Location, Memo, NewestRows, Outcome, OwnerRows, Pace, Packed,
     Rewritten, Selection, Settings, TableSpec,
 };
 use crate::model::change::{Changes, Floor};
 use crate::model::positions::Ranges;
 use crate::model::schema::widen::default_of;
 use crate::model::schema::{Rename, RenamedColumn};
+use crate::model::table_id::TableId;
 use crate::pipeline::observe::progress::TableState;
 
 /// Time between two looks at the memory of an index.
@@ -123,9 +124,19 @@ impl Writer {
         Ok(Some(Feed { location: location.clone(), table: feed, upkeep }))
     }
 
+    /// Whose table it is.
+    pub(in crate::pipeline) fn id(&self) -> &TableId {
+        self.health.id()
+    }
+
     /// The table, to be asked.
     pub(in crate::pipeline) fn table(&self) -> &KeyedTable {
         &self.table
+    }
+
+    /// The table, for who commits rows that take the place of others when they differ.
+    pub(in crate::pipeline) fn table_mut(&mut self) -> &mut KeyedTable {
+        &mut self.table
     }
 
     /// The columns as they are now.
@@ -199,8 +210,8 @@ impl Writer {
                 return Err(Error::new(ErrorKind::Internal, format!("silver `{}` has lost its feed", self.name)));
             }
         };
-        if self.table.epochs() != Some(epochs) {
-            self.table.set_epochs(epochs);
+        if self.table.memo(Memo::Epochs) != Some(epochs) {
+            self.table.set_memo(Memo::Epochs, epochs);
         }
         let rows = OwnerRows {
             selection: &selection,

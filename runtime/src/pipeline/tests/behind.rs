@@ -27,11 +27,11 @@ async fn a_table_whose_commits_are_refused_for_a_while_catches_up_from_bronze_an
     run.until("the others are exact", async |_| shop.others_are_exact(&lake, &[LATE]).await).await;
     run.until("it lacks what Bronze holds", async |status| {
         let late = &status.silver["t07"];
-        late.report.retrying.is_some() && late.lag > 0 && !status.ready
+        late.report.retrying.is_some() && late.lag > Some(0) && !status.ready
     })
     .await;
     lake.heal();
-    run.until("it has caught up", async |status| status.ready && status.silver["t07"].lag == 0).await;
+    run.until("it has caught up", async |status| status.ready && status.silver["t07"].lag == Some(0)).await;
     run.until_exact(&shop, &lake).await;
     shop.work(5);
     run.until_exact(&shop, &lake).await;

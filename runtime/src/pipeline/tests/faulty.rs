@@ -127,6 +127,12 @@ impl FaultyLake {
         Some(rows.collect())
     }
 
+    /// What a query gives, as text; `None` where it cannot be run.
+    pub(super) async fn text(&self, sql: &str) -> Option<String> {
+        let batches = Lake::new(self.sound.clone()).query(sql).await.ok()?;
+        Some(arrow::util::pretty::pretty_format_batches(&batches).expect("rows as text").to_string())
+    }
+
     /// Offsets in a topic's Bronze table, in order.
     pub(super) async fn offsets(&self, topic: &str) -> Vec<i64> {
         let lake = Lake::new(self.sound.clone());

@@ -23,7 +23,7 @@ async fn two_pipelines_over_one_lake_commit_everything_once() {
     for run in &runs {
         run.until_exact(&shop, &lake).await;
         run.until("it has taken in everything", async |status| {
-            status.ready && status.silver.values().all(|table| table.lag == 0)
+            status.ready && status.silver.values().all(|table| table.lag == Some(0))
         })
         .await;
     }

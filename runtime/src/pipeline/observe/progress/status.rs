@@ -17,7 +17,7 @@ use crate::source::Reach;
 /// How a run stands.
 ///
 /// It is *ready* once its source has taken up partitions and every Silver table has, since it started, met what Bronze had
-/// committed; no longer while a table starts anew or tries again what failed, when nothing is left to go on, and when the run
+/// committed, and every Gold table what Silver had; no longer while a table starts anew or tries again what failed, when nothing is left to go on, and when the run
 /// ends. A table that has stopped is told and holds nothing up: the others go on, and ending the process would mend nothing.
 /// How far tables lag behind is no part of it either.
 #[derive(Debug, Clone, Serialize)]
@@ -45,7 +45,9 @@ pub struct Status {
     /// by topic
     pub bronze: BTreeMap<Arc<str>, TopicStatus>,
     /// by table
-    pub silver: BTreeMap<String, SilverStatus>,
+    pub silver: BTreeMap<String, TableStatus>,
+    /// by table
+    pub gold: BTreeMap<String, TableStatus>,
     /// the version of the pipeline file that was not taken over
     pub pipeline_file: Option<Refusal>,
 }
@@ -91,12 +93,16 @@ pub struct Partition {
     pub lag: Option<i64>,
 }
 
-/// How a Silver table stands.
+/// How a Silver or Gold table stands.
 #[derive(Debug, Clone, Default, Serialize)]
-pub struct SilverStatus {
+pub struct TableStatus {
     /// the topic that it is made of
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub topic: Option<Arc<str>>,
-    /// changes taken in
+    /// of a Gold table, the version of each Silver table that it stands at
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub inputs: BTreeMap<String, u64>,
+    /// changes taken in; of a Gold table, driving rows derived
     pub changes: u64,
     /// rows written
     pub rows_written: u64,
@@ -105,8 +111,9 @@ pub struct SilverStatus {
     /// records and rows set aside, the rejected ones included
     pub dead_letters: u64,
     /// records in Bronze that it has not committed
-    pub lag: i64,
-    /// since it started, it has met what Bronze had committed
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag: Option<i64>,
+    /// since it started, it has met what the layer before it had committed
     pub caught_up: bool,
     /// seconds since the newest record that it has committed was written to Kafka
     pub freshness_seconds: Option<f64>,
@@ -116,6 +123,9 @@ pub struct SilverStatus {
     pub extent: Option<Extent>,
     /// memory that its index takes
     pub index_bytes: Option<usize>,
+    /// of a Gold table, memory that the rows of its inputs take
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_bytes: Option<usize>,
     /// what its modules used
     pub module_use: ModuleUse,
     /// the module that serves, what was refused, why the table stopped
@@ -153,13 +163,17 @@ impl Progress {
                 (topic.stopped, topic.retrying) = (report.stopped, report.retrying);
             }
         }
-        let tables = tables.into_iter().filter(|(id, _)| id.layer == Layer::Silver);
-        let silver = tables.map(|(id, table)| {
+        let (mut silver, mut gold) = (BTreeMap::new(), BTreeMap::new());
+        for (id, table) in tables {
+            let of_layer = match id.layer {
+                Layer::Bronze => continue,
+                Layer::Silver => &mut silver,
+                Layer::Gold => &mut gold,
+            };
             let report = reports.tables.remove(&id).unwrap_or_default();
-            (id.name.to_string(), table.status(report, &topics, now_ms))
-        });
-        let silver: BTreeMap<String, SilverStatus> = silver.collect();
-        let waiting_for = self.waiting_for(&bronze, &silver);
+            of_layer.insert(id.name.to_string(), table.status(report, &topics, now_ms));
+        }
+        let waiting_for = self.waiting_for(&bronze, &silver, &gold);
         Status {
             pipeline: self.pipeline.clone(),
             version: env!("CARGO_PKG_VERSION"),
@@ -167,12 +181,13 @@ impl Progress {
             seconds: self.started.elapsed().as_secs_f64(),
             ready: waiting_for.is_empty(),
             waiting_for,
-            stopped: stopped(&bronze, &silver),
+            stopped: stopped(&bronze, &silver, &gold),
             records: self.read.load(Relaxed),
             source_buffer,
             table_buffer: Fill { bytes: self.room.taken_bytes(), limit_bytes: self.room.bytes() },
             bronze,
             silver,
+            gold,
             pipeline_file: reports.pipeline_file,
         }
     }
@@ -180,7 +195,8 @@ impl Progress {
     fn waiting_for(
         &self,
         bronze: &BTreeMap<Arc<str>, TopicStatus>,
-        silver: &BTreeMap<String, SilverStatus>,
+        silver: &BTreeMap<String, TableStatus>,
+        gold: &BTreeMap<String, TableStatus>,
     ) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.ending.load(Relaxed) {
@@ -191,9 +207,12 @@ impl Progress {
         }
         let late = silver.iter().filter(|(_, table)| !table.caught_up && table.report.stopped.is_none());
         reasons.extend(late.map(|(name, _)| format!("silver `{name}` has not met Bronze since it started")));
+        let late = gold.iter().filter(|(_, table)| !table.caught_up && table.report.stopped.is_none());
+        reasons.extend(late.map(|(name, _)| format!("gold `{name}` has not met Silver since it started")));
         let topics = bronze.iter().map(|(topic, of)| (format!("bronze `{topic}`"), of.retrying.as_ref()));
         let tables = silver.iter().map(|(name, of)| (format!("silver `{name}`"), of.report.retrying.as_ref()));
-        let retrying = topics.chain(tables).filter_map(|(table, retrying)| Some((table, retrying?)));
+        let made = gold.iter().map(|(name, of)| (format!("gold `{name}`"), of.report.retrying.as_ref()));
+        let retrying = topics.chain(tables).chain(made).filter_map(|(table, retrying)| Some((table, retrying?)));
         reasons.extend(retrying.map(|(table, why)| {
             let seconds = (now_ms() - why.time_ms).max(0) / 1000;
             format!("{table} tries again since {seconds} s: {}", why.reason)
@@ -208,9 +227,11 @@ impl Progress {
 }
 
 impl Table {
-    fn status(self, report: TableReport, topics: &BTreeMap<Arc<str>, Topic>, now_ms: i64) -> SilverStatus {
-        SilverStatus {
-            lag: self.topic.as_ref().map_or(0, |own| lag(own, &self.stand.positions, topics)),
+    fn status(self, report: TableReport, topics: &BTreeMap<Arc<str>, Topic>, now_ms: i64) -> TableStatus {
+        TableStatus {
+            lag: self.topic.as_ref().map(|own| lag(own, &self.stand.positions, topics)),
+            inputs: self.inputs,
+            state_bytes: self.state_bytes,
             changes: self.counts.changes,
             rows_written: self.counts.rows,
             rejected_rows: self.rejected,
@@ -262,10 +283,17 @@ fn lag(own: &Arc<str>, positions: &Positions, topics: &BTreeMap<Arc<str>, Topic>
     read.map(|(id, end)| (end - positions.get(id).unwrap_or(0)).max(0)).sum()
 }
 
-fn stopped(bronze: &BTreeMap<Arc<str>, TopicStatus>, silver: &BTreeMap<String, SilverStatus>) -> Vec<String> {
+fn stopped(
+    bronze: &BTreeMap<Arc<str>, TopicStatus>,
+    silver: &BTreeMap<String, TableStatus>,
+    gold: &BTreeMap<String, TableStatus>,
+) -> Vec<String> {
     let topics = bronze.iter().filter(|(_, topic)| topic.stopped.is_some()).map(|(name, _)| format!("bronze.{name}"));
-    let tables = silver.iter().filter(|(_, t)| t.report.stopped.is_some()).map(|(name, _)| format!("silver.{name}"));
-    topics.chain(tables).collect()
+    let of = |layer, tables: &BTreeMap<String, TableStatus>| {
+        let stopped = tables.iter().filter(|(_, table)| table.report.stopped.is_some());
+        stopped.map(|(name, _)| format!("{layer}.{name}")).collect::<Vec<_>>()
+    };
+    topics.chain(of(Layer::Silver, silver)).chain(of(Layer::Gold, gold)).collect()
 }
 
 #[cfg(test)]
@@ -356,7 +384,7 @@ mod tests {
         progress.bronze_at(&Arc::from("db.shop.old"), &positions(&[("db.shop.old", 0, 7)]));
         progress.bronze_at(&Arc::from("db"), &positions(&[("db", 0, 50)]));
         progress.start(&TableId::silver("orders"), &topic);
-        let lag = || progress.status().silver["orders"].lag;
+        let lag = || progress.status().silver["orders"].lag.unwrap();
         assert_eq!(lag(), 30);
         stand(&progress, "orders", &[("db.shop.orders", 0, 4), ("db", 0, 3)]);
         assert_eq!(lag(), 6 + 20, "where it stands in the schema-change topic is no lag");

@@ -65,7 +65,7 @@ impl Table {
     async fn of(module: Option<Module>) -> Self {
         let serving = Arc::new(Serving::new(Arc::new(Reporter::new("shop", false))));
         let module = module.map(|module| (module, Value::Null));
-        let derivation = Derivation::new("orders", module, Arc::clone(&serving), Arc::default());
+        let derivation = Derivation::new(&TableId::silver("orders"), module, Arc::clone(&serving), Arc::default());
         let described = derivation.describe(&Offer::of_source(&source())).unwrap();
         let (dir, root) = lake();
         let key = if derivation.is_copy() { "id" } else { "_key_id" };
@@ -95,7 +95,7 @@ impl Table {
     }
 
     fn serves(&self) -> Option<String> {
-        self.serving.get("orders").map(|(module, _)| module.sha256())
+        self.serving.get(&TableId::silver("orders")).map(|(module, _)| module.sha256())
     }
 }
 
@@ -208,7 +208,8 @@ async fn a_module_reads_the_columns_of_a_table_that_is_looked_up() {
     let serving = Arc::new(Serving::new(Arc::new(Reporter::new("shop", false))));
     // the first column of the second table
     let guest = Guest { reads: vec![[1, 0]], ..Guest::default() };
-    let mut derivation = Derivation::new("orders", Some((module(&guest), Value::Null)), serving, Arc::default());
+    let mut derivation =
+        Derivation::new(&TableId::silver("orders"), Some((module(&guest), Value::Null)), serving, Arc::default());
     let mut offer = Offer::of_source(&source());
     let rate = Arc::new(Schema::new(vec![Field::new("rate", DataType::Int64, true)]));
     offer.tables.push(Offered { name: "rates".into(), columns: rate, key: vec!["rate".into()] });

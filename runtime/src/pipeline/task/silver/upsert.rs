@@ -18,7 +18,7 @@ use crate::decode::BadRecord;
 use crate::error::{Action, Error, ErrorKind, Result};
 use crate::failpoint;
 use crate::lake::dead_letters::{DeadLetter, DeadLetters, Stage};
-use crate::lake::{ChangesTable, Freshness, KeyedTable, Pace, Selection, TableSpec};
+use crate::lake::{ChangesTable, Freshness, KeyedTable, Memo, Pace, Selection, TableSpec};
 use crate::model::change::{Changes, Floor};
 use crate::model::positions::{PartitionId, Positions, Ranges};
 use crate::model::schema::widen::{align, widest};
@@ -100,7 +100,7 @@ impl Upsert {
 
     /// The decoder's epochs, as committed.
     pub(in crate::pipeline) fn epochs(&self) -> Option<&str> {
-        self.made().and_then(KeyedTable::epochs)
+        self.made().and_then(|table| table.memo(Memo::Epochs))
     }
 
     /// How the table stands, as committed.

@@ -41,7 +41,7 @@ async fn commit(writer: &mut Writer, changes: &[Row], over: &[(i32, i64, i64)]) 
     let changes = of(changes);
     let selected = writer.select(&changes, &[]).await?;
     let serving = Arc::new(Serving::new(Arc::new(Reporter::new("shop", false))));
-    let mut derivation = Derivation::new("orders", None, serving, Arc::default());
+    let mut derivation = Derivation::new(&TableId::silver("orders"), None, serving, Arc::default());
     let offer = Offer::of_source(&changes[0].schema);
     derivation.take_up(derivation.describe(&offer)?, offer, writer.columns());
     let input = selected.selection().upserts().clone();

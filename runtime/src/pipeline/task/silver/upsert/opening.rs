@@ -6,6 +6,7 @@ use super::{Recipe, State, Upsert};
 use crate::error::Result;
 use crate::lake::dead_letters::DeadLetters;
 use crate::lake::{Location, Settings};
+use crate::model::table_id::TableId;
 use crate::pipeline::task::derivation::Derivation;
 use crate::pipeline::task::serving::Serving;
 use crate::pipeline::task::silver::plan::SilverSpec;
@@ -34,8 +35,9 @@ impl Opening {
     async fn try_open(&self, inbox: &Inbox) -> Result<Upsert> {
         let mut plan = self.plan.clone();
         let name = &self.plan.name;
+        let id = TableId::silver(name.as_str());
         // Another module may have taken over since.
-        let module = plan.module.take().map(|module| self.serving.get(name).unwrap_or(module));
+        let module = plan.module.take().map(|module| self.serving.get(&id).unwrap_or(module));
         // The letters of the table in force stay while another generation grows.
         if self.generation.is_none() {
             self.letters.forget_from(name, &self.location).await?;
@@ -49,7 +51,7 @@ impl Opening {
         let writer = Writer::open(&place, &inbox.health).await?;
         Ok(Upsert {
             recipe: Recipe {
-                derivation: Derivation::new(name, module, Arc::clone(&self.serving), Arc::clone(&inbox.recent)),
+                derivation: Derivation::new(&id, module, Arc::clone(&self.serving), Arc::clone(&inbox.recent)),
                 plan,
                 place,
                 generation: self.generation.unwrap_or(0),

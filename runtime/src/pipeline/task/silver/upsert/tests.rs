@@ -111,7 +111,7 @@ async fn a_module_on_probation_that_fails_is_rolled_back_within_the_batch() {
     let mut table = open(&opening).await;
     write(&mut table, &[(1, "a", Op::Create, 1, 0, 0)], &[(0, 0, 1)]).await.unwrap();
     table.adopt(after.clone(), Value::Null).await.unwrap();
-    let serves = || opening.serving.get("orders").map(|(module, _)| module.sha256());
+    let serves = || opening.serving.get(&TableId::silver("orders")).map(|(module, _)| module.sha256());
     assert_eq!(serves(), Some(after.sha256()));
     let changes = [(12, "b", Op::Create, 2, 0, 1), (13, "c", Op::Create, 3, 0, 2)];
     let counts = write(&mut table, &changes, &[(0, 1, 3)]).await.unwrap();
