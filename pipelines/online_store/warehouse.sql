@@ -64,6 +64,7 @@ CREATE TABLE FactSales (
     UnitCost DECIMAL(18,2),
     Profit DECIMAL(18,2),
     Revenue DECIMAL(18,2),
+    IsPaid BOOLEAN COMMENT 'the order has a payment',
     INDEX (OrderDateKey),
     INDEX (SellerID)
 );

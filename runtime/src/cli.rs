@@ -101,11 +101,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Run SQL over the lake: bronze."topic", silver.table, dead_letters
+    /// Run SQL over the lake: bronze."topic", silver.table, gold.table, dead_letters
     Query {
         /// The pipeline file
         pipeline: PathBuf,
         /// The query
+        #[arg(allow_hyphen_values = true)]
         sql: String,
         /// Print one JSON object a row
         #[arg(long, conflicts_with = "csv")]

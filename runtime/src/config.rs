@@ -14,7 +14,7 @@ mod units;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use gold::{Choice, Gold, GoldRows, Joined, Lookup, Pick, Place};
+pub use gold::{Choice, Days, Gold, GoldRows, Joined, Lookup, Pick, Place, Query};
 pub use server::Server;
 pub use setting::Setting;
 pub use transform::Transform;
@@ -159,6 +159,8 @@ pub struct Limits {
     pub module_size_bytes: usize,
     /// time to compile a module
     pub compile_time: Duration,
+    /// what the query of a Gold table holds in memory, and what its result may take
+    pub query_memory_bytes: usize,
 }
 
 /// Background upkeep.
@@ -368,6 +370,7 @@ fn read_limits(root: &Section<'_>) -> Result<Limits> {
             "module_log_lines",
             "module_size",
             "compile_time",
+            "query_memory",
         ])?;
     }
     let s = section.as_ref();
@@ -385,6 +388,7 @@ fn read_limits(root: &Section<'_>) -> Result<Limits> {
         module_log_lines: count("module_log_lines")?.unwrap_or(64),
         module_size_bytes: bytes("module_size")?.unwrap_or(64 << 20),
         compile_time: time("compile_time")?.unwrap_or(Duration::from_secs(120)),
+        query_memory_bytes: bytes("query_memory")?.unwrap_or(256 << 20),
     })
 }
 

@@ -20,6 +20,7 @@ mod ledger;
 mod screen;
 mod rules;
 mod authors;
+mod gold;
 mod check;
 mod play;
 
@@ -63,6 +64,8 @@ pub enum Fault {
     LoseRecord,
     /// the store does not know of a change that it wrote to the broker
     ForgetChange,
+    /// sales are made with what a product costs today, not with what it cost when it was ordered
+    CostOfToday,
 }
 
 /// Runs the demo until `stop` resolves or, with a number of seconds, to its end.
@@ -108,12 +111,15 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<()>
     }
 
     let lake = Lake::new(stage.root()?);
-    let place = check::Place { lake: &lake, root: &stage.lake };
+    let place = check::Place { lake: &lake, root: &stage.lake, location: &stage.root()? };
     let findings = check::check(place, &store, &stage.tables, &ends).await?;
     play.tell(findings.table().trim_end());
     findings.verdict()?;
-    let (tables, rows) = findings.extent();
-    play.tell(&format!("the check passed: {tables} tables, {rows} rows, each as the store has it"));
+    let ((tables, rows), (star, facts)) = (findings.extent(), findings.star());
+    play.tell(&format!(
+        "the check passed: {tables} tables, {rows} rows, each as the store has it; \
+         {star} tables of Gold, {facts} rows, each as a query over Silver gives it"
+    ));
     Ok(())
 }
 

@@ -44,7 +44,7 @@ use arrow::datatypes::SchemaRef;
 
 pub use append::{BronzeDraft, BronzeFiles, BronzeRows, BronzeTable, bronze_schema};
 pub(crate) use failure::lake_error;
-pub use feed::{ChangesTable, FeedSelection, NewestRows};
+pub use feed::{CHANGE, ChangesTable, FeedSelection, NewestRows};
 pub use file::Extent;
 pub use freshness::Freshness;
 pub use keyed::{

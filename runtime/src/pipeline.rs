@@ -449,15 +449,18 @@ impl Pipeline {
         }
     }
 
-    /// Ends every task, each before those that it reads; Gold reads what the others have committed in the end.
+    /// Ends every task, each before those that it reads, but Gold after them: it reads what they have committed in the end.
     async fn end_tasks(&mut self, ending: Ending) {
         loop {
             let running: Vec<_> = self.tasks.running().map(|task| (task.id.clone(), task.reads.clone())).collect();
             let is_read = |id: &TableId| running.iter().any(|(_, reads)| reads.contains(id));
             let are_gold = running.iter().all(|(id, _)| id.layer == Layer::Gold);
-            for (id, _) in running.iter().filter(|(id, _)| !is_read(id) && (id.layer != Layer::Gold || are_gold)) {
-                self.tasks.end(id, ending);
-            }
+            let runs = |id: &TableId| running.iter().any(|(running, _)| running == id);
+            let may_end = |(id, reads): &&(TableId, Vec<TableId>)| match id.layer {
+                Layer::Gold => are_gold && !reads.iter().any(runs),
+                _ => !is_read(id),
+            };
+            running.iter().filter(may_end).for_each(|(id, _)| self.tasks.end(id, ending));
             if running.is_empty() && (ending != Ending::Complete || !self.tasks.has_due()) {
                 return;
             }

@@ -13,6 +13,7 @@ mod faults;
 mod lakes;
 mod modules;
 mod poison;
+mod questions;
 mod sdk;
 mod secrets;
 mod server;

@@ -122,15 +122,10 @@ async fn look(config: &Config) -> Result<Status> {
     let lake = Lake::new(root.clone());
     let mut broken = BTreeMap::new();
     let mut note = |what: &str, error: Error| drop(broken.insert(what.to_owned(), Broken::from(error)));
-    let report = Report::read(&root, &config.name).await.unwrap_or_else(|error| {
-        note("the pipeline's report", error);
-        None
-    });
-    let mut report = report.unwrap_or_default();
-    let letters = count_letters(&lake).await.unwrap_or_else(|error| {
-        note(crate::lake::DEAD_LETTERS, error);
-        BTreeMap::new()
-    });
+    let report = Report::read(&root, &config.name).await.map_err(|error| note("the pipeline's report", error));
+    let mut report = report.ok().flatten().unwrap_or_default();
+    let letters = count_letters(&lake).await.map_err(|error| note(crate::lake::DEAD_LETTERS, error));
+    let letters = letters.unwrap_or_default();
     let mut tables = Vec::new();
     let topics = lake.tables("bronze").await?;
     let ends = source_ends(config, &topics).await;

@@ -3,14 +3,17 @@
 //! What can be told from the file alone is checked here: names, forms, and that lookups lead to each other without a
 //! circle. Whether the columns are there, only the lake knows.
 
+mod whole;
+
+pub use whole::{Days, Query};
+
 use std::path::Path;
-use std::time::Duration;
 
 use serde::Serialize;
 
-use super::is_identifier;
 use super::reader::{Section, nearest};
 use super::transform::{self, Transform};
+use super::{Config, is_identifier};
 use crate::error::{Error, Result};
 
 /// A Gold table.
@@ -30,14 +33,9 @@ pub enum GoldRows {
     /// of each row of a Silver table, with rows of others that it leads to
     Joined(Joined),
     /// of a query
-    Sql {
-        /// DataFusion's dialect, over `silver.<table>` and `gold.<table>`
-        sql: String,
-        /// columns that identify a row
-        key: Vec<String>,
-        /// pause between two runs at least; a run happens only when an input has moved
-        refresh: Duration,
-    },
+    Query(Query),
+    /// a row a day
+    Calendar(Days),
 }
 
 /// A Silver table that drives a Gold table, and what is looked up for its rows.
@@ -67,6 +65,8 @@ pub struct Lookup {
     pub by: Option<Vec<String>>,
     /// of several rows with the same values, which one
     pub pick: Option<Pick>,
+    /// of the versions of a row, the one in force at the time in this column
+    pub as_of: Option<Place>,
     /// no output row where nothing is found
     pub required: bool,
 }
@@ -96,6 +96,17 @@ pub enum Pick {
     Latest,
     /// the one with the greatest value of a column
     Greatest(String),
+}
+
+impl Config {
+    /// True where the Silver table has a feed of changes: its section asks for one, or a Gold table for versions of its rows.
+    pub fn feeds(&self, silver: &str) -> bool {
+        let asks = |gold: &Gold| match &gold.rows {
+            GoldRows::Joined(joined) => joined.lookups.iter().any(|l| l.table == silver && l.as_of.is_some()),
+            GoldRows::Query(_) | GoldRows::Calendar(_) => false,
+        };
+        self.silver.iter().any(|table| table.name == silver && table.changes) || self.gold.iter().any(asks)
+    }
 }
 
 impl Joined {
@@ -146,7 +157,12 @@ pub(super) fn read(
                 .hint("use letters, digits and `_`, at most 128 characters"));
         }
         let rows = match (table.string("sql")?, table.string("from")?) {
-            (Some(sql), None) => read_sql(&table, sql)?,
+            (Some(sql), None) => whole::read_query(&table, sql)?,
+            (None, Some(from))
+                if from == "calendar" && (table.section("calendar")?.is_some() || silver(&from).is_err()) =>
+            {
+                whole::read_calendar(&table)?
+            }
             (None, Some(from)) => read_joined(&table, base, from, &silver)?,
             (Some(_), Some(_)) => return Err(table.error(None, "has both `sql` and `from`; a table has one of them")),
             (None, None) => {
@@ -158,15 +174,6 @@ pub(super) fn read(
         out.push(Gold { rows, partition_by: table.strings("partition_by")?.unwrap_or_default(), name });
     }
     Ok(out)
-}
-
-fn read_sql(table: &Section<'_>, sql: String) -> Result<GoldRows> {
-    table.allow(&["sql", "key", "refresh", "partition_by"])?;
-    let key = table.required_strings("key")?;
-    if key.is_empty() {
-        return Err(table.error(Some("key"), "names no column").hint("name the columns that identify a row"));
-    }
-    Ok(GoldRows::Sql { sql, key, refresh: table.duration("refresh")?.unwrap_or(Duration::from_secs(60)) })
 }
 
 fn read_joined(
@@ -217,7 +224,7 @@ fn read_joined(
 }
 
 fn read_lookup(section: &Section<'_>, alias: String) -> Result<Lookup> {
-    section.allow(&["table", "on", "by", "pick", "order_by", "required"])?;
+    section.allow(&["table", "on", "by", "pick", "order_by", "as_of", "required"])?;
     if !is_identifier(&alias) {
         return Err(section.error(None, &format!("`{alias}` cannot be the name of a lookup")));
     }
@@ -238,7 +245,14 @@ fn read_lookup(section: &Section<'_>, alias: String) -> Result<Lookup> {
             .error(Some("pick"), "picks among several rows, but a key finds one at most")
             .hint("name the columns to look in with `by`, or leave `pick` out"));
     }
+    let as_of = section.string("as_of")?.map(|text| Place::of(&text));
+    if as_of.is_some() && by.is_some() {
+        return Err(section
+            .error(Some("as_of"), "stands beside `by`: a row has versions by its key")
+            .hint("leave one of the two out"));
+    }
     Ok(Lookup {
+        as_of,
         table: section.string("table")?.unwrap_or_else(|| alias.clone()),
         on,
         by,
@@ -254,11 +268,13 @@ fn in_order(sections: &Section<'_>, mut left: Vec<Lookup>) -> Result<Vec<Lookup>
     for lookup in &all {
         let section = sections.required_section(&lookup.alias)?;
         lookup.on.iter().try_for_each(|place| known_alias(&section, "on", &all, place))?;
+        lookup.as_of.iter().try_for_each(|place| known_alias(&section, "as_of", &all, place))?;
     }
     let mut ordered: Vec<Lookup> = Vec::new();
     while !left.is_empty() {
+        let is_done = |alias: &String| ordered.iter().any(|done| done.alias == *alias);
         let is_ready = |lookup: &Lookup| {
-            lookup.on.iter().filter_map(|p| p.table.as_ref()).all(|t| ordered.iter().any(|done| done.alias == *t))
+            lookup.on.iter().chain(&lookup.as_of).filter_map(|place| place.table.as_ref()).all(is_done)
         };
         let (ready, waiting): (Vec<_>, Vec<_>) = left.into_iter().partition(is_ready);
         if ready.is_empty() {

@@ -30,7 +30,7 @@ impl Config {
         let gold = self.gold.iter().map(|table| {
             let transform = match &table.rows {
                 GoldRows::Joined(joined) => joined.transform.as_ref(),
-                GoldRows::Sql { .. } => None,
+                GoldRows::Query(_) | GoldRows::Calendar(_) => None,
             };
             (TableId::gold(table.name.as_str()), transform)
         });

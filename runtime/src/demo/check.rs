@@ -10,12 +10,13 @@ use std::path::Path;
 
 use super::authors::{Authors, authors, texts};
 use super::event::topic;
+use super::gold;
 use super::rules::{Texts, Version, expected};
 use super::schema::Table;
 use super::store::{Row, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::query::Lake;
-use crate::lake::{DEAD_LETTERS, SEQ};
+use crate::lake::{DEAD_LETTERS, Location, SEQ};
 use crate::model::positions::Offsets;
 
 /// Differences of a table that are told in full.
@@ -35,6 +36,7 @@ pub(super) struct Silver {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     tables: Vec<Found>,
+    gold: Vec<gold::Found>,
     bronze: i64,
     set_aside: usize,
     /// what is wrong beside the tables' rows
@@ -60,6 +62,7 @@ pub(super) struct Place<'a> {
     pub(super) lake: &'a Lake,
     /// its root, a local folder
     pub(super) root: &'a Path,
+    pub(super) location: &'a Location,
 }
 
 /// Compares the lake with `store`; `ends` is what was appended to the broker.
@@ -71,6 +74,7 @@ pub(super) async fn check(place: Place<'_>, store: &Store, tables: &[Silver], en
     for table in tables {
         findings.tables.push(check_table(&place, store, table).await?);
     }
+    findings.gold = gold::check(place.lake, place.location).await?;
     check_bronze(&place, ends, &mut findings).await?;
     check_dead_letters(&place, store, &mut findings).await?;
     Ok(findings)
@@ -234,12 +238,13 @@ impl Findings {
     /// `Corrupt`, with how much differs.
     pub(super) fn verdict(&self) -> Result<()> {
         let differing = self.tables.iter().filter(|table| !table.is_exact()).count();
-        if differing + self.wrong.len() == 0 {
+        let star = self.gold.iter().filter(|table| table.differ > 0).count();
+        if differing + star + self.wrong.len() == 0 {
             return Ok(());
         }
         let of = self.tables.len();
         let message = format!(
-            "the check failed: {differing} of {of} tables differ from the store, {} other findings",
+            "the check failed: {differing} of {of} tables differ from the store, {star} of Gold from what Silver gives, {} other findings",
             self.wrong.len()
         );
         Err(Error::new(ErrorKind::Corrupt, message)
@@ -268,6 +273,13 @@ impl Findings {
                 let _ = writeln!(text, "  {}: {told}", table.name);
             }
         }
+        let _ = writeln!(text, "{:<18} {:>7} {:>7}  of these versions of silver", "gold", "rows", "differ");
+        for gold::Found { name, rows, differ, inputs, told } in &self.gold {
+            let _ = writeln!(text, "{name:<18} {rows:>7} {differ:>7}  {inputs}");
+            for told in told {
+                let _ = writeln!(text, "  {name}: {told}");
+            }
+        }
         let _ = writeln!(
             text,
             "bronze has {} records, each once; {} reviews are set aside, for their rating is none",
@@ -279,7 +291,12 @@ impl Findings {
         text
     }
 
-    /// Tables and rows compared.
+    /// Gold tables and their rows compared.
+    pub(super) fn star(&self) -> (usize, usize) {
+        (self.gold.len(), self.gold.iter().map(|table| table.rows).sum())
+    }
+
+    /// Silver tables and their rows compared.
     pub(super) fn extent(&self) -> (usize, usize) {
         (self.tables.len(), self.tables.iter().map(|table| table.rows).sum())
     }

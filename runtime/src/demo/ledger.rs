@@ -46,6 +46,8 @@ impl Ledger {
     pub(super) fn read(&mut self, appended: &Appended) {
         find_tables(&self.root.join("bronze"), &mut self.bronze);
         find_tables(&self.root.join("silver"), &mut self.silver);
+        // A feed stands at no place of Kafka.
+        self.silver.retain(|table, _| !table.ends_with("_changes"));
         for log in self.bronze.values_mut() {
             while log.read_next().is_some() {}
         }

@@ -134,7 +134,7 @@ impl Feeder {
                 }
                 store = as_it_was;
             }
-            None => {}
+            None | Some(Fault::CostOfToday) => {}
         }
         self.producer.flush()?;
         Ok(store)

@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use toml_edit::{DocumentMut, value};
 
-use super::Options;
 use super::check::Silver;
 use super::rules::Version;
 use super::schema::Table;
+use super::{Fault, Options};
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::Location;
@@ -60,7 +60,7 @@ impl Stage {
                 .caused_by(e)
                 .hint("start `lode demo` in a clone of the repository, or give the file by `--pipeline`")
         })?;
-        let (text, names) = adapt(&options.pipeline, &text, broker)?;
+        let (text, names) = adapt(options, &text, broker)?;
         let mut hashes = BTreeMap::new();
         for name in names {
             let bytes = read_module(&options.modules, &name)?;
@@ -109,7 +109,7 @@ impl Stage {
         let (tables, rate, lake) = (self.tables.len(), options.rate, self.lake.display());
         let (lode, file, modules) = (this_program(), self.config.file.display(), self.modules.display());
         let contacts = "SELECT \"Name\", \"Email\", \"PhoneNumber\" FROM silver.customers";
-        let amounts = "SELECT \"OrderMonth\", count(*) AS n, sum(\"TotalAmount\") AS amount FROM silver.orders";
+        let sales = "SELECT \"SellerName\", sum(\"Revenue\") AS revenue FROM gold.\"FactSales\" JOIN gold.\"DimSeller\" USING (\"SellerID\")";
         let next = match options.seconds {
             Some(seconds) => format!(
                 "It ends on its own after {seconds} seconds: half way another module takes over customers and sellers,\n\
@@ -122,11 +122,11 @@ impl Stage {
             ),
         };
         format!(
-            "The online store is open: {tables} tables, {rate} changes a second, from an embedded broker into Delta tables\n\
-             in {lake}\n\n\
+            "The online store is open: {tables} tables and their star schema, {rate} changes a second, from an embedded broker\n\
+             into Delta tables in {lake}\n\n\
              In another terminal:\n  \
              {lode} query {file} '{contacts} ORDER BY \"UpdatedAt\" DESC LIMIT 5'\n  \
-             {lode} query {file} '{amounts} GROUP BY 1 ORDER BY 1'\n  \
+             {lode} query {file} '{sales} GROUP BY 1 ORDER BY 2 DESC LIMIT 5'\n  \
              {lode} status {file}\n\n{next}\n"
         )
     }
@@ -145,21 +145,29 @@ fn this_program() -> String {
 }
 
 /// The text of the pipeline file for this broker, and the names of the modules it asks for.
-fn adapt(file: &Path, text: &str, broker: &str) -> Result<(String, Vec<String>)> {
-    let broken = || Error::new(ErrorKind::Config, format!("pipeline file `{}` cannot be used", file.display()));
+fn adapt(options: &Options, text: &str, broker: &str) -> Result<(String, Vec<String>)> {
+    let broken =
+        || Error::new(ErrorKind::Config, format!("pipeline file `{}` cannot be used", options.pipeline.display()));
     let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| broken().caused_by(e))?;
     document["source"]["kafka"]["brokers"] = value(broker);
     document["lake"]["root"] = value("lake");
+    if options.fault == Some(Fault::CostOfToday)
+        && let Some(then) = document["gold"]["FactSales"]["lookup"]["then"].as_table_like_mut()
+    {
+        then.remove("as_of");
+    }
     let mut names = Vec::new();
-    let sections = document.get_mut("silver").and_then(|silver| silver.as_table_like_mut());
-    for (_, section) in sections.into_iter().flat_map(|silver| silver.iter_mut()) {
-        let Some(transform) = section.as_table_like_mut().and_then(|section| section.get_mut("transform")) else {
-            continue;
-        };
-        let name = transform.as_str().and_then(|path| Path::new(path).file_name()?.to_str()).map(str::to_owned);
-        let name = name.ok_or_else(broken)?;
-        *transform = value(format!("modules/{name}"));
-        names.push(name);
+    for layer in ["silver", "gold"] {
+        let sections = document.get_mut(layer).and_then(|tables| tables.as_table_like_mut());
+        for (_, section) in sections.into_iter().flat_map(|tables| tables.iter_mut()) {
+            let Some(transform) = section.as_table_like_mut().and_then(|section| section.get_mut("transform")) else {
+                continue;
+            };
+            let name = transform.as_str().and_then(|path| Path::new(path).file_name()?.to_str()).map(str::to_owned);
+            let name = name.ok_or_else(broken)?;
+            *transform = value(format!("modules/{name}"));
+            names.push(name);
+        }
     }
     Ok((document.to_string(), names))
 }

@@ -6,70 +6,14 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType};
 use hashbrown::HashSet;
 
 use super::rows::{Taken, column};
-use super::{Edges, Groups, Rows, Slot};
+use super::{Finding, Looked, Rows, Side, Slot};
 use crate::error::{Error, ErrorKind, Result};
-
-/// A table of a join: the driving one, or the lookup of this number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
-    /// whose rows are joined
-    Driving,
-    /// one that is looked up
-    Lookup(usize),
-}
-
-/// A table that is looked up, by its key or by other columns.
-#[derive(Debug)]
-pub struct Looked {
-    /// its name in the joined rows
-    pub alias: String,
-    /// the side whose rows lead to it: the driving one, or a lookup of a lower number
-    pub from: Side,
-    /// the columns of that side which hold the values to look for
-    pub on: Vec<String>,
-    /// no joined row where nothing is found
-    pub required: bool,
-    /// its rows
-    pub rows: Rows,
-    /// where it is not looked up by its key
-    groups: Option<Groups>,
-    /// from rows of [`Self::from`] to what they lead to: a row of this table, or a group of rows
-    edges: Edges,
-}
-
-impl Looked {
-    /// A lookup of which no row is known.
-    pub fn new(alias: &str, from: Side, on: &[String], required: bool, rows: Rows, groups: Option<Groups>) -> Self {
-        let (alias, on) = (alias.to_owned(), on.to_vec());
-        Looked { alias, from, on, required, rows, groups, edges: Edges::default() }
-    }
-
-    /// What rows with these values lead to.
-    fn targets(&mut self, values: &[ArrayRef]) -> Result<Vec<Option<Slot>>> {
-        match &mut self.groups {
-            Some(groups) => groups.slots_of(values),
-            None => self.rows.slots_of(values),
-        }
-    }
-
-    /// The row that is found for `from`.
-    fn found(&self, from: Slot) -> Option<Slot> {
-        let to = self.edges.to(from)?;
-        match &self.groups {
-            Some(groups) => groups.picked(to),
-            None => Some(to).filter(|row| self.rows.has(*row)),
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        self.rows.size().1 + self.edges.bytes() + self.groups.as_ref().map_or(0, Groups::bytes)
-    }
-}
 
 /// The state of a joined table.
 #[derive(Debug)]
@@ -116,19 +60,26 @@ impl Join {
                 taken.came.iter().zip(targets).for_each(|(from, to)| looked.edges.link(*from, to));
             }
         }
-        let targets = self.targets_of(side, &taken)?;
+        let targets = self.targets_of(side, &taken, came)?;
         self.touch(side, targets, touched);
         Ok(())
     }
 
     /// Of what was taken in on a side, the slots that others lead to.
-    fn targets_of(&mut self, side: Side, taken: &Taken) -> Result<Vec<Slot>> {
-        if let Side::Lookup(number) = side
-            && let Some(Looked { groups: Some(groups), .. }) = self.lookups.get_mut(number)
-        {
-            return groups.take_in(taken);
+    fn targets_of(&mut self, side: Side, taken: &Taken, came: &[RecordBatch]) -> Result<Vec<Slot>> {
+        let Side::Lookup(number) = side else { return Ok(taken.slots().collect()) };
+        match self.lookups.get_mut(number).map(|looked| &mut looked.finding) {
+            Some(Finding::Group(groups)) => groups.take_in(taken),
+            Some(Finding::AsOf(versions, ..)) => {
+                let touched = versions.take_in(taken)?;
+                let mut all = false;
+                for rows in came {
+                    all |= versions.take_in_truncates(rows)?;
+                }
+                Ok(if all { versions.keys().collect() } else { touched })
+            }
+            Some(Finding::Key) | None => Ok(taken.slots().collect()),
         }
-        Ok(taken.slots().collect())
     }
 
     /// Adds to `touched` the driving slots that rows of a side with these keys touch, as they are now.
@@ -136,6 +87,20 @@ impl Join {
     /// # Errors
     /// As [`Rows::slots_of`].
     pub fn touch_keys(&mut self, side: Side, keys: &RecordBatch, touched: &mut HashSet<Slot>) -> Result<()> {
+        if let Side::Lookup(number) = side
+            && let Some(Looked { finding: Finding::AsOf(versions, ..), rows, .. }) = self.lookups.get_mut(number)
+        {
+            // Which keys a truncate took is not known: all that there are.
+            let key = rows.key().iter().map(|name| column(keys, name)).collect::<Result<Vec<_>>>()?;
+            let (_, key) = key.split_last().ok_or_else(|| Error::new(ErrorKind::Internal, "a feed without a key"))?;
+            let named = versions.slots_of(key)?;
+            let targets = match named.iter().any(Option::is_none) {
+                true => versions.keys().collect(),
+                false => named.into_iter().flatten().collect(),
+            };
+            self.touch(side, targets, touched);
+            return Ok(());
+        }
         let slots: Vec<Slot> = self.rows_mut(side)?.slots_of_rows(keys)?.into_iter().flatten().collect();
         let targets = self.leading_slots(side, slots);
         self.touch(side, targets, touched);
@@ -168,18 +133,24 @@ impl Join {
     /// # Errors
     /// As [`Rows::get`].
     pub fn joined(&mut self, slots: &[Slot]) -> Result<(Vec<Slot>, RecordBatch)> {
-        for looked in &mut self.lookups {
-            if let Some(groups) = &mut looked.groups {
-                groups.settle(&looked.rows)?;
-            }
-        }
+        self.lookups.iter_mut().try_for_each(Looked::settle)?;
+        let own: Vec<Option<Slot>> = slots.iter().map(|slot| Some(*slot)).collect();
         let mut found: Vec<Vec<Option<Slot>>> = Vec::with_capacity(self.lookups.len());
         for looked in &self.lookups {
-            let to = |from: Option<Slot>| looked.found(from?);
-            found.push(match looked.from {
-                Side::Driving => slots.iter().map(|slot| to(Some(*slot))).collect(),
-                Side::Lookup(number) => found.get(number).into_iter().flatten().map(|slot| to(*slot)).collect(),
-            });
+            let slots_of = |side| match side {
+                Side::Driving => own.as_slice(),
+                Side::Lookup(number) => found.get(number).map(Vec::as_slice).unwrap_or_default(),
+            };
+            let from = slots_of(looked.from);
+            let to = match &looked.finding {
+                Finding::AsOf(_, side, name) => {
+                    let times = self.times_of(*side, slots_of(*side), name)?;
+                    let at = |(from, time): (&Option<Slot>, Option<i64>)| looked.found((*from)?, Some(time?));
+                    from.iter().zip(times).map(at).collect()
+                }
+                Finding::Key | Finding::Group(_) => from.iter().map(|from| looked.found((*from)?, None)).collect(),
+            };
+            found.push(to);
         }
         let is_whole = |at: usize| {
             let required = self.lookups.iter().zip(&found).filter(|(looked, _)| looked.required);
@@ -214,6 +185,19 @@ impl Join {
         self.driving.size().1 + self.lookups.iter().map(Looked::bytes).sum::<usize>()
     }
 
+    /// The times that a column of rows of a side holds, microseconds since 1970; none where there is no row, or no time.
+    fn times_of(&self, side: Side, slots: &[Option<Slot>], name: &str) -> Result<Vec<Option<i64>>> {
+        let rows = match side {
+            Side::Driving => Some(&self.driving),
+            Side::Lookup(number) => self.lookups.get(number).map(|looked| &looked.rows),
+        };
+        let Some(rows) = rows else { return Ok(vec![None; slots.len()]) };
+        let times = column(&rows.get(slots.iter().copied())?, name)?;
+        let unfit = |e| Error::new(ErrorKind::Config, format!("`{name}` is no time")).caused_by(e);
+        let times = cast(&times, &DataType::Timestamp(TimeUnit::Microsecond, None)).map_err(unfit)?;
+        Ok(times.as_primitive::<TimestampMicrosecondType>().iter().collect())
+    }
+
     fn rows_mut(&mut self, side: Side) -> Result<&mut Rows> {
         match side {
             Side::Driving => Ok(&mut self.driving),
@@ -227,9 +211,10 @@ impl Join {
     /// The slots that others lead to, for rows of a side: of a lookup by other columns than its key their groups.
     fn leading_slots(&self, side: Side, rows: Vec<Slot>) -> Vec<Slot> {
         let Side::Lookup(number) = side else { return rows };
-        match self.lookups.get(number).and_then(|looked| looked.groups.as_ref()) {
-            Some(groups) => rows.into_iter().filter_map(|row| groups.of(row)).collect(),
-            None => rows,
+        match self.lookups.get(number).map(|looked| &looked.finding) {
+            Some(Finding::Group(groups)) => rows.into_iter().filter_map(|row| groups.of(row)).collect(),
+            Some(Finding::AsOf(versions, ..)) => rows.into_iter().filter_map(|row| versions.of(row)).collect(),
+            Some(Finding::Key) | None => rows,
         }
     }
 
@@ -250,11 +235,12 @@ impl Join {
 mod tests {
     use std::collections::BTreeMap;
 
-    use arrow::array::{Array, AsArray, Int64Array};
-    use arrow::datatypes::{DataType, Int64Type};
+    use arrow::array::{Array, Int64Array};
+    use arrow::datatypes::Int64Type;
     use rand::rngs::StdRng;
     use rand::{Rng, SeedableRng};
 
+    use super::super::{Groups, Versions};
     use super::*;
 
     type Model = BTreeMap<i64, (Option<i64>, i64)>;
@@ -276,11 +262,11 @@ mod tests {
     fn join(required: bool) -> Join {
         let rows = || Rows::new(&columns(), &["id".to_owned()]);
         let on = ["other".to_owned()];
-        let orders = Looked::new("orders", Side::Driving, &on, required, rows(), None);
-        let customers = Looked::new("customers", Side::Lookup(0), &on, false, rows(), None);
+        let orders = Looked::new("orders", Side::Driving, &on, required, rows(), Finding::Key);
+        let customers = Looked::new("customers", Side::Lookup(0), &on, false, rows(), Finding::Key);
         let groups = Groups::new(&on, &["v".to_owned()], &rows()).unwrap();
-        let notes = Looked::new("notes", Side::Driving, &on, false, rows(), Some(groups));
-        let authors = Looked::new("authors", Side::Lookup(2), &["v".to_owned()], false, rows(), None);
+        let notes = Looked::new("notes", Side::Driving, &on, false, rows(), Finding::Group(groups));
+        let authors = Looked::new("authors", Side::Lookup(2), &["v".to_owned()], false, rows(), Finding::Key);
         Join::new(rows(), vec![orders, customers, notes, authors])
     }
 
@@ -359,6 +345,103 @@ mod tests {
                 assert_eq!(all, wanted(&model, required), "seed {seed}, step {step}, required: {required}");
             }
         }
+    }
+
+    /// A feed: key, sequence, kind, time in microseconds, value.
+    fn feed(rows: &[(Option<i64>, i128, &str, i64, i64)]) -> RecordBatch {
+        use arrow::array::{Decimal128Array, StringArray, TimestampMicrosecondArray};
+        let ids = Int64Array::from_iter(rows.iter().map(|r| r.0));
+        let seqs = Decimal128Array::from_iter_values(rows.iter().map(|r| r.1)).with_precision_and_scale(38, 0).unwrap();
+        let kinds = StringArray::from_iter_values(rows.iter().map(|r| r.2));
+        let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(|r| r.3)).with_timezone("UTC");
+        let values = Int64Array::from_iter_values(rows.iter().map(|r| r.4));
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("id", Arc::new(ids)),
+            ("_seq", Arc::new(seqs)),
+            ("_change", Arc::new(kinds)),
+            ("_source_ts", Arc::new(times)),
+            ("v", Arc::new(values)),
+        ];
+        RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true)))
+            .unwrap()
+    }
+
+    #[test]
+    fn what_was_in_force_is_found_whatever_comes_late() {
+        let seed = rand::random();
+        println!("seed {seed}");
+        let mut rng = StdRng::seed_from_u64(seed);
+        let names = super::super::FeedColumns {
+            change: "_change".to_owned(),
+            seq: "_seq".to_owned(),
+            time: "_source_ts".to_owned(),
+        };
+        let versions = Versions::new(&["id".to_owned()], names);
+        let rows = Rows::new(&feed(&[]).schema(), &["id".to_owned(), "_seq".to_owned()]);
+        let driving = Rows::new(&items_of(&[]).schema(), &["id".to_owned()]);
+        let finding = Finding::AsOf(versions, Side::Driving, "made".to_owned());
+        let on = ["other".to_owned()];
+        let mut join = Join::new(driving, vec![Looked::new("then", Side::Driving, &on, false, rows, finding)]);
+        let (mut items, mut changes) = (BTreeMap::<i64, (i64, i64)>::new(), Vec::new());
+        let mut output: BTreeMap<Slot, (i64, Option<i64>)> = BTreeMap::new();
+        let mut seqs: Vec<i128> = (1..400).collect();
+        for step in 0..150 {
+            let mut touched = HashSet::new();
+            if rng.random_bool(0.5) {
+                let (id, item) = (rng.random_range(0..30), (rng.random_range(0..6), rng.random_range(0..400)));
+                let went: Vec<RecordBatch> = items.get(&id).map(|had| items_of(&[(id, *had)])).into_iter().collect();
+                items.insert(id, item);
+                join.take_in(Side::Driving, &went, &[items_of(&[(id, item)])], &mut touched).unwrap();
+            } else {
+                let seq = seqs.swap_remove(rng.random_range(0..seqs.len()));
+                let kind = ["insert", "update", "update", "delete", "truncate"][rng.random_range(0..5)];
+                let key = (kind != "truncate").then(|| rng.random_range(0..6));
+                // clocks go about with the order, and sometimes back
+                let at = seq as i64 + rng.random_range(-3..=0);
+                changes.push((key, seq, kind, at, step));
+                join.take_in(Side::Lookup(0), &[], &[feed(&changes[changes.len() - 1..])], &mut touched).unwrap();
+            }
+            let slots: Vec<Slot> = touched.into_iter().collect();
+            let (has, rows) = join.joined(&slots).unwrap();
+            let value = |name: &str, row: usize| {
+                let column = rows.column_by_name(name).unwrap().as_primitive::<Int64Type>();
+                column.is_valid(row).then(|| column.value(row))
+            };
+            for (row, slot) in has.iter().enumerate() {
+                output.insert(*slot, (value("id", row).unwrap(), value("then.v", row)));
+            }
+            let all: BTreeMap<i64, Option<i64>> = output.values().copied().collect();
+            let wanted = items.iter().map(|(id, (other, made))| (*id, in_force(&changes, *other, *made)));
+            assert_eq!(all, wanted.collect(), "seed {seed}, step {step}");
+        }
+    }
+
+    /// The value of a key's version at a time, by looking at all changes.
+    fn in_force(changes: &[(Option<i64>, i128, &str, i64, i64)], key: i64, time: i64) -> Option<i64> {
+        let mut own: Vec<_> = changes.iter().filter(|c| c.0.is_none_or(|of| of == key)).collect();
+        own.sort_by_key(|change| change.1);
+        let stays = |kind: &str| !matches!(kind, "delete" | "truncate");
+        let first = own.iter().find(|c| stays(c.2)).map(|c| (c.1, c.4))?;
+        // what was truncated before there was a row says nothing
+        own.retain(|c| c.0.is_some() || c.1 > first.0);
+        let mut clock = i64::MIN;
+        let mut found = None;
+        for change in own {
+            clock = clock.max(change.3);
+            if clock > time {
+                break;
+            }
+            found = Some(stays(change.2).then_some(change.4));
+        }
+        found.unwrap_or(Some(first.1))
+    }
+
+    fn items_of(rows: &[(i64, (i64, i64))]) -> RecordBatch {
+        use arrow::array::TimestampMicrosecondArray;
+        let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.0)));
+        let others: ArrayRef = Arc::new(Int64Array::from_iter_values(rows.iter().map(|r| r.1.0)));
+        let made: ArrayRef = Arc::new(TimestampMicrosecondArray::from_iter_values(rows.iter().map(|r| r.1.1)));
+        RecordBatch::try_from_iter([("id", ids), ("other", others), ("made", made)]).unwrap()
     }
 
     fn told_in_order(join: &mut Join, slots: &[Slot]) -> Vec<(i64, [Option<i64>; 5])> {

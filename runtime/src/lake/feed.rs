@@ -41,7 +41,7 @@
 //! configuration is the newest sequence known then, and changes up to it that do nothing to the table are left out.
 mod rows;
 
-pub use rows::{FeedSelection, NewestRows};
+pub use rows::{CHANGE, FeedSelection, NewestRows};
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::change::{Changes, Floor, Op};
 use crate::model::positions::Origin;
 use crate::model::sequence::Sequence;
-use rows::{CHANGE, OFFSET, PARTITION, SNAPSHOT};
+use rows::{OFFSET, PARTITION, SNAPSHOT};
 
 /// The feed's own columns; they come first, where statistics are kept.
 const OWN: &[&str] = &[CHANGE, SEQ, SOURCE_TS, PARTITION, OFFSET];

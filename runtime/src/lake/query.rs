@@ -4,6 +4,10 @@
 //! Promises that a table is read when a query names it and not before, so that one that cannot be read ends only the
 //! queries that need it. Never writes.
 
+mod fixed;
+
+pub use fixed::{Named, resolve, tables_named};
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -231,7 +231,7 @@ impl Pipeline {
                     name: section.name.clone(),
                     module,
                     partition_by: section.partition_by.clone(),
-                    changes: section.changes,
+                    changes: self.config.feeds(&section.name),
                     on_incompatible: section.on_incompatible,
                 }
             })
@@ -247,7 +247,8 @@ impl Pipeline {
         let name: String =
             table.chars().map(|c| if c.is_alphanumeric() || matches!(c, '_' | '-') { c } else { '_' }).collect();
         let on_incompatible = self.config.on_incompatible;
-        let copy = SilverSpec { name, module: None, partition_by: Vec::new(), changes: false, on_incompatible };
+        let changes = self.config.feeds(&name);
+        let copy = SilverSpec { name, module: None, partition_by: Vec::new(), changes, on_incompatible };
         mirrored.then_some(copy).into_iter().collect()
     }
 

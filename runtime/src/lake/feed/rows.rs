@@ -28,7 +28,7 @@ use crate::model::schema::widen::{align, widen};
 use crate::model::sequence::Sequence;
 
 /// Column with what a change did.
-pub(in crate::lake) const CHANGE: &str = "_change";
+pub const CHANGE: &str = "_change";
 /// Column with the Kafka partition of a change.
 pub(in crate::lake) const PARTITION: &str = "_partition";
 /// Column with the Kafka offset of a change.

@@ -19,9 +19,10 @@ use roaring::RoaringBitmap;
 use super::own_key;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::file::{deletion_vector, scan, shown};
-use crate::lake::log::commit::{Commit, Committer};
+use crate::lake::log::commit::{Commit, Committer, configuration};
+use crate::lake::log::schema::TableSchema;
 use crate::lake::log::{self, Opened};
-use crate::lake::{Location, Settings};
+use crate::lake::{Location, SEQ, Settings};
 use crate::model::positions::InputId;
 
 /// Follows a table through its versions.
@@ -69,6 +70,17 @@ impl Follower {
     pub async fn open(location: &Location, settings: &Settings) -> Result<Option<Self>> {
         let Some(Opened { committer, files }) = log::open(location, settings).await? else { return Ok(None) };
         let key = own_key(&committer)?;
+        Ok(Some(Follower { newest: committer.version, committer, key, files }))
+    }
+
+    /// Opens the feed of changes at `location` at its newest version, of a table with this key; `None` where there is none.
+    /// A change is named by the key and its sequence; rows come, and none goes.
+    ///
+    /// # Errors
+    /// The lake's.
+    pub async fn open_feed(location: &Location, key: &[String], settings: &Settings) -> Result<Option<Self>> {
+        let Some(Opened { committer, files }) = log::open(location, settings).await? else { return Ok(None) };
+        let key = key.iter().cloned().chain([SEQ.to_owned()]).collect();
         Ok(Some(Follower { newest: committer.version, committer, key, files }))
     }
 
@@ -138,18 +150,12 @@ impl Follower {
         };
         let before = self.input();
         if let Some(metadata) = commit.metadata.take() {
-            let schema = crate::lake::log::schema::TableSchema::of_metadata(&metadata)?;
-            let same_columns = schema.all == self.committer.schema.all;
-            let generation = crate::lake::log::commit::configuration(&metadata)
-                .get("lode.generation")
-                .and_then(|g| g.parse().ok())
-                .unwrap_or(0);
-            (self.committer.schema, self.committer.generation) = (schema, generation);
-            self.committer.metadata = metadata;
+            let columns = Arc::clone(&self.committer.schema.all);
+            self.take_metadata(metadata)?;
             if self.input() != before {
                 return Ok(Next::Anew("it was made anew".to_owned()));
             }
-            if !same_columns {
+            if columns != self.committer.schema.all {
                 return Ok(Next::Anew("its columns have changed".to_owned()));
             }
         }
@@ -192,6 +198,41 @@ impl Follower {
             difference.went.extend(rows.try_collect::<Vec<_>>().await?);
         }
         Ok(difference)
+    }
+
+    /// Goes on to the newest version without reading a row; true where rows may have changed on the way.
+    ///
+    /// # Errors
+    /// The lake's. It stands where it came to, and may be asked again.
+    pub async fn pass(&mut self) -> Result<bool> {
+        let mut has_changed = false;
+        loop {
+            let version = self.committer.version + 1;
+            match self.committer.read(version).await? {
+                Some(mut commit) => {
+                    has_changed |= commit.changes_rows();
+                    if let Some(metadata) = commit.metadata.take() {
+                        self.take_metadata(metadata)?;
+                        has_changed = true;
+                    }
+                    self.committer.version = version;
+                    self.newest = self.newest.max(version);
+                }
+                None if version <= self.newest => {
+                    (self.committer.version, has_changed) = (self.newest, true);
+                }
+                None => return Ok(has_changed),
+            }
+        }
+    }
+
+    /// Other columns, or another generation.
+    fn take_metadata(&mut self, metadata: serde_json::Value) -> Result<()> {
+        let schema = TableSchema::of_metadata(&metadata)?;
+        let generation = configuration(&metadata).get("lode.generation").and_then(|g| g.parse().ok()).unwrap_or(0);
+        (self.committer.schema, self.committer.generation) = (schema, generation);
+        self.committer.metadata = metadata;
+        Ok(())
     }
 
     fn key_columns(&self) -> Result<SchemaRef> {

@@ -95,9 +95,15 @@ pub(in crate::pipeline) fn check_fixed(old: &Config, new: &Config) -> Result<()>
             format!("pipeline file `{}`: {} cannot change while it runs", new.file.display(), changed.join(", "));
         return Err(Error::new(ErrorKind::Config, message).hint("restart `lode run`: it goes on from where it is"));
     }
-    let feeds = |config: &Config, name: &str| config.silver.iter().any(|s| s.name == name && s.changes);
-    if let Some(section) = new.silver.iter().find(|s| feeds(old, &s.name) != s.changes) {
-        let message = format!("pipeline file: `silver.{}.changes` cannot change while it runs", section.name);
+    let looked_up = new.gold.iter().chain(&old.gold).flat_map(|gold| match &gold.rows {
+        GoldRows::Joined(joined) => joined.lookups.iter().map(|lookup| lookup.table.as_str()).collect::<Vec<_>>(),
+        GoldRows::Query(_) | GoldRows::Calendar(_) => Vec::new(),
+    });
+    let mut tables = new.silver.iter().map(|section| section.name.as_str()).chain(looked_up);
+    if let Some(table) = tables.find(|table| old.feeds(table) != new.feeds(table)) {
+        let message = format!(
+            "pipeline file: whether silver `{table}` has a feed (`changes`, or `as_of` in Gold) cannot change while it runs"
+        );
         return Err(Error::new(ErrorKind::Config, message).hint("restart `lode run`: it goes on from where it is"));
     }
     for section in &new.silver {

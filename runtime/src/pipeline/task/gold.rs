@@ -9,10 +9,12 @@ mod inputs;
 mod letters;
 mod round;
 mod shape;
+pub(in crate::pipeline) mod whole;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arrow::datatypes::SchemaRef;
 use futures::future::select_all;
 use tokio::sync::watch;
 
@@ -24,6 +26,7 @@ use crate::config::Joined;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::dead_letters::DeadLetters;
 use crate::lake::{Follower, Freshness, Location, Pace, TableSpec};
+use crate::model::table_id::TableId;
 use crate::pipeline::observe::progress::Progress;
 use inputs::Input;
 use letters::Letters;
@@ -47,9 +50,10 @@ pub(in crate::pipeline) struct GoldTask {
 
 /// A table that a Gold table reads.
 pub(in crate::pipeline) struct InputSpec {
-    /// its name in Silver
-    pub(in crate::pipeline) name: String,
+    pub(in crate::pipeline) id: TableId,
     pub(in crate::pipeline) location: Location,
+    /// its feed of changes, where versions of its rows are looked up
+    pub(in crate::pipeline) feed: Option<(Location, TableId)>,
     /// moves with every commit of the table
     pub(in crate::pipeline) committed: watch::Receiver<u64>,
 }
@@ -138,16 +142,19 @@ impl GoldTask {
     /// Opens every input, once it is there, and the Gold table, which is made where there is none; `None` where the task
     /// is to end before.
     async fn open(&mut self, inbox: &mut Inbox, mut derivation: Derivation) -> Result<Option<Gold>> {
-        let mut followers = Vec::with_capacity(self.inputs.len());
+        let (mut followers, mut tables) = (Vec::new(), Vec::new());
         for number in 0..self.inputs.len() {
             match self.meet(number, inbox).await? {
-                Some(follower) => followers.push(follower),
+                Some((follower, table)) => {
+                    followers.push(follower);
+                    tables.push(table);
+                }
                 None => return Ok(None),
             }
         }
         let health = &inbox.health;
-        let names: Vec<&str> = self.inputs.iter().map(|input| input.name.as_str()).collect();
-        let shape = Shape::of(&self.joined, &names, &followers)?;
+        let names: Vec<&str> = self.inputs.iter().map(|input| &*input.id.name).collect();
+        let shape = Shape::of(&self.joined, &names, tables)?;
         let offer = shape.offer();
         let described = derivation.describe(&offer)?;
         let key = shape.key().to_vec();
@@ -164,7 +171,8 @@ impl GoldTask {
         let (columns, join) = shape.join(described.wanted())?;
         let selected = derivation.is_copy().then(|| shape.selected(&join)).transpose()?;
         derivation.take_up(described, offer, writer.columns());
-        let inputs = followers.into_iter().zip(columns).zip(&names).enumerate();
+        let named = self.inputs.iter().map(|input| input.feed.as_ref().map_or(&input.id, |(_, feed)| feed).clone());
+        let inputs = followers.into_iter().zip(columns).zip(named).enumerate();
         let inputs = inputs.map(|(number, ((follower, columns), name))| Input::new(number, name, follower, columns));
         let made_by = self.joined.made_by(derivation.module().map(|(module, params)| (module.sha256(), params)));
         let letters = Letters::open(&self.letters, health, names.first().copied().unwrap_or_default(), &key).await?;
@@ -177,22 +185,28 @@ impl GoldTask {
         Ok(Some(gold))
     }
 
-    async fn meet(&mut self, number: usize, inbox: &mut Inbox) -> Result<Option<Follower>> {
+    /// Opens an input once it is there: what is followed, and its columns and key.
+    async fn meet(&mut self, number: usize, inbox: &mut Inbox) -> Result<Option<(Follower, (SchemaRef, Vec<String>))>> {
         let (mut told, mut ending) = (false, None);
         loop {
             let Some(spec) = self.inputs.get(number) else { return Ok(None) };
-            if let Some(follower) = retrying!(&inbox.health, Follower::open(&spec.location, &self.place.settings))? {
-                return Ok(Some(follower));
+            let settings = &self.place.settings;
+            if let Some(follower) = retrying!(&inbox.health, Follower::open(&spec.location, settings))? {
+                let table = (Arc::clone(follower.schema()), follower.key().to_vec());
+                let Some((feed, _)) = &spec.feed else { return Ok(Some((follower, table))) };
+                if let Some(feed) = retrying!(&inbox.health, Follower::open_feed(feed, &table.1, settings))? {
+                    return Ok(Some((feed, table)));
+                }
             }
-            let (name, table) = (spec.name.clone(), inbox.health.id().clone());
+            let (name, table) = (spec.id.clone(), inbox.health.id().clone());
             if let Some(ending) = ending {
                 if ending == Ending::Complete {
-                    tracing::warn!(%table, "not made: silver `{name}` is not there");
+                    tracing::warn!(%table, "not made: `{name}` is not there");
                 }
                 return Ok(None);
             }
             if !told {
-                tracing::info!(%table, "waits for silver `{name}`, which is not there yet");
+                tracing::info!(%table, "waits for `{name}`, which is not there yet");
                 told = true;
             }
             if let Next::End(how) = self.wait(inbox, None).await {

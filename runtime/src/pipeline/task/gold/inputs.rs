@@ -9,12 +9,13 @@ use crate::error::{Error, Result};
 use crate::gold::Side;
 use crate::lake::{Difference, Follower, Memo, Next};
 use crate::model::positions::{Range, Ranges};
+use crate::model::table_id::TableId;
 use crate::pipeline::task::{Health, retrying};
 
 /// A table as it is followed.
 pub(super) struct Input {
     pub(super) side: Side,
-    pub(super) name: String,
+    pub(super) id: TableId,
     pub(super) follower: Follower,
     /// the columns that are kept
     pub(super) columns: SchemaRef,
@@ -22,14 +23,14 @@ pub(super) struct Input {
 
 impl Input {
     /// The input of this number: 0 is the driving table.
-    pub(super) fn new(number: usize, name: &str, follower: Follower, columns: SchemaRef) -> Self {
+    pub(super) fn new(number: usize, id: TableId, follower: Follower, columns: SchemaRef) -> Self {
         let side = number.checked_sub(1).map_or(Side::Driving, Side::Lookup);
-        Input { side, name: name.to_owned(), follower, columns }
+        Input { side, id, follower, columns }
     }
 
     fn of(&self, error: Error) -> Error {
         let hint = error.next_step().map(str::to_owned);
-        let told = Error::new(error.kind(), format!("silver `{}`: {error}", self.name));
+        let told = Error::new(error.kind(), format!("`{}`: {error}", self.id));
         match hint {
             Some(hint) => told.hint(hint),
             None => told,
@@ -77,17 +78,16 @@ impl Gold {
         let mut why = None;
         match next.and_then(|next| u64::try_from(next).ok()?.checked_sub(1)) {
             _ if self.is_whole => {}
-            None => why = Some(format!("silver `{}` is another table", input.name)),
+            None => why = Some(format!("`{}` is another table", input.id)),
             Some(version) => {
                 if !retrying!(health, input.follower.go_back(version))? {
-                    why =
-                        Some(format!("the log of silver `{}` does not reach back to version `{version}`", input.name));
+                    why = Some(format!("the log of `{}` does not reach back to version `{version}`", input.id));
                 }
                 while why.is_none() && input.follower.version() < newest {
                     match retrying!(health, input.follower.next(&input.columns))? {
                         Next::Difference(difference) => differences.push((input.side, difference)),
-                        Next::Nothing => why = Some(format!("the log of silver `{}` has a gap", input.name)),
-                        Next::Anew(reason) => why = Some(format!("silver `{}`: {reason}", input.name)),
+                        Next::Nothing => why = Some(format!("the log of `{}` has a gap", input.id)),
+                        Next::Anew(reason) => why = Some(format!("`{}`: {reason}", input.id)),
                     }
                 }
                 if why.is_some() {
@@ -108,7 +108,7 @@ impl Gold {
                 match retrying!(health, input.follower.next(&input.columns))? {
                     Next::Nothing => break,
                     Next::Anew(why) => {
-                        tracing::info!(table = %health.id(), "silver `{}` is read anew: {why}", input.name);
+                        tracing::info!(table = %health.id(), "`{}` is read anew: {why}", input.id);
                         return Ok(false);
                     }
                     Next::Difference(difference) if difference.is_empty() => {}

@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::gold::{Join, Side, Slot};
 use crate::lake::{Difference, KeyedTable, Memo, Outcome, Owner, OwnerRows, Selection};
 use crate::model::positions::Ranges;
-use crate::pipeline::observe::progress::Progress;
+use crate::pipeline::observe::progress::{ModuleUse, Progress};
 use crate::pipeline::task::derivation::{Derivation, Derived};
 use crate::pipeline::task::writer::Writer;
 use crate::pipeline::task::{Health, retrying};
@@ -55,7 +55,9 @@ pub(super) struct Gold {
 /// What one chunk did.
 #[derive(Default)]
 struct Done {
+    changes: u64,
     rows: u64,
+    rejected: u64,
     dead_letters: u64,
     committed: bool,
 }
@@ -220,9 +222,10 @@ impl Gold {
         if let Some(module) = module {
             info.insert("module".to_owned(), module.into());
         }
-        if !is_last {
-            info.insert("partial".to_owned(), Value::Bool(true));
-        }
+        match is_last {
+            true => info.insert("inputs".to_owned(), self.versions().into_iter().collect::<Map<_, _>>().into()),
+            false => info.insert("partial".to_owned(), Value::Bool(true)),
+        };
         let selection = self.writer.table().select_owners(owners, joined, gone);
         match retrying!(health, replace(self.writer.table_mut(), &selection, &derived, due, &info))? {
             Outcome::Fenced => {
@@ -233,27 +236,32 @@ impl Gold {
             Outcome::AlreadyCommitted { .. } => {}
         }
         self.letters.take_away(good).await?;
-        let (stand, state_bytes) = (self.writer.stand(), self.join.bytes());
-        let inputs = self.inputs.iter().map(|input| (input.name.clone(), input.follower.version()));
-        let inputs: Vec<_> = inputs.filter(|_| is_last).collect();
-        self.progress.table(health.id(), |t| {
-            t.counts.changes += slots.len() as u64;
-            t.counts.dead_letters += done.dead_letters;
-            t.rejected += derived.rejected.len() as u64;
-            t.module.add(used);
-            if done.committed {
-                t.counts.rows += done.rows;
-                t.counts.commits += 1;
-                t.commits.note(begun.elapsed(), None);
-            }
-            t.stand = stand;
-            t.inputs.extend(inputs);
-            t.state_bytes = Some(state_bytes);
-        });
+        done.changes = slots.len() as u64;
+        done.rejected = derived.rejected.len() as u64;
+        self.tell(&done, used, begun.elapsed(), is_last);
         if done.committed {
             health.committed();
         }
         Ok(true)
+    }
+
+    fn tell(&mut self, done: &Done, used: ModuleUse, took: Duration, is_last: bool) {
+        let (stand, state_bytes) = (self.writer.stand(), self.join.bytes());
+        let versions = if is_last { self.versions() } else { Vec::new() };
+        self.progress.table(self.writer.id(), |t| {
+            t.counts.changes += done.changes;
+            t.counts.dead_letters += done.dead_letters;
+            t.rejected += done.rejected;
+            t.module.add(used);
+            if done.committed {
+                t.counts.rows += done.rows;
+                t.counts.commits += 1;
+                t.commits.note(took, None);
+            }
+            t.stand = stand;
+            t.inputs.extend(versions.into_iter().filter_map(|(name, version)| Some((name, version.as_u64()?))));
+            t.state_bytes = Some(state_bytes);
+        });
     }
 
     /// The owners of those of `slots` that are not among `has`, which may have rows here, and the numbers of their letters.
@@ -293,6 +301,11 @@ impl Gold {
             self.touched.extend(self.join.slots_where(|owner| lettered.contains(&number(owner))));
         }
         Ok(())
+    }
+
+    /// The version of each input that is taken in.
+    fn versions(&self) -> Vec<(String, Value)> {
+        self.inputs.iter().map(|input| (input.id.to_string(), input.follower.version().into())).collect()
     }
 
     /// The owners of driving rows in this table.

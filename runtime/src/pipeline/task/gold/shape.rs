@@ -6,13 +6,13 @@
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 use super::wrong;
-use crate::config::{Joined, Pick, nearest};
+use crate::config::{Joined, Pick, Place, nearest};
 use crate::error::Result;
-use crate::gold::{Groups, Join, Looked, Rows, Side};
-use crate::lake::{Follower, SEQ};
+use crate::gold::{FeedColumns, Finding, Groups, Join, Looked, Rows, Side, Versions};
+use crate::lake::{CHANGE, SEQ, SOURCE_TS};
 use crate::pipeline::task::columns::arrow_error;
 use crate::pipeline::task::derivation::Offer;
 use crate::transform::ColumnRef;
@@ -51,6 +51,8 @@ struct Lead {
     on: Vec<String>,
     /// the columns to look in, and what decides among several rows; `None`: the key
     by: Option<(Vec<String>, String)>,
+    /// of the versions of a row, which one: the time that a column holds
+    as_of: Option<(Side, String)>,
     required: bool,
 }
 
@@ -96,17 +98,16 @@ impl Shape {
     ///
     /// # Errors
     /// `Config` with what does not fit and what to do.
-    pub(super) fn of(joined: &Joined, names: &[&str], followers: &[Follower]) -> Result<Self> {
+    pub(super) fn of(joined: &Joined, names: &[&str], met: Vec<(SchemaRef, Vec<String>)>) -> Result<Self> {
         let aliases = names.iter().take(1).copied().chain(joined.lookups.iter().map(|lookup| lookup.alias.as_str()));
-        let mut tables = Vec::with_capacity(followers.len());
-        for ((alias, name), follower) in aliases.zip(names).zip(followers) {
-            if follower.key().is_empty() {
+        let mut tables = Vec::with_capacity(met.len());
+        for ((alias, name), (columns, key)) in aliases.zip(names).zip(met) {
+            if key.is_empty() {
                 return Err(wrong(
                     format!("silver `{name}` has no key, so a Gold table cannot tell its rows apart"),
                     "give the source table a primary key",
                 ));
             }
-            let (columns, key) = (Arc::clone(follower.schema()), follower.key().to_vec());
             tables.push(Table { alias: alias.to_owned(), columns, key });
         }
         let mut shape = Shape { tables, lookups: Vec::new(), select: Vec::new() };
@@ -175,6 +176,7 @@ impl Shape {
                 ));
             }
         }
+        let as_of = lookup.as_of.as_ref().map(|place| self.time_of(joined, place)).transpose()?;
         let on: Vec<String> = on.into_iter().map(|field| field.name().clone()).collect();
         let by: Vec<String> = by.into_iter().map(|field| field.name().clone()).collect();
         // A permutation of the key is the key.
@@ -193,7 +195,23 @@ impl Shape {
             (Some(Pick::Latest), false) => (on, Some((by, SEQ.to_owned()))),
             (Some(Pick::Greatest(column)), false) => (on, Some((by, table.column(column)?.name().clone()))),
         };
-        Ok(Lead { from, on, by, required: lookup.required })
+        Ok(Lead { from, on, by, as_of, required: lookup.required })
+    }
+
+    /// The side and the column of a time.
+    fn time_of(&self, joined: &Joined, place: &Place) -> Result<(Side, String)> {
+        let at = place.table.as_ref();
+        let at = at.and_then(|alias| joined.lookups.iter().position(|other| other.alias == *alias));
+        let table = self.tables.get(at.map_or(0, |at| at + 1));
+        let table = table.ok_or_else(|| wrong("a time of a table that is not there".to_owned(), ""))?;
+        let field = table.column(&place.column)?;
+        if !matches!(field.data_type(), DataType::Timestamp(_, _) | DataType::Date32) {
+            return Err(wrong(
+                format!("`{}` is {}, and `as_of` needs a time", field.name(), field.data_type()),
+                "name a column that is a timestamp or a date",
+            ));
+        }
+        Ok((at.map_or(Side::Driving, Side::Lookup), field.name().clone()))
     }
 
     /// Names of the driving table's key columns.
@@ -219,19 +237,33 @@ impl Shape {
     /// As [`Groups::new`].
     pub(super) fn join(&self, wanted: Option<&[ColumnRef]>) -> Result<(Vec<SchemaRef>, Join)> {
         let columns: Vec<SchemaRef> = (0..self.tables.len()).map(|table| self.kept(table, wanted)).collect();
-        let rows = |table: usize| {
-            let key = self.tables.get(table).map(|table| table.key.as_slice()).unwrap_or_default();
-            columns.get(table).map(|columns| Rows::new(columns, key))
+        let rows = |number: usize| {
+            let table = self.tables.get(number)?;
+            let mut key = table.key.clone();
+            if self.lead_to(number).is_some_and(|lead| lead.as_of.is_some()) {
+                key.push(SEQ.to_owned());
+            }
+            columns.get(number).map(|columns| Rows::new(columns, &key))
         };
         let mut lookups = Vec::with_capacity(self.lookups.len());
         for (number, lead) in self.lookups.iter().enumerate() {
             let (Some(rows), Some(table)) = (rows(number + 1), self.tables.get(number + 1)) else { continue };
-            let by = lead.by.as_ref();
-            let groups = by.map(|(by, order)| Groups::new(by, std::slice::from_ref(order), &rows)).transpose()?;
-            lookups.push(Looked::new(&table.alias, lead.from, &lead.on, lead.required, rows, groups));
+            let finding = match (&lead.by, &lead.as_of) {
+                (_, Some((side, column))) => {
+                    Finding::AsOf(Versions::new(&table.key, feed_columns()), *side, column.clone())
+                }
+                (Some((by, order)), None) => Finding::Group(Groups::new(by, std::slice::from_ref(order), &rows)?),
+                (None, None) => Finding::Key,
+            };
+            lookups.push(Looked::new(&table.alias, lead.from, &lead.on, lead.required, rows, finding));
         }
         let driving = rows(0).ok_or_else(|| wrong("a Gold table without a driving table".to_owned(), ""))?;
         Ok((columns, Join::new(driving, lookups)))
+    }
+
+    /// How a table is looked up.
+    fn lead_to(&self, number: usize) -> Option<&Lead> {
+        self.lookups.get(number.checked_sub(1)?)
     }
 
     /// The columns of a table that are kept: its key, what others are found by, and what is asked for.
@@ -241,9 +273,13 @@ impl Shape {
         let side = number.checked_sub(1).map_or(Side::Driving, Side::Lookup);
         let leads = self.lookups.iter().filter(|lead| lead.from == side);
         names.extend(leads.flat_map(|lead| lead.on.iter().map(String::as_str)));
-        if let Some((by, order)) = number.checked_sub(1).and_then(|at| self.lookups.get(at)?.by.as_ref()) {
+        let times = self.lookups.iter().filter_map(|lead| lead.as_of.as_ref()).filter(|(of, _)| *of == side);
+        names.extend(times.map(|(_, column)| column.as_str()));
+        let lead = self.lead_to(number);
+        if let Some((by, order)) = lead.and_then(|lead| lead.by.as_ref()) {
             names.extend(by.iter().chain([order]).map(String::as_str));
         }
+        let versions = lead.is_some_and(|lead| lead.as_of.is_some());
         match wanted {
             Some(wanted) => names.extend(
                 wanted
@@ -255,8 +291,14 @@ impl Shape {
         }
         let mut fields: Vec<Arc<Field>> =
             table.columns.fields().iter().filter(|field| names.contains(&field.name().as_str())).cloned().collect();
-        if names.contains(&SEQ) {
+        if names.contains(&SEQ) || versions {
             fields.push(Arc::new(Field::new(SEQ, DataType::Decimal128(38, 0), true)));
+        }
+        if versions {
+            let FeedColumns { change, time, .. } = feed_columns();
+            fields.push(Arc::new(Field::new(change, DataType::Utf8, true)));
+            let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
+            fields.push(Arc::new(Field::new(time, utc, true)));
         }
         Arc::new(Schema::new(fields))
     }
@@ -284,6 +326,11 @@ impl Shape {
         }
         Ok(Selected { columns: Arc::new(Schema::new(fields)), places })
     }
+}
+
+/// The columns of a feed that say what a change is.
+fn feed_columns() -> FeedColumns {
+    FeedColumns { change: CHANGE.to_owned(), seq: SEQ.to_owned(), time: SOURCE_TS.to_owned() }
 }
 
 /// True where values of both types may be equal.

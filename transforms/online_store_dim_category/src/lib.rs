@@ -1,0 +1,32 @@
+//! DimCategory: a category's name.
+
+use lodestream_sdk::prelude::*;
+
+#[derive(Input)]
+struct Category<'a> {
+    #[lode(name = "CategoryName")]
+    name: Option<&'a str>,
+}
+
+#[derive(Output, Debug, PartialEq)]
+struct Named {
+    #[lode(name = "CategoryName")]
+    name: Option<String>,
+}
+
+#[transform(pass("CategoryID"))]
+fn name(row: Category) -> Named {
+    Named { name: row.name.map(|name| name.split_whitespace().collect::<Vec<_>>().join(" ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_single_blanks_and_none_around_it() {
+        let named = |text| name(Category { name: text }).name;
+        assert_eq!(named(Some("  a \t b\n")).as_deref(), Some("a b"));
+        assert_eq!(named(None), None);
+    }
+}
