@@ -362,7 +362,9 @@ async fn faults_of_the_lake_lose_and_double_no_change_of_a_feed() {
         trouble(&chance, 10, false);
         match rng.random_range(0..100) {
             0..30 => drop(one.feed.follow(&one.table).await),
-            30..40 => drop(one.feed.maintain().await),
+            // These settings keep nothing back: a vacuum would take files that the table's commit names and the feed, so far,
+            // does not.
+            30..40 if one.feed.follow(&one.table).await.is_ok() => drop(one.feed.maintain().await),
             40..60 => one = insist(&chance, async || super::changes::try_open(&root, hasty()).await).await,
             _ => {}
         }
