@@ -23,8 +23,8 @@ pub use units::{parse_bytes, parse_duration};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
-pub(crate) use reader::nearest;
 use reader::{Document, Section};
+pub(crate) use reader::{nearest, resolve};
 
 /// A pipeline: one source, one lake, the tables.
 #[derive(Debug, Clone)]

@@ -59,3 +59,12 @@ fn the_demo_fails_when_the_store_forgets_a_change() {
     assert!(ended.err.contains("error: the check failed: 1 of 15 tables differ"), "{}", ended.last_words());
     assert_eq!(line(&ended, "customers")[2..5], ["1", "0", "0"], "{}", ended.last_words());
 }
+
+#[test]
+fn the_demo_fails_when_sales_are_made_with_the_cost_of_today() {
+    let (ended, _folder) = demo("4", &["--fault", "cost-of-today"]);
+    let ended = ended.expect_code(1);
+    let told = "error: the check failed: 0 of 15 tables differ from the store, 1 of Gold";
+    assert!(ended.err.contains(told), "{}", ended.last_words());
+    assert_ne!(line(&ended, "FactSales")[2], "0", "{}", ended.last_words());
+}

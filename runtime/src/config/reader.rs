@@ -260,6 +260,15 @@ fn quoted(names: &[&str]) -> String {
     names.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
 }
 
+/// The known name that is meant: the one that is written, else the one that is the same but for case, where that is unique.
+pub(crate) fn resolve<'a>(written: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    let exact = known.clone().find(|name| *name == written);
+    exact.or_else(|| {
+        let mut alike = known.filter(|name| name.eq_ignore_ascii_case(written));
+        alike.next().filter(|_| alike.next().is_none())
+    })
+}
+
 /// The known name that is fewest edits away, if it is near enough to be a slip of the hand.
 pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let close = name.chars().count() / 3 + 1;

@@ -273,7 +273,7 @@ impl Findings {
                 let _ = writeln!(text, "  {}: {told}", table.name);
             }
         }
-        let _ = writeln!(text, "{:<18} {:>7} {:>7}  of these versions of silver", "gold", "rows", "differ");
+        let _ = writeln!(text, "{:<18} {:>7} {:>7}  made of these versions", "gold", "rows", "differ");
         for gold::Found { name, rows, differ, inputs, told } in &self.gold {
             let _ = writeln!(text, "{name:<18} {rows:>7} {differ:>7}  {inputs}");
             for told in told {

@@ -101,7 +101,7 @@ pub(super) struct Found {
     pub(super) rows: usize,
     /// rows that are wanted and not there, or there and not wanted
     pub(super) differ: usize,
-    /// the versions of Silver that its newest whole commit stands for
+    /// the versions of its inputs that its newest whole commit stands for
     pub(super) inputs: String,
     /// some of what differs, in words
     pub(super) told: Vec<String>,
@@ -152,7 +152,7 @@ async fn count(lake: &Lake, sql: &str) -> Result<usize> {
     Ok(rows)
 }
 
-/// `orders 41, products 12`: the versions of Silver that a Gold table stands at.
+/// `silver.orders 41, silver.products 12`: the versions of its inputs that a Gold table stands at.
 async fn inputs(root: &Location, name: &str) -> Result<String> {
     let table = delta_table(&root.table(&format!("gold/{name}"))?, None).await?;
     let unreadable = |e| lake_error("reading the table's log failed", e);

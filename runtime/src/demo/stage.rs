@@ -155,6 +155,8 @@ fn adapt(options: &Options, text: &str, broker: &str) -> Result<(String, Vec<Str
         && let Some(then) = document["gold"]["FactSales"]["lookup"]["then"].as_table_like_mut()
     {
         then.remove("as_of");
+        // what tells the check what a product did cost
+        document["silver"]["products"]["changes"] = value(true);
     }
     let mut names = Vec::new();
     for layer in ["silver", "gold"] {

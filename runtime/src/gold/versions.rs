@@ -117,11 +117,12 @@ impl Versions {
     pub fn take_in_truncates(&mut self, rows: &RecordBatch) -> Result<bool> {
         let kinds = column(rows, &self.feed.change)?;
         let kinds = kinds.as_string_opt::<i32>().ok_or_else(|| unfit(&self.feed.change))?;
-        let changes = self.read(rows)?;
+        if !kinds.iter().any(|kind| kind == Some("truncate")) {
+            return Ok(false);
+        }
         let before = self.truncates.len();
-        for (row, (change, _)) in changes.into_iter().enumerate() {
-            let is_new = || self.truncates.iter().all(|known| known.seq != change.seq);
-            if kinds.is_valid(row) && kinds.value(row) == "truncate" && is_new() {
+        for ((change, _), kind) in self.read(rows)?.into_iter().zip(kinds) {
+            if kind == Some("truncate") && self.truncates.iter().all(|known| known.seq != change.seq) {
                 self.truncates.push(change);
             }
         }

@@ -391,8 +391,8 @@ impl ChangesTable {
         Ok(held)
     }
 
-    /// Writes the files of `news`, the changes that the feed lacks; what the table's commit has to name as `feed`. `output` and the rest are the
-    /// transform's answer to [`FeedSelection::all`], as [`KeyedTable::replace`] takes it.
+    /// Writes the files of `news`, the changes that the feed lacks; what the table's commit has to name as `feed`. `output` and
+    /// the rest are the transform's answer to [`FeedSelection::all`], as [`KeyedTable::replace`] takes it.
     pub async fn write(
         &self,
         news: &FeedSelection,

@@ -1,12 +1,12 @@
 //! SQL over the lake, with DataFusion: every table of every layer as of now, deletion vectors honoured.
 //!
-//! Tables are named `bronze.<topic>` (quoted where the topic has dots), `silver.<table>`, and `dead_letters`. Receives SQL.
+//! Tables are named `bronze.<topic>` (quoted where the topic has dots), `silver.<table>`, `gold.<table>`, and `dead_letters`. Receives SQL.
 //! Promises that a table is read when a query names it and not before, so that one that cannot be read ends only the
 //! queries that need it. Never writes.
 
 mod fixed;
 
-pub use fixed::{Named, resolve, tables_named};
+pub use fixed::{Named, tables_named};
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -11,9 +11,9 @@ use super::task::gold::whole::{WholeRows, WholeTask};
 use super::task::gold::{GoldTask, InputSpec};
 use super::task::writer::Place;
 use super::topics::feed_name;
-use crate::config::{Config, Gold, GoldRows, Joined, Query};
+use crate::config::{Config, Gold, GoldRows, Joined, Query, nearest, resolve};
 use crate::error::{Error, ErrorKind, Result};
-use crate::lake::query::{Lake, resolve, tables_named};
+use crate::lake::query::{Lake, tables_named};
 use crate::model::table_id::{Layer, TableId};
 
 impl Pipeline {
@@ -108,7 +108,7 @@ fn reads_of(config: &Config, query: &Query) -> Result<Vec<(TableId, TableId)>> {
         let gold = config.gold.iter().map(|table| table.name.as_str());
         let table = match written.layer {
             Layer::Gold => TableId::gold(resolve(&written.name, gold.clone()).ok_or_else(|| {
-                let near = crate::config::nearest(&written.name, gold);
+                let near = nearest(&written.name, gold);
                 let error = Error::new(ErrorKind::Config, format!("`{written}` is no table of the pipeline"));
                 match near {
                     Some(near) => error.hint(format!("did you mean `gold.{near}`?")),

@@ -164,18 +164,6 @@ fn unfit(error: datafusion::error::DataFusionError) -> Error {
         .hint("write names as the tables have them, `silver.<table>` and `gold.<table>`; `lode query` tries it out")
 }
 
-/// True where the table goes by this name: as it is, else without case where that is unique among `known`.
-pub fn resolve<'a>(written: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
-    if let Some(exact) = known.clone().find(|name| *name == written) {
-        return Some(exact);
-    }
-    let mut alike = known.filter(|name| name.eq_ignore_ascii_case(written));
-    match (alike.next(), alike.next()) {
-        (Some(one), None) => Some(one),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

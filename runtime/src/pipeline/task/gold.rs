@@ -22,10 +22,11 @@ use super::derivation::Derivation;
 use super::serving::Serving;
 use super::writer::{Place, Writer};
 use super::{Ending, Inbox, Order, retrying};
-use crate::config::Joined;
+use crate::config::{Joined, nearest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::lake::dead_letters::DeadLetters;
 use crate::lake::{Follower, Freshness, Location, Pace, TableSpec};
+use crate::model::positions::{Range, Ranges};
 use crate::model::table_id::TableId;
 use crate::pipeline::observe::progress::Progress;
 use inputs::Input;
@@ -214,6 +215,29 @@ impl GoldTask {
             }
         }
     }
+}
+
+/// What the table's positions move by, as far as its inputs are followed: a position is the version after the last.
+fn due<'a>(writer: &Writer, inputs: impl Iterator<Item = &'a Follower>) -> Ranges {
+    let mut due = Ranges::new();
+    for input in inputs {
+        let from = writer.table().positions().get(input.input()).unwrap_or(0);
+        let to = i64::try_from(input.version()).unwrap_or(i64::MAX - 1) + 1;
+        if from < to {
+            due.add(input.input(), Range { from, to });
+        }
+    }
+    due
+}
+
+/// `what` does not have the column `name`: names the nearest, or all there are.
+fn no_column(what: &str, name: &str, columns: &SchemaRef) -> Error {
+    let names = columns.fields().iter().map(|field| field.name().as_str());
+    let hint = match nearest(name, names.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there are {}", names.map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")),
+    };
+    wrong(format!("{what} no column `{name}`"), hint)
 }
 
 /// What stops a table for good.

@@ -8,7 +8,6 @@ use super::round::Gold;
 use crate::error::{Error, Result};
 use crate::gold::Side;
 use crate::lake::{Difference, Follower, Memo, Next};
-use crate::model::positions::{Range, Ranges};
 use crate::model::table_id::TableId;
 use crate::pipeline::task::{Health, retrying};
 
@@ -122,18 +121,5 @@ impl Gold {
             }
         }
         Ok(true)
-    }
-
-    /// What the positions move by.
-    pub(super) fn due(&self) -> Ranges {
-        let mut due = Ranges::new();
-        for input in &self.inputs {
-            let from = self.writer.table().positions().get(input.follower.input()).unwrap_or(0);
-            let to = i64::try_from(input.follower.version()).unwrap_or(i64::MAX - 1) + 1;
-            if from < to {
-                due.add(input.follower.input(), Range { from, to });
-            }
-        }
-        due
     }
 }

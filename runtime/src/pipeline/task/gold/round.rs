@@ -142,7 +142,7 @@ impl Gold {
         if !self.advance(health).await? {
             return Ok(false);
         }
-        let due = self.due();
+        let due = super::due(&self.writer, self.inputs.iter().map(|input| &input.follower));
         if self.touched.is_empty() && !self.is_whole && (due.is_empty() || !(last || self.moved.elapsed() >= IDLE_MOVE))
         {
             return Ok(true);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-use super::wrong;
-use crate::config::{Joined, Pick, Place, nearest};
+use super::{no_column, wrong};
+use crate::config::{Joined, Pick, Place, resolve};
 use crate::error::Result;
 use crate::gold::{FeedColumns, Finding, Groups, Join, Looked, Rows, Side, Versions};
 use crate::lake::{CHANGE, SEQ, SOURCE_TS};
@@ -74,22 +74,9 @@ impl Selected {
 impl Table {
     /// The column as the table has it: as written, else without case where that is unique.
     fn column(&self, name: &str) -> Result<&Field> {
-        let fields = self.columns.fields();
-        if let Some((_, field)) = fields.find(name) {
-            return Ok(field);
-        }
-        let mut alike = fields.iter().filter(|field| field.name().eq_ignore_ascii_case(name));
-        match (alike.next(), alike.next()) {
-            (Some(field), None) => Ok(field),
-            _ => {
-                let names = fields.iter().map(|field| field.name().as_str());
-                let hint = match nearest(name, names.clone()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("it has {}", names.map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")),
-                };
-                Err(wrong(format!("`{}` has no column `{name}`", self.alias), hint))
-            }
-        }
+        let names = self.columns.fields().iter().map(|field| field.name().as_str());
+        let found = resolve(name, names).and_then(|name| self.columns.field_with_name(name).ok());
+        found.ok_or_else(|| no_column(&format!("`{}` has", self.alias), name, &self.columns))
     }
 }
 

@@ -15,13 +15,12 @@ use futures::future::select_all;
 use hashbrown::HashSet;
 use serde_json::{Map, Value, json};
 
-use super::{InputSpec, LOOK_EVERY, wrong};
-use crate::config::{Days, Query, nearest};
+use super::{InputSpec, LOOK_EVERY, due, no_column, wrong};
+use crate::config::{Days, Query};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gold::calendar;
 use crate::lake::query::{Lake, Named};
 use crate::lake::{Follower, Freshness, Memo, Outcome, OwnerRows, Pace, TableSpec};
-use crate::model::positions::{Range, Ranges};
 use crate::model::schema::widen::column_of;
 use crate::model::table_id::TableId;
 use crate::pipeline::observe::progress::Progress;
@@ -125,7 +124,8 @@ impl WholeTask {
 
     /// True where the table is not made of the inputs as they are, or not in this way.
     fn lags(&self, writer: &Writer, inputs: &[Follower]) -> bool {
-        writer.table().memo(Memo::DerivedBy) != Some(self.rows.made_by().as_str()) || !due(writer, inputs).is_empty()
+        writer.table().memo(Memo::DerivedBy) != Some(self.rows.made_by().as_str())
+            || !due(writer, inputs.iter()).is_empty()
     }
 
     /// Waits until an input may have moved.
@@ -205,12 +205,7 @@ impl WholeTask {
         };
         for name in self.rows.key() {
             if rows.schema().index_of(&name).is_err() {
-                let names = rows.schema_ref().fields().iter().map(|field| field.name().as_str());
-                let hint = match nearest(&name, names.clone()) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("it gives {}", names.map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")),
-                };
-                return Err(wrong(format!("the query gives no column `{name}`, which `key` names"), hint));
+                return Err(no_column("`key` names what is not there: the query gives", &name, rows.schema_ref()));
             }
         }
         Ok(rows)
@@ -269,7 +264,7 @@ impl WholeTask {
             return Err(twice(&key, &keys, row));
         }
         let gone = writer.table().owners_with_rows().into_iter().filter(|owner| !named.contains(owner)).collect();
-        let due = due(writer, inputs);
+        let due = due(writer, inputs.iter());
         writer.table_mut().set_memo(Memo::DerivedBy, self.rows.made_by());
         let versions = || self.inputs.iter().zip(inputs).map(|(spec, input)| (spec.id.to_string(), input.version()));
         let mut info = Map::new();
@@ -300,19 +295,6 @@ impl WholeTask {
         }
         Ok(true)
     }
-}
-
-/// What the table's positions move by.
-fn due(writer: &Writer, inputs: &[Follower]) -> Ranges {
-    let mut due = Ranges::new();
-    for input in inputs {
-        let from = writer.table().positions().get(input.input()).unwrap_or(0);
-        let to = i64::try_from(input.version()).unwrap_or(i64::MAX - 1) + 1;
-        if from < to {
-            due.add(input.input(), Range { from, to });
-        }
-    }
-    due
 }
 
 fn twice(key: &[String], columns: &[ArrayRef], row: usize) -> Error {
